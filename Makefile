@@ -1,0 +1,27 @@
+# Each target is a script of the same name. All that a machine needs is python3 (3.11 or newer), make and PyPI.
+# Arguments: make test ARGS="-k retry -x"
+
+FAIL_UNDER = 90   # per cent of the lines, over the Pythons tested; only a whole run of `make test` is held to it
+
+help:         ## show this
+	@grep -E '^[a-z-]+: .*##' Makefile | sed -E 's/^([a-z-]+): +##/make \1\t/' | expand -t 20
+
+demo:         ## see it work: one interceptor, every kind of RPC
+	@scripts/demo $(ARGS)
+
+test:         ## run the suite on the oldest and the newest Python found, with coverage
+	@FAIL_UNDER=$(strip $(FAIL_UNDER)) scripts/test $(ARGS)
+
+test-floors:  ## run the suite with the oldest dependencies that are allowed
+	@scripts/test-floors $(ARGS)
+
+check:        ## style, types, and which file imports which
+	@scripts/check
+
+bench:        ## measure what a layer costs
+	@scripts/bench $(ARGS)
+
+clean:        ## remove environments, caches and generated code
+	@scripts/clean
+
+.PHONY: help demo test test-floors check bench clean

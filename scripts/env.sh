@@ -1,0 +1,72 @@
+# Sourced by every verb in this folder: find Pythons, make environments, say in plain words what happens.
+
+set -eu
+cd "$(dirname "$0")/.."
+unset VIRTUAL_ENV PYTHONPATH PYTHONHOME
+export PIP_DISABLE_PIP_VERSION_CHECK=1
+
+SUPPORTED="3.11 3.12 3.13 3.14"
+
+say() { printf '==> %s\n' "$*"; }
+die() { printf 'error: %s\n' "$*" >&2; exit 1; }
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# candidates VERSION: every path where that Python may live, the likeliest first.
+candidates() {
+    # The whole PATH, not its first hit only: a shim of pyenv that runs nothing may stand before a Python that works.
+    for name in "python$1" python3; do
+        printf '%s\n' "${PATH:-}" | tr ':' '\n' | sed "s|\$|/$name|"
+    done
+    for root in ${PYENV_ROOT:+"$PYENV_ROOT"} "${HOME-}/.pyenv"; do
+        printf '%s\n' "$root/versions/$1".*/bin/python
+    done
+    if have uv; then uv python find --system --no-python-downloads "$1" 2>/dev/null || true; fi
+}
+
+# resolved PATH VERSION: the interpreter behind PATH, if it runs, is that version and can make environments.
+resolved() {
+    if have uv; then needs=venv; else needs=ensurepip; fi
+    found=$("$1" -c "import sys, $needs; print('%d.%d' % sys.version_info[:2], sys.executable)" 2>/dev/null </dev/null) || return 1
+    [ "${found%% *}" = "$2" ] && printf '%s\n' "${found#* }"
+}
+
+# python_for VERSION: the path of a Python of that version; fails if there is none.
+python_for() {
+    candidates "$1" 2>/dev/null | while read -r candidate; do
+        if [ -x "$candidate" ] && resolved "$candidate" "$1"; then break; fi
+    done | grep .
+}
+
+# versions: the supported versions that this machine has, oldest first.
+versions() {
+    for version in $SUPPORTED; do
+        if python_for "$version" >/dev/null; then printf '%s\n' "$version"; fi
+    done | grep . || die "no Python of $SUPPORTED here can make a virtual environment; on Debian, install python3-venv"
+}
+
+oldest() { found=$(versions) && printf '%s\n' "$found" | head -1; }
+newest() { found=$(versions) && printf '%s\n' "$found" | tail -1; }
+
+# environment NAME VERSION INSTALL-ARGUMENTS...: makes .venv/NAME, unless it is there and pyproject.toml is as it was
+# then; sets $bin to the folder of its programs.
+environment() {
+    name=$1 version=$2
+    shift 2
+    bin=.venv/$name/bin
+    python=$(python_for "$version") || die "found no Python $version"
+    wanted="$PWD $python $* $(cat pyproject.toml scripts/floors.txt | cksum)"
+    if [ "$(cat ".venv/$name/ready" 2>/dev/null)" != "$wanted" ]; then
+        rm -rf ".venv/$name"
+        if have uv; then
+            say "Making .venv/$name from $python with uv"
+            uv venv --quiet --python "$python" ".venv/$name"
+            uv pip install --quiet --python "$bin/python" "$@"
+        else
+            say "Making .venv/$name from $python with pip; this takes about a minute, once"
+            "$python" -m venv ".venv/$name"
+            "$bin/python" -m pip install -qq --upgrade 'pip>=25.1'   # the first that knows --group
+            "$bin/python" -m pip install -qq "$@"
+        fi
+        printf '%s\n' "$wanted" >".venv/$name/ready"
+    fi
+}

@@ -1,0 +1,31 @@
+"""gRPC middleware: write an interceptor once, as a generator, and it runs in all sixteen places."""
+
+from interpose import context, errors
+from interpose._attach import intercept_channel, server_interceptor
+from interpose._call import Call
+from interpose._flow import AsyncFlow, Flow, Interceptor, chain, wait, when
+from interpose._metadata import Metadata
+from interpose._method import Idempotency, Kind, Method, Side
+from interpose._outcome import Outcome
+from interpose.errors import StatusError
+
+__all__ = [
+    "AsyncFlow",
+    "Call",
+    "Flow",
+    "Idempotency",
+    "Interceptor",
+    "Kind",
+    "Metadata",
+    "Method",
+    "Outcome",
+    "Side",
+    "StatusError",
+    "chain",
+    "context",
+    "errors",
+    "intercept_channel",
+    "server_interceptor",
+    "wait",
+    "when",
+]

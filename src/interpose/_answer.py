@@ -1,0 +1,209 @@
+"""What a handler did, recorded: the part of a server's context that both shells share.
+
+Whichever way a handler fails — abort, set_code and return, an exception, a StatusError — its outcome is read here,
+and it is sent only when the flows are done with it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+import grpc
+
+from interpose import errors
+from interpose._call import NOTHING, Call
+from interpose._clock import FOREVER, Clock
+from interpose._metadata import Metadata
+from interpose._outcome import OK, Outcome
+
+_log = logging.getLogger("interpose")
+
+# bytes; with trailing metadata the client refuses about 8 KiB of it: any status then turns into RESOURCE_EXHAUSTED
+MAX_DETAILS = 4096
+
+_BY_NUMBER = {code.value[0]: code for code in grpc.StatusCode}
+
+
+class Abort(grpc.aio.AbortError):  # type: ignore[misc]  # grpc.aio is untyped
+    """What `context.abort` raises; the status is recorded, and sent once the flows are done."""
+
+
+class Answer:
+    """The record of one RPC's handler."""
+
+    __slots__ = (
+        "_abort",
+        "_arrived_with",
+        "_call",
+        "_clock",
+        "_code",
+        "_deadline",
+        "_details",
+        "_expires",
+        "_initial_sent",
+        "_native",
+        "_started",
+        "_trailing",
+        "received",
+        "sent",
+    )
+
+    def __init__(self, native: Any, clock: Clock) -> None:
+        self._native = native
+        self._clock = clock
+        self._deadline: float | None = -1.0  # not read yet
+        self._initial_sent = False
+
+    # - what the call asks -
+
+    def received_metadata(self) -> Any:
+        """What the client sent, before any interceptor changed it."""
+        return self._native.invocation_metadata()
+
+    def deadline(self) -> float | None:
+        """The client's deadline on our clock; None without one."""
+        if self._deadline == -1.0:
+            # Without a deadline grpc says None on asyncio and some 292 years on sync.
+            left = self._native.time_remaining()
+            self._arrived_with = None if left is None or left >= FOREVER else left
+            self._deadline = None if self._arrived_with is None else self._clock.now() + self._arrived_with
+        return self._deadline
+
+    def arrived_with(self) -> float | None:
+        """What was left of the client's deadline when it was first looked at."""
+        self.deadline()
+        return self._arrived_with
+
+    def peer(self) -> str:
+        """The client's address."""
+        return str(self._native.peer())
+
+    # - one attempt of the handler -
+
+    def begin(self, call: Call) -> None:
+        """The handler is about to be called with this call."""
+        self._call = call
+        self._abort: Abort | None = None
+        self._code: grpc.StatusCode | None = None
+        self._details: str | None = None
+        self._trailing: Metadata | None = None
+        self.received = 0  # request messages
+        self.sent = 0  # response messages
+        self._started = self._clock.now()
+        timeout = call._timeout
+        self._expires = None if timeout is None else self._started + timeout
+
+    def record_abort(self, code: Any, details: Any, trailing_metadata: Any = ()) -> Abort:
+        """The handler aborts; gives the exception to raise."""
+        if trailing_metadata:
+            self._trailing = Metadata(trailing_metadata)
+        status = status_code(code)
+        if status is OK:  # as sync grpc does; asyncio's would hang the client
+            _log.error("abort() called with StatusCode.OK; returning UNKNOWN")
+            status, details = grpc.StatusCode.UNKNOWN, ""
+        self._code, self._details = status, text(details)
+        self._abort = Abort("Locally aborted.")
+        return self._abort
+
+    def time_remaining(self) -> float | None:
+        """Seconds left of the client's deadline, or of the timeout an interceptor gave the handler."""
+        left: float | None = self._native.time_remaining()
+        if self._expires is None:
+            return left
+        ours = max(self._expires - self._clock.now(), 0.0)
+        return ours if left is None else min(left, ours)
+
+    def expired(self) -> bool:
+        """Has an interceptor's timeout passed?"""
+        return self._expires is not None and self._clock.now() >= self._expires
+
+    # - its outcome -
+
+    def outcome(self, error: BaseException | None, response: Any, gone: grpc.StatusCode | None) -> Outcome:
+        """How the attempt ended. gone: why nobody listens any more, if the client has left."""
+        unary = not self._call.method.kind.request_streaming
+        replayable = (unary or not self.received) and not (self.sent and self._call.method.kind.response_streaming)
+        received = 1 if unary else self.received
+        failure, trailing = self._failure(error, gone), self._trailing or Metadata()
+        elapsed = self._clock.now() - self._started
+        if failure is None:
+            sent = self.sent if self._call.method.kind.response_streaming else 1
+            return Outcome(OK, response, self._details or "", None, received, sent, elapsed, replayable, None, None, trailing)
+        code, details, error = failure
+        if isinstance(error, errors.StatusError) and trailing is not error.trailing_metadata():
+            trailing = Metadata.trusted((*trailing, *error.trailing_metadata()))
+        return Outcome(code, None, details, error, received, self.sent, elapsed, replayable, None, None, trailing)
+
+    def _failure(
+        self, error: BaseException | None, gone: grpc.StatusCode | None
+    ) -> tuple[grpc.StatusCode, str, BaseException | None] | None:
+        """Code, details and exception of a failure; None if it did not fail."""
+        if self._abort is not None:
+            code = self._code or grpc.StatusCode.UNKNOWN
+            if error is not None and error is not self._abort:
+                _log.error("%s raised after it had aborted", self._call.method, exc_info=error)
+            return code, self._details or "", errors.of(code)(self._details or "", trailing_metadata=self._trailing or ())
+        if isinstance(error, errors.StatusError):
+            return error.code(), error.details(), error
+        if gone is not None:
+            details = "the client cancelled" if gone is grpc.StatusCode.CANCELLED else "the deadline passed"
+            return gone, details, error or errors.of(gone)(details, local=True)
+        if error is not None:
+            return self._code or grpc.StatusCode.UNKNOWN, self._details or "", error
+        if self._code is None or self._code is OK:
+            return None
+        return self._code, self._details or "", errors.of(self._code)(self._details or "")
+
+    def initial_metadata(self, pairs: Iterable[Any] = ()) -> Metadata:
+        """What goes in front of the response: the interceptors' pairs, then the handler's."""
+        self._initial_sent = True
+        return Metadata.trusted((*self._call._asks.initial_metadata, *Metadata(pairs)))
+
+    @property
+    def initial_metadata_due(self) -> bool:
+        """Has an interceptor asked for initial metadata that was not sent yet?"""
+        return self._call._asks is not NOTHING and bool(self._call._asks.initial_metadata) and not self._initial_sent
+
+
+def status_code(code: Any) -> grpc.StatusCode:
+    """A status code from what a handler gave: also a number; UNKNOWN for what is none."""
+    return code if isinstance(code, grpc.StatusCode) else _BY_NUMBER.get(code, grpc.StatusCode.UNKNOWN)
+
+
+def text(details: Any) -> str:
+    """Details as text."""
+    if isinstance(details, bytes):
+        return details.decode("utf-8", "replace")
+    return "" if details is None else str(details)
+
+
+def sendable(details: str) -> str:
+    """Details that reach the client: cut to a size that does not change the status, and of characters that UTF-8 has."""
+    encoded = details.encode("utf-8", "replace")
+    if len(encoded) > MAX_DETAILS:
+        encoded = encoded[:MAX_DETAILS] + f"… ({len(encoded)} bytes)".encode()
+    return encoded.decode("utf-8", "ignore")
+
+
+def unexpected(outcome: Outcome) -> BaseException | None:
+    """The handler's own exception, if nobody made a status of it: grpc shall log and answer as it always does."""
+    error = outcome.error
+    return None if error is None or isinstance(error, errors.StatusError) else error
+
+
+def speakable(error: BaseException) -> bool:
+    """Can grpc log and answer this exception without hanging the client? It chokes on some texts, and on BaseException."""
+    try:
+        return isinstance(error, Exception) and len(str(error).encode()) <= MAX_DETAILS
+    except Exception:
+        return False
+
+
+def described(error: BaseException) -> str:
+    """The text of an exception as sync grpc puts it, for those that grpc itself would choke on."""
+    try:
+        return f"Exception calling application: {error}"
+    except Exception:
+        return "Calling application raised unprintable Exception!"

@@ -1,0 +1,72 @@
+"""The front door: interceptors put on a channel, or made into an object for a server."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, TypeVar
+
+import grpc
+import grpc.aio
+
+from interpose import aio, sync
+from interpose._clock import SYSTEM, Clock
+from interpose._flow import Interceptor, check, check_sync, name_of
+
+C = TypeVar("C")
+
+
+def intercept_channel(channel: C, *interceptors: Interceptor, clock: Clock = SYSTEM) -> C:
+    """Run every call made on `channel` through these interceptors; the first is outermost.
+
+    channel: a `grpc.Channel` or a `grpc.aio.Channel`; what comes back is one of the same kind, with everything it can do.
+    clock: time for deadlines and delays; tests hand in their own.
+
+    TypeError for anything that is no channel or no interceptor.
+    """
+    for interceptor in interceptors:
+        check(interceptor)
+    wrapped: Any
+    if isinstance(channel, grpc.Channel):
+        check_sync(interceptors)
+        wrapped = sync.intercept(channel, interceptors, clock)
+    elif isinstance(channel, grpc.aio.Channel):
+        wrapped = aio.intercept(channel, interceptors, clock)
+    else:
+        raise TypeError(
+            f"{channel!r} is no channel: give what grpc.insecure_channel, grpc.secure_channel "
+            "or their twins in grpc.aio return"
+        )
+    result: C = wrapped
+    return result
+
+
+class ServerInterceptor(grpc.ServerInterceptor, grpc.aio.ServerInterceptor):  # type: ignore[misc]  # untyped bases
+    """A stack of interceptors as both kinds of server take it. Made by `server_interceptor`."""
+
+    def __init__(self, interceptors: tuple[Interceptor, ...], clock: Clock) -> None:
+        self._interceptors = interceptors
+        self._sync = sync.Handlers(interceptors, clock)
+        self._aio = aio.Handlers(interceptors, clock)
+
+    def intercept_service(self, continuation: Any, details: Any) -> Any:
+        """What grpc calls once per RPC; on a sync server under its lock, so nothing but a look-up happens here."""
+        found = continuation(details)
+        if inspect.isawaitable(found):
+            return self._aio.intercepted(found, details)
+        return self._sync.intercepted(found, details.method)
+
+    def __repr__(self) -> str:
+        return f"server_interceptor({', '.join(map(name_of, self._interceptors))})"
+
+
+def server_interceptor(*interceptors: Interceptor, clock: Clock = SYSTEM) -> ServerInterceptor:
+    """These interceptors as one object for `grpc.server(interceptors=[…])` or `grpc.aio.server(interceptors=[…])`.
+
+    The first is outermost. One object serves any number of servers, of both kinds. An `async def` generator runs on
+    asyncio servers only; a sync server answers its RPCs with INTERNAL.
+
+    TypeError for anything that is no interceptor.
+    """
+    for interceptor in interceptors:
+        check(interceptor)
+    return ServerInterceptor(interceptors, clock)

@@ -1,0 +1,276 @@
+"""The call: what one attempt of an RPC should be. Interceptors ask for things by yielding a changed copy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+from interpose._clock import FOREVER
+from interpose._metadata import Metadata
+from interpose._method import Kind, Method, Side
+
+Tap: TypeAlias = Callable[[Any], object]
+Map: TypeAlias = Callable[[Any], Any]
+Hook: TypeAlias = tuple[bool, Map]  # (does it change the message?, function)
+
+DEFAULT_BUFFER = 256 * 1024  # bytes; gRFC A6, default of the per-RPC retry buffer
+
+
+class Hedging(NamedTuple):
+    """Send up to `copies` of the call, one every `delay` seconds, and take the first good answer."""
+
+    copies: int
+    delay: float
+
+
+class Asks(NamedTuple):
+    """What interceptors asked for beyond what goes on the wire. Hooks stand in the order they see a message."""
+
+    delay: float = 0.0
+    hedging: Hedging | None = None
+    requests: tuple[Hook, ...] = ()
+    responses: tuple[Hook, ...] = ()
+    on_initial_metadata: tuple[Tap, ...] = ()
+    initial_metadata: Metadata = Metadata()
+    buffer: int | None = None
+
+
+NOTHING = Asks()
+
+
+class Incoming(Protocol):
+    """What a server's call asks of its context, when an interceptor wants to know."""
+
+    def received_metadata(self) -> Any: ...
+
+    def arrived_with(self) -> float | None: ...
+
+    def deadline(self) -> float | None: ...
+
+    def peer(self) -> str: ...
+
+
+class Call:
+    """One attempt of an RPC, before it is sent (client) or handled (server). Immutable.
+
+    Every `with_…` and its like returns a new call; yield it, and that is what happens.
+    """
+
+    __slots__ = (
+        "_asks",
+        "_compression",
+        "_context",
+        "_credentials",
+        "_deadline",
+        "_metadata",
+        "_method",
+        "_request",
+        "_side",
+        "_timeout",
+        "_wait_for_ready",
+    )
+
+    def __init__(
+        self,
+        method: Method,
+        side: Side = Side.CLIENT,
+        request: Any = None,
+        timeout: float | None = None,
+        metadata: Any = (),
+        credentials: Any = None,
+        wait_for_ready: bool | None = None,
+        compression: Any = None,
+        deadline: float | None = None,
+        context: Incoming | None = None,
+        asks: Asks = NOTHING,
+    ) -> None:
+        self._method = method
+        self._side = side
+        self._request = request
+        self._timeout = timeout
+        self._metadata = metadata
+        self._credentials = credentials
+        self._wait_for_ready = wait_for_ready
+        self._compression = compression
+        self._deadline = deadline
+        self._context = context
+        self._asks = asks
+
+    @property
+    def method(self) -> Method:
+        """The method called; `str()` gives "/package.Service/Name"."""
+        return self._method
+
+    @property
+    def kind(self) -> Kind:
+        """Which directions stream."""
+        return self._method.kind
+
+    @property
+    def side(self) -> Side:
+        """CLIENT while sending, SERVER while handling."""
+        return self._side
+
+    @property
+    def request(self) -> Any:
+        """The request message; None when requests are a stream (see `tap` and `map` for those)."""
+        return self._request
+
+    @property
+    def timeout(self) -> float | None:
+        """Seconds this attempt may take; None: only the RPC's deadline limits it.
+
+        On a server, unless an interceptor set one: what was left of the client's deadline when the RPC arrived.
+        """
+        if self._timeout is None and self._context is not None:
+            return self._context.arrived_with()
+        return self._timeout
+
+    @property
+    def deadline(self) -> float | None:
+        """When the whole RPC must have ended, in seconds of the monotonic clock; fixed when the stub was called."""
+        if self._deadline is None and self._context is not None:
+            return self._context.deadline()
+        return self._deadline
+
+    @property
+    def metadata(self) -> Metadata:
+        """What the request carries besides its messages (on a server: what the client sent)."""
+        metadata = self._metadata
+        if type(metadata) is not Metadata:
+            # Read when first asked for: asyncio servers convert it from C at every look.
+            source = self._context.received_metadata() if metadata is None and self._context is not None else metadata
+            metadata = self._metadata = Metadata.trusted(source)
+        return metadata
+
+    @property
+    def credentials(self) -> Any:
+        """`grpc.CallCredentials`, or None (client)."""
+        return self._credentials
+
+    @property
+    def wait_for_ready(self) -> bool | None:
+        """Wait for a connection rather than fail at once (client)."""
+        return self._wait_for_ready
+
+    @property
+    def compression(self) -> Any:
+        """`grpc.Compression`, or None (client)."""
+        return self._compression
+
+    @property
+    def peer(self) -> str | None:
+        """The client's address as grpc writes it, like "ipv4:127.0.0.1:5000" (server; None on a client)."""
+        return None if self._context is None else str(self._context.peer())
+
+    @property
+    def delay(self) -> float:
+        """Seconds that pass before the call is sent."""
+        return self._asks.delay
+
+    def with_metadata(self, *pairs: tuple[str, str | bytes]) -> Call:
+        """Add pairs behind those that are there; ValueError for a key or value that the wire would refuse."""
+        return self._copy("_metadata", self.metadata.with_pairs(*pairs))
+
+    def without_metadata(self, *keys: str) -> Call:
+        """Take away every value of these keys."""
+        return self._copy("_metadata", self.metadata.without(*keys))
+
+    def with_timeout(self, seconds: float | None) -> Call:
+        """Let this attempt take at most `seconds`. The RPC's own deadline still holds, whichever is first.
+
+        On a server: an asyncio handler is cancelled; a plain one sees it in `time_remaining()` and its response
+        stream is ended at the next message, but a thread that is busy cannot be interrupted.
+        """
+        if seconds is not None and math.isnan(_number("seconds", seconds)):
+            raise ValueError("with_timeout: seconds must be a number or None, not nan")
+        return self._copy("_timeout", seconds)
+
+    def with_request(self, message: Any) -> Call:
+        """Send another message instead (unary requests; use `map` for streams)."""
+        if self.kind.request_streaming:
+            raise ValueError(f"{self.method} has a request stream: use map(requests=…) to change its messages")
+        return self._copy("_request", message)
+
+    def after(self, seconds: float) -> Call:
+        """Send it `seconds` later. The RPC's deadline runs on meanwhile."""
+        if not 0 <= _number("seconds", seconds) < FOREVER:
+            raise ValueError(f"after: seconds must be from 0 to {FOREVER:g}, not {seconds!r}")
+        return self._ask(delay=seconds)
+
+    def hedged(self, *, copies: int, delay: float) -> Call:
+        """Send up to `copies` of it, one every `delay` seconds, until one has a good answer; the others are cancelled.
+
+        A copy that fails lets the next one go at once (gRFC A6). Client, unary responses.
+        """
+        if self.side is Side.SERVER or self.kind.response_streaming:
+            raise ValueError("hedged: only calls with a unary response, on a client, can be hedged")
+        if copies < 2 or not 0 <= _number("delay", delay) < FOREVER:
+            raise ValueError(f"hedged: copies must be 2 or more and delay 0 or more seconds, not {copies!r} and {delay!r}")
+        return self._ask(hedging=Hedging(copies, delay))
+
+    def tap(
+        self, *, requests: Tap | None = None, responses: Tap | None = None, initial_metadata: Tap | None = None
+    ) -> Call:
+        """See each message as it passes, and the response's initial metadata; unary messages too."""
+        return self._hooked(False, requests, responses, initial_metadata)
+
+    def map(self, *, requests: Map | None = None, responses: Map | None = None) -> Call:
+        """Change each message as it passes; unary messages too."""
+        return self._hooked(True, requests, responses, None)
+
+    def buffered(self, max_bytes: int = DEFAULT_BUFFER) -> Call:
+        """Keep up to `max_bytes` of request messages, so that a request stream can be sent again.
+
+        Once they overflow nothing is kept and `outcome.replayable` is false. Client; unary requests need no buffer.
+        """
+        if max_bytes < 0:
+            raise ValueError(f"buffered: max_bytes must be 0 or more, not {max_bytes!r}")
+        return self._ask(buffer=max_bytes)
+
+    def with_initial_metadata(self, *pairs: tuple[str, str | bytes]) -> Call:
+        """Send these in front of the response, beside what the handler sends itself (server)."""
+        if self.side is Side.CLIENT:
+            raise ValueError("with_initial_metadata: only a server sends initial metadata; a client uses with_metadata")
+        return self._ask(initial_metadata=self._asks.initial_metadata.with_pairs(*pairs))
+
+    def _hooked(self, changes: bool, requests: Map | None, responses: Map | None, initial: Tap | None) -> Call:
+        asks = self._asks
+        for name, hook in (("requests", requests), ("responses", responses), ("initial_metadata", initial)):
+            if hook is not None and not callable(hook):
+                raise TypeError(f"{name} must be a function of one message, not {hook!r}")
+        # An outer interceptor comes first on the way out and last on the way back.
+        return self._ask(
+            requests=asks.requests if requests is None else (*asks.requests, (changes, requests)),
+            responses=asks.responses if responses is None else ((changes, responses), *asks.responses),
+            on_initial_metadata=asks.on_initial_metadata if initial is None else (initial, *asks.on_initial_metadata),
+        )
+
+    def _ask(self, **changes: Any) -> Call:
+        return self._copy("_asks", self._asks._replace(**changes))
+
+    def _copy(self, slot: str, value: Any) -> Call:
+        call = Call.__new__(Call)
+        call._method = self._method
+        call._side = self._side
+        call._request = self._request
+        call._timeout = self._timeout
+        call._metadata = self._metadata
+        call._credentials = self._credentials
+        call._wait_for_ready = self._wait_for_ready
+        call._compression = self._compression
+        call._deadline = self._deadline
+        call._context = self._context
+        call._asks = self._asks
+        setattr(call, slot, value)
+        return call
+
+    def __repr__(self) -> str:
+        return f"<Call {self.method} ({self.kind.value}, {self.side.value}), timeout {self.timeout}>"
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number of seconds, not {value!r}")
+    return value

@@ -1,0 +1,100 @@
+"""Time, handed in: what tells the hour and what rings later. Tests hand in another."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+_log = logging.getLogger("interpose")
+
+FOREVER = 1e8  # seconds; grpc reads anything longer (9e9, inf, nan) as a deadline that has passed
+
+
+class Alarm(Protocol):
+    """Something that will ring, unless cancelled before."""
+
+    def cancel(self) -> None: ...
+
+
+class Clock(Protocol):
+    """Monotonic time in seconds, callbacks at a later time, and sleep that can be cut short."""
+
+    def now(self) -> float: ...
+
+    def call_later(self, seconds: float, callback: Callable[[], object]) -> Alarm: ...
+
+    def sleep(self, seconds: float, woken: threading.Event) -> None: ...
+
+
+class _Entry:
+    __slots__ = ("callback", "changed")
+
+    def __init__(self, callback: Callable[[], object], changed: threading.Condition) -> None:
+        self.callback: Callable[[], object] | None = callback
+        self.changed = changed
+
+    def cancel(self) -> None:
+        self.callback = None
+        with self.changed:
+            self.changed.notify()  # so that the thread ends now if this was all it waited for
+
+
+class SystemClock:
+    """The machine's monotonic clock. One daemon thread rings; it exists only while something is due."""
+
+    now = staticmethod(time.monotonic)
+
+    def __init__(self) -> None:
+        self._reset()
+        os.register_at_fork(after_in_child=self._reset)  # the thread and its lock stay behind in the parent
+
+    def _reset(self) -> None:
+        self._due: list[tuple[float, int, _Entry]] = []
+        self._order = itertools.count()
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+
+    def call_later(self, seconds: float, callback: Callable[[], object]) -> Alarm:
+        """Call back once, on the clock's thread, in `seconds`; callbacks must not block."""
+        entry = _Entry(callback, self._changed)
+        with self._changed:
+            heapq.heappush(self._due, (self.now() + seconds, next(self._order), entry))
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="interpose-clock", daemon=True)
+                self._thread.start()
+            self._changed.notify()
+        return entry
+
+    def sleep(self, seconds: float, woken: threading.Event) -> None:
+        """Block this thread for `seconds`, or until `woken` is set."""
+        woken.wait(seconds)
+
+    def _run(self) -> None:
+        while callback := self._next():
+            try:
+                callback()
+            except Exception:
+                _log.exception("a timer's callback failed")
+
+    def _next(self) -> Callable[[], object] | None:
+        """Wait for the next callback that is due; None when nothing is left to wait for."""
+        with self._changed:
+            while self._due:
+                at, _, entry = self._due[0]
+                if entry.callback is not None and at > self.now():
+                    self._changed.wait(at - self.now())
+                    continue
+                heapq.heappop(self._due)
+                if entry.callback is not None:
+                    return entry.callback
+            self._thread = None
+            return None
+
+
+SYSTEM = SystemClock()

@@ -1,0 +1,117 @@
+"""Which method a call is for: its name, its kind, and what its proto says about it."""
+
+from __future__ import annotations
+
+import enum
+import sys
+from typing import Any
+
+
+class Kind(enum.Enum):
+    """The four kinds of RPC: is the request a stream, is the response one?"""
+
+    UNARY_UNARY = "unary_unary"
+    UNARY_STREAM = "unary_stream"
+    STREAM_UNARY = "stream_unary"
+    STREAM_STREAM = "stream_stream"
+
+    request_streaming: bool
+    response_streaming: bool
+
+    def __init__(self, value: str) -> None:
+        request, response = value.split("_")
+        self.request_streaming = request == "stream"
+        self.response_streaming = response == "stream"
+
+    @classmethod
+    def of(cls, request_streaming: bool, response_streaming: bool) -> Kind:
+        """The kind with these two directions."""
+        if request_streaming:
+            return cls.STREAM_STREAM if response_streaming else cls.STREAM_UNARY
+        return cls.UNARY_STREAM if response_streaming else cls.UNARY_UNARY
+
+
+class Side(enum.Enum):
+    """Where an interceptor runs: with the caller, or with the handler."""
+
+    CLIENT = "client"
+    SERVER = "server"
+
+
+class Idempotency(enum.Enum):
+    """`idempotency_level` of a method's proto: may it be executed twice? (google/protobuf/descriptor.proto)"""
+
+    UNKNOWN = 0
+    NO_SIDE_EFFECTS = 1
+    IDEMPOTENT = 2
+
+
+UNKNOWN = "unknown"  # service and name of a path that is not "/service/name"; go-grpc-middleware's word for it
+
+
+class Method:
+    """One RPC method; `str()` gives "/package.Service/Name".
+
+    Made once per stub method or handler, so its parts cost nothing per call.
+    """
+
+    __slots__ = ("_descriptor", "full_name", "kind", "name", "package", "service")
+
+    def __init__(self, full_name: str, kind: Kind) -> None:
+        self.full_name = full_name
+        self.kind = kind
+        service, slash, name = full_name.removeprefix("/").partition("/")
+        self.service = service if slash and service and name else UNKNOWN
+        self.name = name if slash and service and name else UNKNOWN
+        self.package = self.service.rpartition(".")[0]
+        self._descriptor: Any = None
+
+    @property
+    def descriptor(self) -> Any | None:
+        """Google protobuf's method descriptor, or None where the application has not loaded one.
+
+        Found in the default pool if the application imported protobuf; we never import it,
+        and never touch a message: messages of any runtime pass through.
+        """
+        if self._descriptor is None:
+            pool = sys.modules.get("google.protobuf.descriptor_pool")
+            if pool is not None:
+                try:
+                    self._descriptor = pool.Default().FindMethodByName(f"{self.service}.{self.name}")
+                except KeyError:
+                    return None
+        return self._descriptor
+
+    @property
+    def options(self) -> Any | None:
+        """The `MethodOptions` of the proto, or None without a descriptor."""
+        return self.descriptor and self.descriptor.GetOptions()
+
+    @property
+    def idempotency_level(self) -> Idempotency:
+        """What the proto promises about sending twice; UNKNOWN without a descriptor."""
+        return Idempotency(self.options.idempotency_level) if self.options is not None else Idempotency.UNKNOWN
+
+    @property
+    def request_type(self) -> Any | None:
+        """The descriptor of the request message, or None without a descriptor."""
+        return self.descriptor and self.descriptor.input_type
+
+    @property
+    def response_type(self) -> Any | None:
+        """The descriptor of the response message, or None without a descriptor."""
+        return self.descriptor and self.descriptor.output_type
+
+    def __str__(self) -> str:
+        return self.full_name
+
+    def __repr__(self) -> str:
+        return f"Method({self.full_name!r}, {self.kind.name})"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Method):
+            return NotImplemented
+        return self.full_name == other.full_name and self.kind is other.kind
+
+    def __hash__(self) -> int:
+        return hash((self.full_name, self.kind))

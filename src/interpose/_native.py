@@ -1,0 +1,118 @@
+"""What both shells need to know of grpc: outcomes of what it refused, and the time that an attempt has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+
+from interpose import errors
+from interpose._call import Call
+from interpose._clock import FOREVER, Clock
+from interpose._flow import Layers, Wait
+from interpose._messages import encoder, hooked
+from interpose._metadata import Metadata
+from interpose._method import Method
+from interpose._outcome import Outcome
+
+LOCALLY_CANCELLED = "Locally cancelled by application!"  # grpcio's words
+
+
+class Route:
+    """What is compiled once per stub method."""
+
+    __slots__ = ("_encoded", "clock", "encode", "layers", "make", "method", "native", "pauses")
+
+    def __init__(
+        self,
+        method: Method,
+        layers: Layers,
+        make: Callable[[Any], Any],
+        serializer: Callable[[Any], bytes] | None,
+        clock: Clock,
+        pauses: set[Callable[[], object]],
+    ) -> None:
+        self.method = method
+        self.layers = layers
+        self.make = make  # a serializer → the native multi-callable
+        self.native = make(serializer)
+        self.encode = encoder(serializer)
+        self._encoded: Any = None
+        self.clock = clock
+        self.pauses = pauses  # what to call when the channel closes: RPCs that wait for a later attempt
+
+    def sender(self, upload: Any) -> Any:
+        """The native multi-callable for an upload; messages that are kept were serialized before."""
+        if upload is None or not upload.kept:
+            return self.native
+        if self._encoded is None:
+            self._encoded = self.make(self.encode)
+        return self._encoded
+
+
+def failure(
+    error: BaseException,
+    sent: int = 0,
+    received: int = 0,
+    elapsed: float = 0.0,
+    replayable: bool = False,
+    ended: Any = None,
+) -> Outcome:
+    """The outcome of an attempt that failed with a status, or that grpc refused, or that Ctrl-C ended."""
+    if isinstance(error, errors.StatusError):
+        code, details = error.code(), error.details()
+    else:
+        code = grpc.StatusCode.INTERNAL if isinstance(error, Exception) else grpc.StatusCode.CANCELLED
+        details = f"{type(error).__name__}: {error}"
+    return Outcome(code, None, details, error, sent, received, elapsed, replayable, ended)
+
+
+def expired() -> Outcome:
+    """The outcome of an attempt with no time left: nothing is sent (grpc itself mostly would, with timeout=0)."""
+    return Outcome.failure(errors.DeadlineExceeded("the deadline passed before the call was sent", local=True))
+
+
+def cancelled() -> Outcome:
+    """The outcome of an attempt that was not sent because the application had cancelled."""
+    return Outcome.failure(errors.Cancelled(LOCALLY_CANCELLED, local=True))
+
+
+def deadline_of(timeout: float | None, clock: Clock) -> float | None:
+    """The absolute deadline of an RPC, fixed when the stub is called."""
+    return None if timeout is None or timeout >= FOREVER else clock.now() + timeout
+
+
+def time_left(call: Call, deadline: float | None, now: float) -> float | None:
+    """Seconds that an attempt may take: what it asks for, within what is left of the RPC."""
+    timeout = call._timeout
+    if timeout is not None and timeout >= FOREVER:
+        timeout = None
+    if deadline is None:
+        return timeout
+    left = deadline - now
+    return left if timeout is None or left < timeout else timeout
+
+
+def exception_of(outcome: Outcome, native: type) -> BaseException:
+    """What a stub raises for a failure: typed, and an instance of grpc's own class as well."""
+    error = outcome.error
+    if error is None:
+        error = errors.of(outcome.code)(outcome.details, trailing_metadata=outcome.trailing_metadata)
+    return errors.nativized(error, native) if isinstance(error, errors.StatusError) else error
+
+
+def show_initial_metadata(call: Call, metadata: Any) -> None:
+    """Let taps see what the server sent in front of the response."""
+    for tap in call._asks.on_initial_metadata:
+        hooked(tap, Metadata.trusted(metadata))
+
+
+def no_waiting(step: Wait) -> TypeError:
+    """What a flow that waits for an awaitable is told on a sync channel or server."""
+    if hasattr(step.awaitable, "close"):
+        step.awaitable.close()
+    return TypeError(
+        f"interceptor {step.asker} waits for {step.awaitable!r:.100}, and nothing can await on the sync side: "
+        "pass it the plain value, from the sync version of what made it"
+    )

@@ -1,0 +1,712 @@
+"""The asyncio shell's calls: how a client's RPC is performed, and the native call objects that applications hold.
+
+An RPC starts when the stub is called, awaited or not. It has no task of its own: grpc's call brings the news of its end
+to an `Exchange`, which turns the drive there and then; a task is made only for what a flow waits for.
+
+Everything happens on the loop's thread, so nothing is locked; only a finalizer may come from elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from contextvars import Context
+from functools import partial
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from interpose import errors
+from interpose._call import Call
+from interpose._clock import SYSTEM, Alarm
+from interpose._flow import Drive, Race, Wait
+from interpose._messages import Pass, compose, hooked, request_of
+from interpose._metadata import Metadata
+from interpose._native import (
+    LOCALLY_CANCELLED,
+    Route,
+    cancelled,
+    exception_of,
+    expired,
+    failure,
+    show_initial_metadata,
+    time_left,
+)
+from interpose._outcome import OK, Outcome
+from interpose.aio.requests import FINISHED, Requests, Upload
+
+_log = logging.getLogger("interpose")
+
+AioRpcError = grpc.aio.AioRpcError
+
+
+def typed(native: BaseException) -> BaseException:
+    """What a native call raised, as a flow and the application shall see it."""
+    if isinstance(native, errors.StatusError):
+        return native
+    if isinstance(native, AioRpcError):
+        kind = errors.native_class(errors.of(native.code()), AioRpcError)
+        return kind(
+            native.details() or "",
+            trailing_metadata=Metadata.trusted(native.trailing_metadata()),
+            initial_metadata=native.initial_metadata(),
+            debug_error_string=native.debug_error_string() or "",
+        )
+    if isinstance(native, asyncio.CancelledError):
+        return errors.Cancelled(LOCALLY_CANCELLED, local=True)
+    return native
+
+
+def at_once(coroutine: Any) -> Any:
+    """What a coroutine gives that need not wait: those of a native call that has ended."""
+    try:
+        coroutine.send(None)
+    except StopIteration as end:
+        return end.value
+    coroutine.close()
+    return None
+
+
+class Ended:
+    """A native call that has ended, asked without waiting."""
+
+    __slots__ = ("_native",)
+
+    def __init__(self, native: Any) -> None:
+        self._native = native
+
+    def initial_metadata(self) -> Any:
+        return at_once(self._native.initial_metadata())
+
+    def trailing_metadata(self) -> Any:
+        return at_once(self._native.trailing_metadata())
+
+
+def call_later(route: Route, loop: asyncio.AbstractEventLoop, seconds: float, callback: Callable[[], object]) -> Alarm:
+    """Call back on the loop, by the route's clock."""
+    if route.clock is SYSTEM:
+        return loop.call_later(seconds, callback)
+    return route.clock.call_later(seconds, lambda: loop.call_soon_threadsafe(callback))
+
+
+class Attempt:
+    """One native call of an exchange."""
+
+    __slots__ = (
+        "_native_over",
+        "_on_response",
+        "_reading",
+        "_started",
+        "_upload",
+        "_waiting",
+        "call",
+        "exchange",
+        "native",
+        "over",
+        "received",
+    )
+
+    def __init__(self, exchange: Exchange, call: Call) -> None:
+        self.exchange = exchange
+        self.call = call
+        self.native: Any = None
+        self.over = False
+        self.received = 0
+        self._started = exchange.route.clock.now()
+        self._upload: Upload | None = None
+        self._on_response: Pass | None = None
+        self._reading = False
+        self._native_over = False
+        self._waiting: Any = None
+
+    def send(self) -> Outcome | None:
+        """Start the native call; gives the outcome if nothing was sent."""
+        call, exchange = self.call, self.exchange
+        route = exchange.route
+        timeout = time_left(call, exchange.deadline, self._started)
+        if timeout is not None and timeout <= 0:
+            return expired()
+        self._on_response = compose(call._asks.responses)
+        try:
+            if exchange.requests is None:
+                native, request = route.native, request_of(call)
+            else:
+                self._upload = request = exchange.requests.upload(call)
+                native = route.sender(request)
+            self.native = native(
+                request,
+                timeout=timeout,
+                metadata=call._metadata or None,
+                credentials=call._credentials,
+                wait_for_ready=call._wait_for_ready,
+                compression=call._compression,
+            )
+        except BaseException as error:
+            return self.outcome(error)
+        exchange.publish(self)
+        if route.method.kind.response_streaming:
+            self.native.add_done_callback(self._when_native_is_over)
+        else:
+            self._waiting = self.native.__await__()
+            self._wait()
+        return None
+
+    # - the end of a unary response -
+
+    def _wait(self, _: Any = None) -> None:
+        """Go on waiting for the response, as a task would that awaits the native call, without being one."""
+        try:
+            future = self._waiting.send(None)
+        except StopIteration as end:
+            self.exchange.over(self, response=end.value)
+        except BaseException as error:
+            self.exchange.over(self, error)
+        else:
+            future._asyncio_future_blocking = False  # the protocol of asyncio's own tasks: we have taken note
+            future.add_done_callback(self._wait)
+
+    # - the end of a response stream -
+
+    def _when_native_is_over(self, _: Any) -> None:
+        # A reader that holds a message has to count it first: the outcome tells how many were delivered.
+        self._native_over = True
+        if not self._reading:
+            self.exchange.over(self)
+
+    async def read(self) -> Any:
+        """The next response message, or EOF; raises the status of a hook. The end of the RPC is told to the exchange."""
+        self._reading = True
+        error = None
+        try:
+            message = await self.native.read()
+            if message is not grpc.aio.EOF:
+                if not self.received and self.call._asks.on_initial_metadata:
+                    show_initial_metadata(self.call, await self.native.initial_metadata())
+                if self._on_response is not None:
+                    message = hooked(self._on_response, message)
+                self.received += 1
+        except BaseException as raised:
+            message, error = grpc.aio.EOF, raised
+        finally:
+            self._reading = False
+        if message is grpc.aio.EOF or self._native_over:
+            self.exchange.over(self, error)
+            if error is not None and not self._native_over:
+                self.native.cancel()
+        return message
+
+    def outcome(self, error: BaseException | None = None, response: Any = None) -> Outcome:
+        """How it ended: with `error`, or as the native call says."""
+        streaming = self.exchange.route.method.kind.response_streaming
+        upload, native = self._upload, self.native
+        sent, again = 1, True
+        if self.exchange.requests is not None:
+            again, sent = (upload.close(), upload.sent) if upload is not None else (False, self.exchange.written)
+            error = (upload.error if upload is not None else None) or error
+        if error is None and streaming:
+            code = at_once(native.code())
+            if code is not OK:
+                error = self._native_error(code)
+        if error is None:
+            try:
+                if not self.received and self.call._asks.on_initial_metadata:
+                    show_initial_metadata(self.call, at_once(native.initial_metadata()))
+                if not streaming:
+                    self.received = 1
+                    if self._on_response is not None:
+                        response = hooked(self._on_response, response)
+            except errors.StatusError as raised:
+                error = raised
+        replayable = again and not (streaming and self.received)
+        elapsed = self.exchange.route.clock.now() - self._started
+        ended = None if native is None else Ended(native)
+        if error is not None:
+            return failure(typed(error), sent, self.received, elapsed, replayable, ended)
+        return Outcome(OK, response, "", None, sent, self.received, elapsed, replayable, ended)
+
+    def _native_error(self, code: grpc.StatusCode | None) -> BaseException:
+        native = self.native
+        if code is None or (native.cancelled() and self.exchange.cancelled):
+            return errors.Cancelled(LOCALLY_CANCELLED, local=True)
+        return AioRpcError(
+            code,
+            at_once(native.initial_metadata()),
+            at_once(native.trailing_metadata()),
+            at_once(native.details()),
+            at_once(native.debug_error_string()),
+        )
+
+
+class Exchange:
+    """One RPC, from the call of the stub to its end."""
+
+    __slots__ = (
+        "_alarm",
+        "_callbacks",
+        "_changed",
+        "_context",
+        "_drive",
+        "_race",
+        "_waiting",
+        "answer",
+        "attempt",
+        "cancelled",
+        "deadline",
+        "loop",
+        "outcome",
+        "requests",
+        "route",
+        "written",
+    )
+
+    def __init__(
+        self,
+        route: Route,
+        drive: Drive,
+        context: Context,
+        deadline: float | None,
+        requests: Requests | None,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self.route = route
+        self.deadline = deadline
+        self.loop = loop
+        self.attempt: Attempt | None = None
+        self.outcome: Outcome | None = None
+        self.answer: list[Any] | None = None  # a stream answered by a flow, without a native call
+        self.cancelled = False
+        self.requests = requests
+        self.written = 0  # messages that the application wrote to the native call itself
+        self._drive = drive
+        self._context = context
+        self._alarm: Alarm | None = None
+        self._race: _Race | None = None
+        self._waiting: asyncio.Task[Any] | None = None
+        self._callbacks: list[Callable[[], object]] | None = []
+        self._changed: list[asyncio.Future[None]] = []
+
+    # - turning -
+
+    def turn(self, answer: Any, error: BaseException | None = None) -> None:
+        """Give the drive an answer, or throw it an error, and do what it asks for next."""
+        try:
+            while True:
+                try:
+                    if error is None:
+                        step = self._context.run(self._drive.send, answer)
+                    else:
+                        step = self._context.run(self._drive.throw, error)
+                except StopIteration as end:
+                    return self._settle(end.value)
+                error = None
+                answer = self._perform(step)
+                if answer is None:
+                    return None
+        except BaseException as fault:  # whatever it is, the application must not wait for ever
+            _log.exception("interpose failed while it drove %s", self.route.method)
+            self._settle(failure(errors.Internal(f"interpose failed: {type(fault).__name__}", local=True)))
+            raise
+
+    def _perform(self, step: Any) -> Outcome | None:
+        if type(step) is Wait:
+            # In the flow's own context, so that what it set is there, and what the awaitable sets is there later.
+            self._waiting = self.loop.create_task(_awaited(step.awaitable), context=self._context)
+            self._waiting.add_done_callback(self._waited)
+            self._pause(True)
+            return None
+        if self.cancelled:
+            return cancelled()
+        if type(step) is Race:
+            race = self._race = _Race(self, step)
+            race.start_next()
+            return None
+        if step._asks.delay > 0:
+            self._alarm = call_later(self.route, self.loop, step._asks.delay, partial(self._ring, step))
+            self._pause(True)
+            return None
+        return Attempt(self, step).send()
+
+    def _ring(self, step: Call) -> None:
+        if self._alarm is not None:
+            self._alarm = None
+            self._pause(False)
+            outcome = Attempt(self, step).send()
+            if outcome is not None:
+                self.turn(outcome)
+
+    def _waited(self, task: asyncio.Task[Any]) -> None:
+        self._waiting = None
+        self._pause(False)
+        if task.cancelled():
+            self.turn(None, errors.Cancelled(LOCALLY_CANCELLED, local=True))
+        elif (error := task.exception()) is not None:
+            self.turn(None, error)
+        else:
+            self.turn(task.result())
+
+    def _pause(self, begins: bool) -> None:
+        """Nothing is under way at grpc: a channel that closes has to be told of us."""
+        (self.route.pauses.add if begins else self.route.pauses.discard)(self.cancel)
+
+    def publish(self, attempt: Attempt) -> None:
+        """From now on this is the attempt that readers read and that a cancel cancels."""
+        self.attempt = attempt
+        self._wake()
+
+    def over(self, attempt: Attempt, error: BaseException | None = None, response: Any = None) -> None:
+        """An attempt has ended; told any number of times."""
+        if not attempt.over:
+            attempt.over = True
+            self.attempt = None
+            if isinstance(error, asyncio.CancelledError):
+                self.cancelled = True
+            self.turn(attempt.outcome(error, response))
+
+    def _settle(self, outcome: Outcome) -> None:
+        if outcome.ok and outcome.response is not None and self.route.method.kind.response_streaming:
+            self.answer = list(outcome.response)
+        self.outcome = outcome
+        callbacks, self._callbacks = self._callbacks, None
+        if self.requests is not None:
+            self.requests.stop()
+        self._wake()
+        for callback in callbacks or ():
+            try:
+                callback()
+            except Exception:
+                _log.exception("a callback of %s failed", self.route.method)
+
+    # - what applications ask -
+
+    def cancel(self) -> bool:
+        """Cancel on behalf of the application; False if it has ended already."""
+        if self.outcome is not None or self.cancelled:
+            return False
+        self.cancelled = True
+        if self.attempt is not None:
+            attempt = self.attempt
+            attempt.native.cancel()
+            self.over(attempt, asyncio.CancelledError())
+        elif self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+            self._pause(False)
+            self.turn(cancelled())
+        elif self._waiting is not None:
+            self._waiting.cancel()
+        elif self._race is not None:
+            self._race.finish(cancelled())
+        return True
+
+    def abandon(self) -> None:
+        """The application dropped the call: a finalizer, on any thread."""
+        if self.outcome is None and not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(self.cancel)
+
+    def add_callback(self, callback: Callable[[], object]) -> None:
+        """Call back at the end; at once if that was before."""
+        if self._callbacks is None:
+            callback()
+        else:
+            self._callbacks.append(callback)
+
+    def changes(self) -> asyncio.Future[None]:
+        """Done when there is a new attempt, or the end."""
+        future = self.loop.create_future()
+        self._changed.append(future)
+        return future
+
+    def _wake(self) -> None:
+        if self._changed:
+            for future in self._changed:
+                if not future.done():
+                    future.set_result(None)
+            self._changed.clear()
+
+    async def end(self) -> Outcome:
+        """Wait for the end."""
+        while self.outcome is None:
+            await self.changes()
+        return self.outcome
+
+    async def next_attempt(self, last: Attempt | None = None) -> Attempt | None:
+        """Wait for another attempt than `last`; None once all is over."""
+        while self.outcome is None:
+            if self.attempt is not None and self.attempt is not last:
+                return self.attempt
+            await self.changes()
+        return None
+
+    def exception(self) -> BaseException:
+        """What the application gets for the failure."""
+        assert self.outcome is not None
+        if self.cancelled:
+            return asyncio.CancelledError()
+        return exception_of(self.outcome, AioRpcError)
+
+
+async def _awaited(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable
+
+
+class _Race:
+    """The lanes of a race: each an exchange of its own; the first good answer wins, and the others are cancelled."""
+
+    def __init__(self, exchange: Exchange, step: Race) -> None:
+        self._exchange = exchange
+        self._delay = step.delay
+        self._lanes = list(step.lanes)
+        self._running: list[Exchange] = []
+        self._attempts = 0  # of lanes that have ended
+        self._over = False
+        self._alarm: Alarm | None = None
+
+    def start_next(self) -> None:
+        parent = self._exchange
+        if not self._lanes or self._over:
+            return
+        if self._alarm is not None:
+            self._alarm.cancel()
+        drive = self._lanes.pop(0)()
+        lane = Exchange(parent.route, drive, parent._context.copy(), parent.deadline, parent.requests, parent.loop)
+        self._running.append(lane)
+        self._alarm = call_later(parent.route, parent.loop, self._delay, self.start_next) if self._lanes else None
+        lane.add_callback(partial(self._lane_over, lane))
+        lane.turn(None)
+
+    def _lane_over(self, lane: Exchange) -> None:
+        assert lane.outcome is not None
+        self._running.remove(lane)
+        self._attempts += lane.outcome.attempts
+        if lane.outcome.ok or self._exchange.cancelled or not (self._lanes or self._running):
+            self.finish(lane.outcome)
+        elif self._lanes:
+            self.start_next()  # a failure lets the next copy go at once (gRFC A6)
+
+    def finish(self, outcome: Outcome) -> None:
+        if self._over:
+            return
+        self._over = True
+        if self._alarm is not None:
+            self._alarm.cancel()
+        for loser in list(self._running):
+            loser.cancel()
+        outcome._attempts = self._attempts
+        self._exchange._race = None
+        self._exchange.turn(outcome)
+
+
+# --- what applications hold -------------------------------------------------------------------------------------------
+
+
+class _Handle(grpc.aio.Call):  # type: ignore[misc]  # grpc.aio is untyped
+    """A call as grpc.aio knows it, over an exchange."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+
+    def cancelled(self) -> bool:
+        """Was it cancelled?"""
+        exchange = self._exchange
+        return exchange.cancelled or (exchange.outcome is not None and exchange.outcome.code is grpc.StatusCode.CANCELLED)
+
+    def done(self) -> bool:
+        """Has it ended?"""
+        return self._exchange.outcome is not None
+
+    def time_remaining(self) -> float | None:
+        """Seconds until the deadline, or None without one."""
+        exchange = self._exchange
+        return None if exchange.deadline is None else max(exchange.deadline - exchange.route.clock.now(), 0.0)
+
+    def cancel(self) -> bool:
+        """Cancel it, whatever it is doing: sending, streaming, or waiting to be sent again. False if it has ended."""
+        return self._exchange.cancel()
+
+    def add_done_callback(self, callback: Callable[[Any], object]) -> None:
+        """Call `callback(self)` at the end; at once if that was before."""
+        self._exchange.add_callback(partial(callback, self))
+
+    async def initial_metadata(self) -> Any:
+        """What the server sent in front of the response; waits for it."""
+        exchange, attempt = self._exchange, None
+        while (attempt := await exchange.next_attempt(attempt)) is not None:
+            metadata = await attempt.native.initial_metadata()
+            if exchange.attempt is attempt:
+                return metadata
+        return (await exchange.end()).initial_metadata
+
+    async def trailing_metadata(self) -> Any:
+        """What the server sent behind the response; waits for the end."""
+        return (await self._exchange.end()).trailing_metadata
+
+    async def code(self) -> grpc.StatusCode:
+        """The status code; waits for the end."""
+        return (await self._exchange.end()).code
+
+    async def details(self) -> str:
+        """The text beside the code; waits for the end."""
+        return (await self._exchange.end()).details
+
+    async def debug_error_string(self) -> str:
+        """What gRPC's core says about a failure; waits for the end."""
+        return str(getattr((await self._exchange.end()).error, "_debug_error_string", ""))
+
+    async def wait_for_connection(self) -> None:
+        """Wait until an attempt is connected; raises the RPC's failure if it ends instead."""
+        exchange, attempt = self._exchange, None
+        while (attempt := await exchange.next_attempt(attempt)) is not None:
+            try:
+                return await attempt.native.wait_for_connection()
+            except AioRpcError:
+                continue  # the flows decide what becomes of it
+        if not (await exchange.end()).ok:
+            raise exchange.exception()
+
+    def __repr__(self) -> str:
+        outcome = self._exchange.outcome
+        if outcome is None:
+            return f"<{type(self).__name__} of {self._exchange.route.method}, active>"
+        return (
+            f"<{type(self).__name__} of RPC that terminated with:\n"
+            f'\tstatus = {outcome.code}\n\tdetails = "{outcome.details}"\n>'
+        )
+
+
+class _UnaryResponse(_Handle):
+    def __await__(self) -> Generator[Any, Any, Any]:
+        """The response; raises what the RPC failed with. Cancelling who awaits it cancels the RPC."""
+        exchange = self._exchange
+        try:
+            while exchange.outcome is None:
+                attempt = exchange.attempt
+                if attempt is None:
+                    yield from exchange.changes()
+                else:
+                    # Not our own future: when the native call ends, whoever awaits it wakes in the same turn of the loop,
+                    # right behind the exchange.
+                    try:
+                        yield from attempt.native.__await__()
+                    except asyncio.CancelledError:
+                        if not attempt.over:
+                            raise
+                    except Exception:
+                        if not attempt.over:
+                            yield from exchange.changes()
+        except BaseException:  # the task that awaits was cancelled, or closed
+            exchange.cancel()
+            raise
+        outcome = exchange.outcome
+        if outcome._code is not OK:
+            raise exchange.exception()
+        return outcome.response
+
+
+class _ResponseStream(_Handle):
+    def __init__(self, exchange: Exchange) -> None:
+        super().__init__(exchange)
+        self._style = ""
+        self._messages: AsyncIterator[Any] | None = None
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        """The messages; raises what the RPC failed with."""
+        self._use("iterator")
+        if self._messages is None:
+            self._messages = self._iterate()
+        return self._messages
+
+    async def read(self) -> Any:
+        """The next message, or EOF; raises what the RPC failed with."""
+        self._use("reader")
+        return await self._next(self._exchange.attempt)
+
+    async def _iterate(self) -> AsyncIterator[Any]:
+        exchange, eof = self._exchange, grpc.aio.EOF
+        while (message := await self._next(exchange.attempt)) is not eof:
+            yield message
+
+    async def _next(self, attempt: Attempt | None) -> Any:
+        exchange, eof = self._exchange, grpc.aio.EOF
+        while True:
+            if attempt is not None:
+                message = await attempt.read()
+                if message is not eof:
+                    return message
+            attempt = await exchange.next_attempt(attempt)
+            if attempt is None:
+                return self._last()
+
+    def _last(self) -> Any:
+        exchange = self._exchange
+        assert exchange.outcome is not None
+        if exchange.answer:
+            return exchange.answer.pop(0)
+        if not exchange.outcome.ok:
+            raise exchange.exception()
+        return grpc.aio.EOF
+
+    def _use(self, style: str) -> None:
+        if self._style not in ("", style):
+            raise grpc.aio.UsageError("The iterator and read/write APIs may not be mixed on a single RPC.")
+        self._style = style
+
+    def __del__(self) -> None:
+        exchange = getattr(self, "_exchange", None)
+        if exchange is not None:
+            exchange.abandon()
+
+
+class _RequestStream(_Handle):
+    async def write(self, request: Any) -> None:
+        """Send one message; for calls made without a request iterator."""
+        exchange = self._exchange
+        attempt = await self._writable()
+        requests = exchange.requests
+        assert requests is not None
+        if requests.written is not None:
+            await requests.written.write(request)
+            return
+        hook = compose(attempt.call._asks.requests)
+        try:
+            await attempt.native.write(request if hook is None else hooked(hook, request))
+        except AioRpcError as error:
+            if not (await exchange.end()).ok:
+                raise exchange.exception() from None
+            raise typed(error) from None
+        exchange.written += 1
+
+    async def done_writing(self) -> None:
+        """Tell the server that no more messages come."""
+        if self._exchange.outcome is not None:
+            return
+        attempt = await self._writable()
+        requests = self._exchange.requests
+        assert requests is not None
+        if requests.written is not None:
+            requests.written.done()
+        else:
+            await attempt.native.done_writing()
+
+    async def _writable(self) -> Attempt:
+        attempt = await self._exchange.next_attempt()
+        if attempt is None:
+            raise asyncio.InvalidStateError(FINISHED)
+        return attempt
+
+
+class UnaryUnaryCall(_UnaryResponse, grpc.aio.UnaryUnaryCall):  # type: ignore[misc]
+    """One request, one response: await it."""
+
+
+class StreamUnaryCall(_RequestStream, _UnaryResponse, grpc.aio.StreamUnaryCall):  # type: ignore[misc]
+    """A stream of requests, one response."""
+
+
+class UnaryStreamCall(_ResponseStream, grpc.aio.UnaryStreamCall):  # type: ignore[misc]
+    """One request, a stream of responses: iterate it. Dropping it cancels the RPC."""
+
+
+class StreamStreamCall(_RequestStream, _ResponseStream, grpc.aio.StreamStreamCall):  # type: ignore[misc]
+    """A stream each way. Dropping it cancels the RPC."""

@@ -1,0 +1,179 @@
+"""The asyncio shell's channel: a `grpc.aio.Channel` whose stubs run every call through a stack of interceptors."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextvars import copy_context
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from interpose._call import Call
+from interpose._clock import Clock
+from interpose._flow import Interceptor, drive, layers
+from interpose._method import Kind, Method, Side
+from interpose._native import Route, deadline_of
+from interpose.aio.calls import Exchange, StreamStreamCall, StreamUnaryCall, UnaryStreamCall, UnaryUnaryCall
+from interpose.aio.requests import Requests
+
+
+class Channel(grpc.aio.Channel):  # type: ignore[misc]  # grpc.aio is untyped
+    """A channel with interceptors; everything that is no call goes straight to the native channel."""
+
+    def __init__(self, native: grpc.aio.Channel, interceptors: tuple[Interceptor, ...], clock: Clock) -> None:
+        self._native = native
+        self._interceptors = interceptors
+        self._clock = clock
+        self._pauses: set[Callable[[], object]] = set()
+
+    def unary_unary(self, method: str, *args: Any, **kwargs: Any) -> UnaryUnary:
+        return UnaryUnary(self._route(Kind.UNARY_UNARY, self._native.unary_unary, method, *args, **kwargs))
+
+    def unary_stream(self, method: str, *args: Any, **kwargs: Any) -> UnaryStream:
+        return UnaryStream(self._route(Kind.UNARY_STREAM, self._native.unary_stream, method, *args, **kwargs))
+
+    def stream_unary(self, method: str, *args: Any, **kwargs: Any) -> StreamUnary:
+        return StreamUnary(self._route(Kind.STREAM_UNARY, self._native.stream_unary, method, *args, **kwargs))
+
+    def stream_stream(self, method: str, *args: Any, **kwargs: Any) -> StreamStream:
+        return StreamStream(self._route(Kind.STREAM_STREAM, self._native.stream_stream, method, *args, **kwargs))
+
+    def _route(
+        self,
+        kind: Kind,
+        native: Callable[..., Any],
+        path: str,
+        request_serializer: Any = None,
+        response_deserializer: Any = None,
+        **registered: Any,  # _registered_method, which generated stubs give
+    ) -> Route:
+        method = Method(path, kind)
+
+        def make(serializer: Any) -> Any:
+            return native(path, serializer, response_deserializer, **registered)
+
+        return Route(method, layers(self._interceptors, method), make, request_serializer, self._clock, self._pauses)
+
+    async def close(self, grace: float | None = None) -> None:
+        """Close the native channel; calls that wait for a later attempt end too."""
+        self._end_pauses()
+        await self._native.close(grace)
+        self._end_pauses()
+
+    def _end_pauses(self) -> None:
+        for end in list(self._pauses):
+            end()
+
+    def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
+        return self._native.get_state(try_to_connect)
+
+    async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
+        await self._native.wait_for_state_change(last_observed_state)
+
+    async def channel_ready(self) -> None:
+        await self._native.channel_ready()
+
+    async def __aenter__(self) -> Channel:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.close()
+
+
+class _Starter:
+    """A stub method: the common part of all four."""
+
+    __slots__ = ("_route",)
+
+    def __init__(self, route: Route) -> None:
+        self._route = route
+
+    def _start(
+        self,
+        request: Any,
+        timeout: float | None,
+        metadata: Any,
+        credentials: Any,
+        wait_for_ready: bool | None,
+        compression: Any,
+    ) -> Exchange:
+        route = self._route
+        deadline = deadline_of(timeout, route.clock)
+        requests = None
+        if route.method.kind.request_streaming:
+            requests, request = Requests(request, route.encode), None
+        call = Call(
+            route.method, Side.CLIENT, request, timeout, metadata, credentials, wait_for_ready, compression, deadline
+        )
+        turn = drive(route.layers, call)
+        exchange = Exchange(route, turn, copy_context(), deadline, requests, asyncio.get_running_loop())
+        exchange.turn(None)
+        return exchange
+
+
+class UnaryUnary(_Starter, grpc.aio.UnaryUnaryMultiCallable):  # type: ignore[misc]
+    """One request, one response."""
+
+    def __call__(
+        self,
+        request: Any,
+        *,
+        timeout: float | None = None,
+        metadata: Any = None,
+        credentials: Any = None,
+        wait_for_ready: bool | None = None,
+        compression: Any = None,
+    ) -> UnaryUnaryCall:
+        return UnaryUnaryCall(self._start(request, timeout, metadata, credentials, wait_for_ready, compression))
+
+
+class UnaryStream(_Starter, grpc.aio.UnaryStreamMultiCallable):  # type: ignore[misc]
+    """One request, a stream of responses."""
+
+    def __call__(
+        self,
+        request: Any,
+        *,
+        timeout: float | None = None,
+        metadata: Any = None,
+        credentials: Any = None,
+        wait_for_ready: bool | None = None,
+        compression: Any = None,
+    ) -> UnaryStreamCall:
+        return UnaryStreamCall(self._start(request, timeout, metadata, credentials, wait_for_ready, compression))
+
+
+class StreamUnary(_Starter, grpc.aio.StreamUnaryMultiCallable):  # type: ignore[misc]
+    """A stream of requests, one response."""
+
+    def __call__(
+        self,
+        request_iterator: Any = None,
+        timeout: float | None = None,
+        metadata: Any = None,
+        credentials: Any = None,
+        wait_for_ready: bool | None = None,
+        compression: Any = None,
+    ) -> StreamUnaryCall:
+        return StreamUnaryCall(
+            self._start(request_iterator, timeout, metadata, credentials, wait_for_ready, compression)
+        )
+
+
+class StreamStream(_Starter, grpc.aio.StreamStreamMultiCallable):  # type: ignore[misc]
+    """A stream each way."""
+
+    def __call__(
+        self,
+        request_iterator: Any = None,
+        timeout: float | None = None,
+        metadata: Any = None,
+        credentials: Any = None,
+        wait_for_ready: bool | None = None,
+        compression: Any = None,
+    ) -> StreamStreamCall:
+        return StreamStreamCall(
+            self._start(request_iterator, timeout, metadata, credentials, wait_for_ready, compression)
+        )

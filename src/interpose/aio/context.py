@@ -1,0 +1,142 @@
+"""The context that an async handler sees: grpc's own, but what the handler decides is recorded, and sent later."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import Any, NoReturn
+
+import grpc
+import grpc.aio
+
+from interpose._answer import Abort, Answer, sendable, status_code, text
+from interpose._messages import Pass, compose, hooked
+from interpose._metadata import Metadata
+from interpose._outcome import Outcome
+
+
+class _Raising:
+    """What `abort` gives: raises when awaited. The status is recorded even if nobody awaits it."""
+
+    __slots__ = ("_abort",)
+
+    def __init__(self, abort: Abort) -> None:
+        self._abort = abort
+
+    def __await__(self) -> Generator[Any, Any, NoReturn]:
+        raise self._abort
+        yield
+
+
+class ServicerContext(Answer, grpc.aio.ServicerContext):  # type: ignore[misc]  # grpc.aio is untyped
+    """A `grpc.aio.ServicerContext` over grpc's own."""
+
+    on_request: Pass | None = None
+    on_response: Pass | None = None
+
+    def hook(self) -> None:
+        """Take the hooks of the call that begins: messages of `read` and `write` pass them too."""
+        asks = self._call._asks
+        self.on_request = compose(asks.requests)
+        self.on_response = compose(asks.responses)
+
+    async def read(self) -> Any:
+        """The next request message, or EOF."""
+        message = await self._native.read()
+        if message is grpc.aio.EOF:
+            return message
+        self.received += 1
+        return message if self.on_request is None else hooked(self.on_request, message)
+
+    async def write(self, message: Any) -> None:
+        """Send one response message."""
+        if self.on_response is not None:
+            message = hooked(self.on_response, message)
+        if not self.sent:
+            await self.send_initial_metadata_if_due()
+        await self._native.write(message)
+        self.sent += 1
+
+    async def send_initial_metadata(self, initial_metadata: Any) -> None:
+        """Send metadata in front of the response, behind what interceptors put there."""
+        await self._native.send_initial_metadata(self.initial_metadata(initial_metadata))
+
+    def abort(self, code: Any, details: Any = "", trailing_metadata: Any = ()) -> Any:
+        """End the RPC with a status. Await it; if that is forgotten, the RPC fails all the same."""
+        if self._abort is not None:
+            raise grpc.aio.UsageError("Abort already called!")
+        return _Raising(self.record_abort(code, details or self._details, trailing_metadata))
+
+    def abort_with_status(self, status: Any) -> Any:
+        """End the RPC with a `grpc.Status`."""
+        return self.abort(status.code, status.details, status.trailing_metadata or ())
+
+    def set_trailing_metadata(self, trailing_metadata: Any) -> None:
+        self._trailing = Metadata(trailing_metadata)
+
+    def trailing_metadata(self) -> Any:
+        return self._trailing or ()
+
+    def invocation_metadata(self) -> Any:
+        changed = self._call._metadata
+        return self._native.invocation_metadata() if changed is None else changed
+
+    def set_code(self, code: Any) -> None:
+        self._code = status_code(code)
+
+    def set_details(self, details: Any) -> None:
+        self._details = text(details)
+
+    def code(self) -> Any:
+        return self._code
+
+    def details(self) -> Any:
+        return self._details or ""
+
+    def set_compression(self, compression: Any) -> None:
+        self._native.set_compression(compression)
+
+    def disable_next_message_compression(self) -> None:
+        self._native.disable_next_message_compression()
+
+    def peer_identities(self) -> Any:
+        return self._native.peer_identities()
+
+    def peer_identity_key(self) -> Any:
+        return self._native.peer_identity_key()
+
+    def auth_context(self) -> Any:
+        return self._native.auth_context()
+
+    def add_done_callback(self, callback: Callable[[Any], object]) -> None:
+        self._native.add_done_callback(lambda _: callback(self))
+
+    def cancelled(self) -> bool:
+        return bool(self._native.cancelled())
+
+    def done(self) -> bool:
+        return bool(self._native.done())
+
+    # - for the shell -
+
+    def why_gone(self) -> grpc.StatusCode:
+        """Why the RPC was cancelled: by its deadline, or by the client."""
+        left = self._native.time_remaining()
+        return grpc.StatusCode.CANCELLED if left is None or left > 0 else grpc.StatusCode.DEADLINE_EXCEEDED
+
+    async def send_initial_metadata_if_due(self) -> None:
+        """Send what interceptors asked for, if the handler has not sent its own with it."""
+        if self.initial_metadata_due:
+            await self._native.send_initial_metadata(self.initial_metadata())
+
+    def set_trailing(self, outcome: Outcome) -> None:
+        """Put the trailing metadata of handler and flows behind the response."""
+        if outcome.trailing_metadata:
+            self._native.set_trailing_metadata(tuple(outcome.trailing_metadata))
+
+    async def fail(self, outcome: Outcome) -> None:
+        """End the RPC with the outcome's status: raises, as abort does."""
+        await self._native.abort(outcome.code, sendable(outcome.details), tuple(outcome.trailing_metadata))
+
+    def __getattr__(self, name: str) -> Any:
+        # What newer versions of grpc add to their context.
+        return getattr(self._native, name)

@@ -1,0 +1,362 @@
+"""The asyncio shell's server: handlers that run every RPC through a stack of interceptors, in grpc's task for it."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextvars import Context, copy_context
+from typing import Any, TypeAlias
+
+import grpc
+import grpc.aio
+
+from interpose import context as ambient
+from interpose._answer import described, sendable, speakable, unexpected
+from interpose._call import NOTHING, Call
+from interpose._clock import SYSTEM, Clock
+from interpose._flow import Drive, Interceptor, Layers, Wait, drive, layers
+from interpose._handlers import Compiled, function_of, kind_of, with_function
+from interpose._messages import hooked, request_of
+from interpose._method import Method, Side
+from interpose._native import expired
+from interpose._outcome import Outcome
+from interpose.aio.context import ServicerContext
+
+# A plain handler on an asyncio server runs in grpc's thread pool, so the sync shell stands around it.
+from interpose.sync.server import behavior as plain_behavior
+
+_log = logging.getLogger("interpose")
+
+Behavior: TypeAlias = Callable[..., Any]
+
+
+class Handlers:
+    """The handlers of asyncio servers, with the interceptors around them."""
+
+    def __init__(self, interceptors: tuple[Interceptor, ...], clock: Clock) -> None:
+        self._interceptors = interceptors
+        self._clock = clock
+        self._compiled = Compiled(self._compile)
+
+    async def intercepted(self, found: Awaitable[Any], details: Any) -> Any:
+        """The handler to serve this RPC with; None, for a method that nobody knows, stays None."""
+        handler = await found
+        if handler is None:
+            return None
+        made = self._compiled.get(handler, details.method)
+        # A plain handler runs on a thread that knows nothing of this RPC's context: it is handed over, per RPC.
+        return made.bound(copy_context(), asyncio.get_running_loop()) if isinstance(made, _Plain) else made
+
+    def _compile(self, handler: Any, name: str) -> Any:
+        method = Method(name, kind_of(handler))
+        stack = layers(self._interceptors, method)
+        function = function_of(handler)
+        if not stack:
+            return handler
+        if not (inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)):
+            return _Plain(handler, method, stack, function, self._clock)
+        if not method.kind.response_streaming:
+            made = _unary(method, stack, function, self._clock)
+        elif inspect.isasyncgenfunction(function):
+            made = _streaming(method, stack, function, self._clock)
+        else:
+            made = _writing(method, stack, function, self._clock)
+        return with_function(handler, functools.update_wrapper(made, function))
+
+
+# --- flows ------------------------------------------------------------------------------------------------------------
+
+
+def _arrived(method: Method, argument: Any, context: ServicerContext) -> Call:
+    request = None if method.kind.request_streaming else argument
+    call = Call(method, Side.SERVER, request, None, None, context=context)
+    ambient.set_current_call(call)
+    return call
+
+
+def _next(turn: Drive, answer: Any, error: BaseException | None = None) -> Any:
+    """What the flows ask for next: a call to perform, something to await, or the outcome of the RPC."""
+    try:
+        return turn.send(answer) if error is None else turn.throw(error)
+    except StopIteration as end:
+        return end.value
+
+
+async def _attend(turn: Drive, step: Any) -> Any:
+    """Let the flows wait, until they ask for something else."""
+    while type(step) is Wait:
+        try:
+            answer = await step.awaitable
+        except BaseException as error:
+            step = _next(turn, None, error)
+        else:
+            step = _next(turn, answer)
+    return step
+
+
+async def _sleep(seconds: float, clock: Clock) -> None:
+    if clock is SYSTEM:
+        await asyncio.sleep(seconds)
+        return
+    loop = asyncio.get_running_loop()
+    over = loop.create_future()
+    clock.call_later(seconds, lambda: loop.call_soon_threadsafe(over.set_result, None))
+    await over
+
+
+async def _prepare(context: ServicerContext, step: Any, clock: Clock) -> None:
+    """What an interceptor asked for before the handler is called, beyond calling it."""
+    if step._asks.delay:
+        await _sleep(step._asks.delay, clock)
+    context.begin(step)
+    context.hook()
+    ambient.set_current_call(step)
+
+
+def _argument(call: Call, argument: Any, context: ServicerContext) -> Any:
+    """What the handler is given: the request message, or the request stream, as interceptors leave it."""
+    if call.method.kind.request_streaming:
+        return _incoming(argument, context)
+    return call._request if call._asks is NOTHING else request_of(call)
+
+
+async def _incoming(messages: AsyncIterator[Any], context: ServicerContext) -> AsyncIterator[Any]:
+    hook = context.on_request
+    async for message in messages:
+        context.received += 1
+        yield message if hook is None else hooked(hook, message)
+
+
+def _limited(call: Call, context: ServicerContext, work: Coroutine[Any, Any, Any]) -> Awaitable[Any]:
+    """The handler's work, cancelled when an interceptor's timeout has passed."""
+    return work if call._timeout is None else asyncio.wait_for(work, call._timeout)
+
+
+def _outcome(context: ServicerContext, error: BaseException | None, response: Any = None) -> Outcome:
+    """How an attempt of the handler ended."""
+    gone = None
+    if isinstance(error, asyncio.CancelledError):
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            gone = context.why_gone()
+        else:  # of a task of the handler's own: without a status the client would wait for ever
+            gone = grpc.StatusCode.CANCELLED
+    elif isinstance(error, TimeoutError) and context.expired():
+        gone = grpc.StatusCode.DEADLINE_EXCEEDED
+    return context.outcome(error, response, gone)
+
+
+async def _answer(context: ServicerContext, outcome: Outcome) -> Any:
+    """Send the outcome of the RPC: gives the response, or raises what makes grpc send the status."""
+    if outcome.ok:
+        await context.send_initial_metadata_if_due()
+        context.set_trailing(outcome)
+        if outcome.details:
+            context._native.set_details(sendable(outcome.details))
+        return outcome.response
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError  # nobody listens any more
+    context.set_trailing(outcome)
+    error = unexpected(outcome)
+    if isinstance(error, (asyncio.CancelledError, TimeoutError)) and outcome.code is not grpc.StatusCode.UNKNOWN:
+        error = None
+    if error is not None and speakable(error):
+        if outcome.code is not grpc.StatusCode.UNKNOWN:
+            context._native.set_code(outcome.code)
+        raise error
+    if error is not None:
+        _log.error("%s raised what grpc cannot answer", context._call.method, exc_info=error)
+        outcome = Outcome(
+            outcome.code, None, outcome.details or described(error), trailing_metadata=outcome.trailing_metadata
+        )
+    return await context.fail(outcome)
+
+
+# --- the three shapes of handlers -------------------------------------------------------------------------------------
+
+
+def _unary(method: Method, stack: Layers, handler: Behavior, clock: Clock) -> Behavior:
+    async def behave(argument: Any, native: Any) -> Any:
+        context = ServicerContext(native, clock)
+        turn = drive(stack, _arrived(method, argument, context))
+        outcome: Outcome | None = None
+        while True:
+            step = _next(turn, outcome)
+            if type(step) is Wait:
+                step = await _attend(turn, step)
+            if type(step) is Outcome:
+                return await _answer(context, step)
+            await _prepare(context, step, clock)
+            if step._timeout is not None and step._timeout <= 0:
+                outcome = expired()
+                continue
+            response, error = None, None
+            try:
+                response = await _limited(step, context, handler(_argument(step, argument, context), context))
+                if context.on_response is not None:
+                    response = hooked(context.on_response, response)
+            except BaseException as raised:
+                error = raised
+            outcome = _outcome(context, error, response)
+
+    return behave
+
+
+def _writing(method: Method, stack: Layers, handler: Behavior, clock: Clock) -> Behavior:
+    """For handlers that `await context.write(…)`."""
+
+    async def behave(argument: Any, native: Any) -> None:
+        context = ServicerContext(native, clock)
+        turn = drive(stack, _arrived(method, argument, context))
+        outcome: Outcome | None = None
+        while True:
+            step = _next(turn, outcome)
+            if type(step) is Wait:
+                step = await _attend(turn, step)
+            if type(step) is Outcome:
+                for message in await _answer(context, step) or ():
+                    await native.write(message)
+                return
+            await _prepare(context, step, clock)
+            if step._timeout is not None and step._timeout <= 0:
+                outcome = expired()
+                continue
+            error = None
+            try:
+                await _limited(step, context, handler(_argument(step, argument, context), context))
+            except BaseException as raised:
+                error = raised
+            outcome = _outcome(context, error)
+
+    return behave
+
+
+def _streaming(method: Method, stack: Layers, handler: Behavior, clock: Clock) -> Behavior:
+    """For handlers that are async generators."""
+
+    async def behave(argument: Any, native: Any) -> AsyncIterator[Any]:
+        context = ServicerContext(native, clock)
+        turn = drive(stack, _arrived(method, argument, context))
+        rpc = _Streamed(context, turn)
+        native.add_done_callback(rpc.when_over)
+        outcome: Outcome | None = None
+        while True:
+            step = _next(turn, outcome)
+            if type(step) is Wait:
+                step = await _attend(turn, step)
+            if type(step) is Outcome:
+                rpc.over = True
+                for message in await _answer(context, step) or ():
+                    yield message
+                return
+            await _prepare(context, step, clock)
+            if step._timeout is not None and step._timeout <= 0:
+                outcome = expired()
+                continue
+            error: BaseException | None = None
+            messages = handler(_argument(step, argument, context), context)
+            try:
+                hook = context.on_response
+                async for message in messages:
+                    if context._expires is not None and context.expired():
+                        error = TimeoutError()
+                        break
+                    if hook is not None:
+                        message = hooked(hook, message)
+                    if not context.sent:
+                        await context.send_initial_metadata_if_due()
+                    context.sent += 1
+                    yield message
+            except GeneratorExit:  # grpc dropped us while it was writing: the callback has told the flows
+                await rpc.close(messages)
+                raise
+            except BaseException as raised:
+                error = raised
+            if error is not None:
+                error = await _closed(messages) or error
+            outcome = _outcome(context, error)
+
+    return behave
+
+
+async def _closed(messages: Any) -> BaseException | None:
+    """Close a handler's generator; gives what it raised then."""
+    try:
+        await messages.aclose()
+    except BaseException as error:
+        return error
+    return None
+
+
+class _Streamed:
+    """A response stream of an async generator, which grpc drops without a word if the client goes while it writes."""
+
+    def __init__(self, context: ServicerContext, turn: Drive) -> None:
+        self.over = False
+        self._context = context
+        self._turn = turn
+        self._ambient = copy_context()
+
+    def when_over(self, _: Any) -> None:
+        """grpc's task for the RPC has ended; if the flows do not know, they are told."""
+        if not self.over:
+            self.over = True
+            outcome = self._context.outcome(None, None, self._context.why_gone())
+            outcome._replayable = False
+            step = self._ambient.run(_next, self._turn, outcome)
+            if type(step) is Wait:
+                asyncio.get_running_loop().create_task(_attend(self._turn, step), context=self._ambient)
+
+    async def close(self, messages: Any) -> None:
+        """Let the handler's generator clean up where its context variables are."""
+        await asyncio.get_running_loop().create_task(messages.aclose(), context=self._ambient)
+
+
+# --- plain handlers ---------------------------------------------------------------------------------------------------
+
+
+class _Plain:
+    """A plain handler on an asyncio server: the sync shell around it, in the context of each RPC."""
+
+    def __init__(self, handler: Any, method: Method, stack: Layers, function: Behavior, clock: Clock) -> None:
+        self._handler = handler
+        self._method = method
+        self._stack = stack
+        self._function = function
+        self._clock = clock
+
+    def bound(self, context: Context, loop: asyncio.AbstractEventLoop) -> Any:
+        """The handler for one RPC."""
+
+        def waiter(turn: Drive, step: Wait) -> Any:
+            try:
+                answer = asyncio.run_coroutine_threadsafe(_awaited(step.awaitable), loop).result()
+            except BaseException as error:
+                return turn.throw(error)
+            return turn.send(answer)
+
+        behave = plain_behavior(self._method, self._stack, self._function, self._clock, waiter)
+        if not self._method.kind.response_streaming:
+            return with_function(self._handler, lambda argument, native: context.run(behave, argument, native))
+
+        def stream(argument: Any, native: Any) -> Any:
+            messages = context.run(behave, argument, native)
+            try:
+                while True:
+                    try:
+                        message = context.run(next, messages)
+                    except StopIteration:
+                        return
+                    yield message
+            finally:
+                context.run(messages.close)
+
+        return with_function(self._handler, stream)
+
+
+async def _awaited(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable

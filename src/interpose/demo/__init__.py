@@ -1,0 +1,6 @@
+"""A shop and a route guide behind one stack, in all sixteen places: `python -m interpose.demo`.
+
+Two services run behind a sync and an asyncio server, called by a sync and an asyncio client. A seeded
+interceptor refuses three attempts in ten before the handler runs. The same load goes through twice, without
+the stack and with it, and the table at the end says what the difference was.
+"""

@@ -1,0 +1,114 @@
+"""What the demo claims, held against what was observed. It exits with 0 only if every claim holds."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from interpose import Kind, Side
+from interpose.demo.interceptors import Fate, Faults, Sample
+from interpose.demo.load import Answer
+from interpose.demo.run import STACKS, Leg, Story
+from interpose.demo.stack import ATTEMPTS, SHARE
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence, and what speaks against it: empty if it holds."""
+
+    text: str
+    against: str = ""
+
+    @property
+    def holds(self) -> bool:
+        """Whether nothing speaks against it."""
+        return not self.against
+
+
+def judge(story: Story) -> list[Claim]:
+    """Every claim of the demo. The seed foretells each call's end, so they are exact whatever the timing."""
+    return [
+        Claim("without the stack, the calls that failed are those that the seed foretold", _failures(story, 1)),
+        Claim("with it, the calls that failed are those that the seed foretold", _failures(story, ATTEMPTS)),
+        Claim("clients sent and servers received the attempts that the seed foretold", _attempts(story)),
+        Claim(
+            "no message was lost or doubled: a job's answer is the same wherever it was asked",
+            _answers(story),
+        ),
+        Claim("each place counted the messages that its callers were given", _messages(story)),
+        Claim(
+            "the access log has one line per call at its client and one per attempt at its server",
+            _log(story),
+        ),
+    ]
+
+
+def failed(legs: Iterable[Leg]) -> int:
+    """How many calls did not get the right answer; NOT_FOUND is right for an order that does not exist."""
+    return sum(not answer.right for leg in legs for answer in leg.answers)
+
+
+def _failures(story: Story, attempts: int) -> str:
+    faults = Faults(story.seed, SHARE)
+    for answer in _all(story.without if attempts == 1 else story.within):
+        fate = faults.foretell(answer.request_id, attempts)
+        if answer.right is not fate.served:
+            wanted = answer.job.expect.name if fate.served else "a refusal"
+            call, end = f"{answer.job.method} {answer.request_id}", f"{answer.code.name} {answer.details!r}"
+            return f"{call} ended with {end}, not {wanted}"
+    return ""
+
+
+def _attempts(story: Story) -> str:
+    for kind in Kind:
+        foretold = sum(fate.attempts for fate in _fates(story, kind))
+        for side in Side:
+            seen = sum(sample.attempts for sample in _samples(story, side, kind))
+            if seen != foretold:
+                return f"{kind.value}: {seen} attempts seen by the {side.value}s, {foretold} foretold"
+    return ""
+
+
+def _answers(story: Story) -> str:
+    contents: dict[int, set[tuple[bytes, ...]]] = defaultdict(set)
+    for leg in (*story.without, *story.within):
+        for number, answer in enumerate(leg.answers):
+            if answer.code is answer.job.expect:
+                contents[number].add(answer.responses)
+    for number, different in contents.items():
+        if len(different) > 1:
+            return f"{story.jobs[number].method} was answered in {len(different)} ways"
+    return ""
+
+
+def _messages(story: Story) -> str:
+    for kind in Kind:
+        given = sum(len(answer.responses) for answer in _all(story.within) if answer.job.kind is kind)
+        for side in Side:
+            counted = sum(sample.responses for sample in _samples(story, side, kind))
+            if counted != given:
+                return f"{kind.value}: {counted} responses counted by {side.value}s, {given} given to callers"
+    return ""
+
+
+def _log(story: Story) -> str:
+    attempts = sum(fate.attempts for kind in Kind for fate in _fates(story, kind))
+    for side, wanted in ((Side.CLIENT, len(list(_all(story.within)))), (Side.SERVER, attempts)):
+        lines = sum(line.place.endswith(side.value) for line in story.log.lines)
+        if lines != wanted:
+            return f"{lines} lines from the {side.value}s, {wanted} expected"
+    return ""
+
+
+def _all(legs: Iterable[Leg]) -> Iterator[Answer]:
+    return (answer for leg in legs for answer in leg.answers)
+
+
+def _fates(story: Story, kind: Kind) -> Iterator[Fate]:
+    faults = Faults(story.seed, SHARE)
+    return (faults.foretell(answer.request_id, ATTEMPTS) for answer in _all(story.within) if answer.job.kind is kind)
+
+
+def _samples(story: Story, side: Side, kind: Kind) -> Iterator[Sample]:
+    return (sample for stack in STACKS for sample in story.meters[stack, side].samples() if sample.kind is kind)

@@ -1,0 +1,145 @@
+"""One run of the demo: the same load from both clients to both servers, without the stack and with it."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+
+import grpc
+import grpc.aio
+
+from interpose import Side, intercept_channel
+from interpose.demo.interceptors import Faults, Meter
+from interpose.demo.load import Answer, Job, Tell, call_asyncio, call_sync, make_jobs, shop_orders
+from interpose.demo.logbook import LogBook
+from interpose.demo.orders import OrderBook
+from interpose.demo.servers import asyncio_server, sync_server
+from interpose.demo.stack import SHARE, Stack, bare_server_stack, client_stack, server_stack
+
+SYNC, ASYNCIO = STACKS = ("sync", "asyncio")
+
+Place = tuple[str, Side]
+Progress = Callable[
+    [str, int], Tell
+]  # asked once per leg, with its name and its calls; what it gives is told each call
+
+
+@dataclass(frozen=True)
+class Leg:
+    """What one client made of its calls to one server."""
+
+    client: str
+    server: str
+    answers: list[Answer]
+
+    def at(self, place: Place) -> bool:
+        """Whether this leg passed through that client or server."""
+        stack, side = place
+        return stack == (self.client if side is Side.CLIENT else self.server)
+
+
+@dataclass
+class Story:
+    """What was run and all that was observed."""
+
+    seed: int
+    jobs: list[Job]
+    without: list[Leg] = field(default_factory=list)
+    within: list[Leg] = field(default_factory=list)
+    log: LogBook = field(default_factory=LogBook)
+    meters: dict[Place, Meter] = field(
+        default_factory=lambda: {(stack, side): Meter() for stack in STACKS for side in Side}
+    )
+    seconds: float = 0.0
+
+
+async def run(seed: int, calls: int, progress: Progress) -> Story:
+    """Make `calls` calls of each kind from each client to each server, without the stack, then with it."""
+    started = perf_counter()
+    story = Story(seed, make_jobs(seed, calls))
+    with tempfile.TemporaryDirectory(prefix="interpose-demo-") as folder:
+        story.without = await _phase(Path(folder) / "without.sqlite", Without(seed), story.jobs, progress)
+        story.within = await _phase(Path(folder) / "with.sqlite", Within(story), story.jobs, progress)
+    story.seconds = perf_counter() - started
+    return story
+
+
+class Without:
+    """The phase for comparison: bare channels, and servers that only inject faults."""
+
+    name = "without the stack"
+
+    def __init__(self, seed: int) -> None:
+        self._faults = Faults(seed, SHARE)
+
+    def client(self, stack: str) -> Stack:
+        """Nothing."""
+        return ()
+
+    def server(self, stack: str) -> Stack:
+        """Faults, and the codes of the services' own errors."""
+        return bare_server_stack(self._faults)
+
+
+class Within:
+    """The phase with the stack everywhere, logged and metered."""
+
+    name = "with the stack"
+
+    def __init__(self, story: Story) -> None:
+        self._story = story
+        self._faults = Faults(story.seed, SHARE)
+
+    def client(self, stack: str) -> Stack:
+        """The whole stack of a client; `stack` only says where its log and its samples go."""
+        logger, meter = self._story.log.logger(f"{stack} client"), self._story.meters[stack, Side.CLIENT]
+        return client_stack(logger, meter)
+
+    def server(self, stack: str) -> Stack:
+        """The whole stack of a server; `stack` only says where its log and its samples go."""
+        logger, meter = self._story.log.logger(f"{stack} server"), self._story.meters[stack, Side.SERVER]
+        return server_stack(logger, meter, self._faults)
+
+
+async def _phase(file: Path, phase: Without | Within, jobs: list[Job], progress: Progress) -> list[Leg]:
+    legs: list[Leg] = []
+    async with _servers(file, phase) as targets:
+        for client in STACKS:
+            stack = phase.client(client)
+            for server in STACKS:
+                label = f"{client}-{server}"
+                tell = progress(f"{phase.name}: {client} client, {server} server", len(jobs))
+                call = _from_sync if client == SYNC else _from_asyncio
+                legs.append(Leg(client, server, await call(targets[server], stack, label, jobs, tell)))
+    return legs
+
+
+@asynccontextmanager
+async def _servers(file: Path, phase: Without | Within) -> AsyncGenerator[dict[str, str]]:
+    book = OrderBook(file, shop_orders())
+    try:
+        async with (
+            sync_server(book, phase.server(SYNC)) as sync_target,
+            asyncio_server(book, phase.server(ASYNCIO)) as asyncio_target,
+        ):
+            yield {SYNC: sync_target, ASYNCIO: asyncio_target}
+    finally:
+        book.close()
+
+
+async def _from_sync(target: str, stack: Stack, label: str, jobs: list[Job], tell: Tell) -> list[Answer]:
+    def leg() -> list[Answer]:
+        with grpc.insecure_channel(target) as channel:
+            return call_sync(intercept_channel(channel, *stack) if stack else channel, label, jobs, tell)
+
+    return await asyncio.to_thread(leg)
+
+
+async def _from_asyncio(target: str, stack: Stack, label: str, jobs: list[Job], tell: Tell) -> list[Answer]:
+    async with grpc.aio.insecure_channel(target) as channel:
+        return await call_asyncio(intercept_channel(channel, *stack) if stack else channel, label, jobs, tell)

@@ -1,0 +1,45 @@
+"""The stacks of the demo: what stands between the callers and the handlers, sync and asyncio alike."""
+
+from __future__ import annotations
+
+import logging
+
+import grpc
+
+from interpose import Interceptor
+from interpose.demo.interceptors import Faults, Meter
+from interpose.demo.orders import MalformedOrder, UnknownOrder
+from interpose.demo.people import UnknownPerson
+from interpose.interceptors import AccessLog, ExceptionToStatus, RequestId, Retry
+from interpose.mechanisms.backoff import exponential
+
+Stack = tuple[Interceptor, ...]
+
+SHARE = 0.3  # of the attempts is refused
+ATTEMPTS = 6  # leave 0.3 ** 6, seven calls in ten thousand, to fail in spite of the retries
+
+STATUS_OF = {
+    UnknownOrder: grpc.StatusCode.NOT_FOUND,
+    UnknownPerson: grpc.StatusCode.NOT_FOUND,
+    MalformedOrder: grpc.StatusCode.INVALID_ARGUMENT,
+}
+
+# When a server refuses a stream before it has read it, grpc.aio's client now and then reports INTERNAL,
+# "Internal error from Core", instead of the server's UNAVAILABLE. Each method here may be repeated on either.
+RETRIED = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL}
+
+
+def client_stack(log: logging.Logger, meter: Meter) -> Stack:
+    """What a client gets: short pauses, and no retry budget, as three attempts in ten do fail here."""
+    retry = Retry(attempts=ATTEMPTS, codes=RETRIED, backoff=exponential(0.01, cap=0.1), budget=None, safe=True)
+    return RequestId(), meter, AccessLog(logger=log), retry
+
+
+def server_stack(log: logging.Logger, meter: Meter, faults: Faults) -> Stack:
+    """What a server gets; the faults come last, right before the handler."""
+    return RequestId(), meter, AccessLog(logger=log), *bare_server_stack(faults)
+
+
+def bare_server_stack(faults: Faults) -> Stack:
+    """What a server gets for comparison: its errors have their codes, and the same faults are injected."""
+    return ExceptionToStatus(STATUS_OF), faults

@@ -1,0 +1,668 @@
+"""The sync shell's calls: how a client's RPC is performed, and the native call objects that applications hold.
+
+A *blocking* call turns its drive in the caller's own thread (`channel.py`). All others, futures and streams, are an
+`Exchange`: it never blocks, and is turned by whichever thread brings the news — the application's, grpc's channel
+thread, or the clock's. News are claimed: each attempt ends once, and who claims its end turns the drive.
+
+No lock is held while anything is sent, waited for or called back, and finalizers take none.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextvars import Context
+from functools import partial
+from typing import Any
+
+import grpc
+
+from interpose import errors
+from interpose._call import Call
+from interpose._clock import Alarm
+from interpose._flow import Drive, Race, Wait
+from interpose._messages import Pass, compose, hooked, request_of
+from interpose._metadata import Metadata
+from interpose._native import (
+    Route,
+    cancelled,
+    exception_of,
+    expired,
+    failure,
+    no_waiting,
+    show_initial_metadata,
+    time_left,
+)
+from interpose._outcome import OK, Outcome
+from interpose.sync.requests import Requests, Upload
+
+_log = logging.getLogger("interpose")
+
+# --- outcomes of native calls -----------------------------------------------------------------------------------------
+
+
+class InactiveCall(grpc.Call, grpc.Future):  # type: ignore[misc]  # grpc.Call is untyped
+    """The part of a raised error that is grpc's: a call that has ended."""
+
+    def cancel(self) -> bool:
+        return False
+
+    def cancelled(self) -> bool:
+        return False
+
+    def running(self) -> bool:
+        return False
+
+    def done(self) -> bool:
+        return True
+
+    def is_active(self) -> bool:
+        return False
+
+    def time_remaining(self) -> float | None:
+        return None
+
+    def add_callback(self, callback: Callable[[], object]) -> bool:
+        return False
+
+    def result(self, timeout: float | None = None) -> Any:
+        raise self  # type: ignore[misc]  # always mixed into a StatusError
+
+    def exception(self, timeout: float | None = None) -> Any:
+        return self
+
+    def traceback(self, timeout: float | None = None) -> Any:
+        return _traceback(self)  # type: ignore[arg-type]
+
+    def add_done_callback(self, fn: Callable[[Any], object]) -> None:
+        fn(self)
+
+
+def _traceback(error: BaseException) -> Any:
+    try:
+        raise error
+    except BaseException:
+        return sys.exc_info()[2]
+
+
+def typed(native: Any) -> errors.StatusError:
+    """The typed error of a native call that has failed."""
+    kind = errors.native_class(errors.of(native.code()), InactiveCall)
+    return kind(
+        native.details() or "",
+        trailing_metadata=Metadata.trusted(native.trailing_metadata()),
+        initial_metadata=native.initial_metadata(),
+        debug_error_string=_debug_error_string(native),
+    )
+
+
+def _debug_error_string(native: Any) -> str:
+    # Not by calling it: after a local cancel or a failed (de)serializer grpc would wait for ever for the core's text.
+    text = getattr(getattr(native, "_state", None), "debug_error_string", None)
+    return text.decode(errors="replace") if isinstance(text, bytes) else text or ""
+
+
+def refused(error: BaseException) -> BaseException:
+    """What grpc raised instead of starting a call: typed if it has a status, as it is otherwise."""
+    if isinstance(error, grpc.RpcError) and not isinstance(error, errors.StatusError):
+        error = typed(error)
+        error.local = True
+    return error
+
+
+# --- one attempt ------------------------------------------------------------------------------------------------------
+
+
+class Attempt:
+    """One native call of an exchange. It ends once: whoever claims the end turns the drive."""
+
+    __slots__ = (
+        "_claims",
+        "_native_over",
+        "_on_response",
+        "_reading",
+        "_started",
+        "_upload",
+        "call",
+        "exchange",
+        "native",
+        "received",
+    )
+
+    def __init__(self, exchange: Exchange, call: Call) -> None:
+        self.exchange = exchange
+        self.call = call
+        self.native: Any = None
+        self.received = 0
+        self._started = exchange.route.clock.now()
+        self._claims = [True]
+        self._upload: Upload | None = None
+        self._on_response: Pass | None = None
+        self._reading = False
+        self._native_over = False
+
+    def claim(self) -> bool:
+        """May I end it? True for one caller only."""
+        try:
+            return self._claims.pop()
+        except IndexError:
+            return False
+
+    @property
+    def over(self) -> bool:
+        return not self._claims
+
+    def send(self) -> Outcome | None:
+        """Start the native call; gives the outcome if it has ended already."""
+        call, exchange = self.call, self.exchange
+        timeout = time_left(call, exchange.deadline, self._started)
+        if timeout is not None and timeout <= 0:
+            return expired()
+        self._on_response = compose(call._asks.responses)
+        try:
+            if exchange.requests is None:
+                native, request = exchange.route.native, request_of(call)
+            else:
+                self._upload = exchange.requests.upload(call)
+                native, request = exchange.route.sender(self._upload), iter(self._upload)
+            self.native = exchange.begin(native)(
+                request,
+                timeout=timeout,
+                metadata=call._metadata,
+                credentials=call._credentials,
+                wait_for_ready=call._wait_for_ready,
+                compression=call._compression,
+            )
+        except BaseException as error:
+            return self.outcome(refused(error))
+        exchange.publish(self)
+        if not self.native.add_callback(self._when_native_is_over) and self.claim():
+            return self.outcome()
+        return None
+
+    def _when_native_is_over(self) -> None:
+        # A reader that holds a message has to count it first: the outcome tells how many were delivered.
+        self._native_over = True
+        if not self._reading:
+            self.exchange.over(self)
+
+    def read(self) -> Any:
+        """The next response message; raises as the native call does at its end, or the status of a hook."""
+        self._reading = True
+        try:
+            message = next(self.native)
+            if not self.received:
+                self._show_initial_metadata()
+            if self._on_response is not None:
+                message = hooked(self._on_response, message)
+            self.received += 1
+        finally:
+            self._reading = False
+        if self._native_over:
+            self.exchange.over(self)
+        return message
+
+    def _show_initial_metadata(self) -> None:
+        if self.call._asks.on_initial_metadata:
+            show_initial_metadata(self.call, self.native.initial_metadata())
+
+    def outcome(self, error: BaseException | None = None) -> Outcome:
+        """How it ended, read from the native call, which is over; or `error`, which ended it from this side."""
+        streaming = self.exchange.route.method.kind.response_streaming
+        upload, native, response = self._upload, self.native, None
+        sent, again = 1, True
+        if upload is not None:
+            again = upload.close()
+            sent, error = upload.sent, error or upload.error
+        if error is None and native.code() is not OK:
+            error = typed(native)
+        if error is None:
+            try:
+                if not self.received:
+                    self._show_initial_metadata()
+                if not streaming:
+                    response = native.result()
+                    self.received = 1
+                    if self._on_response is not None:
+                        response = hooked(self._on_response, response)
+            except errors.StatusError as raised:
+                error = raised
+        replayable = again and not (streaming and self.received)
+        elapsed = self.exchange.route.clock.now() - self._started
+        if error is not None:
+            return failure(error, sent, self.received, elapsed, replayable, native)
+        return Outcome(OK, response, "", None, sent, self.received, elapsed, replayable, native)
+
+
+# --- an RPC that does not block ---------------------------------------------------------------------------------------
+
+
+class Exchange:
+    """One RPC that nobody waits for in a blocking call: a future, or a response stream."""
+
+    __slots__ = (
+        "_alarm",
+        "_callbacks",
+        "_changed",
+        "_context",
+        "_drive",
+        "_race",
+        "answer",
+        "attempt",
+        "begin",
+        "cancelled",
+        "deadline",
+        "outcome",
+        "requests",
+        "route",
+    )
+
+    def __init__(
+        self,
+        route: Route,
+        drive: Drive,
+        context: Context,
+        deadline: float | None,
+        begin: Callable[[Any], Any],
+        requests: Requests | None,
+    ) -> None:
+        self.route = route
+        self.begin = begin  # a native multi-callable → the function of it that starts this kind of RPC
+        self.deadline = deadline
+        self.attempt: Attempt | None = None
+        self.outcome: Outcome | None = None
+        self.answer: Iterator[Any] | None = None  # a stream answered by a flow, without a native call
+        self.cancelled = False
+        self._drive = drive
+        self._context = context
+        self.requests = requests  # None for a unary request, which is on the call
+        self._alarm: _Alarm | None = None
+        self._race: _Race | None = None
+        self._callbacks: list[Callable[[], object]] | None = []
+        self._changed = threading.Condition()
+
+    # - turning -
+
+    def turn(self, answer: Any) -> None:
+        """Give the drive an answer, and do what it asks for next. One thread at a time: the one that made the claim."""
+        try:
+            while True:
+                try:
+                    step = self._context.run(self._drive.send, answer)
+                    while type(step) is Wait:
+                        step = self._context.run(self._drive.throw, no_waiting(step))
+                except StopIteration as end:
+                    return self._settle(end.value)
+                answer = self._perform(step)
+                if answer is None:
+                    return None
+        except BaseException as error:  # whatever it is, the application must not wait for ever
+            _log.exception("interpose failed while it drove %s", self.route.method)
+            self._settle(failure(errors.Internal(f"interpose failed: {type(error).__name__}", local=True)))
+            raise
+
+    def _perform(self, step: Any) -> Outcome | None:
+        if self.cancelled:
+            return cancelled()
+        if type(step) is Race:
+            race = self._race = _Race(self, step)
+            race.start_next()
+            if self.cancelled:
+                race.cancel()
+            return None
+        if step._asks.delay > 0:
+            alarm = self._alarm = _Alarm(self, step)
+            if self.cancelled:  # by another thread, which could not see the alarm yet
+                alarm.cancel()
+            return None
+        return Attempt(self, step).send()
+
+    def publish(self, attempt: Attempt) -> None:
+        """From now on this is the attempt that readers read and that a cancel cancels."""
+        with self._changed:
+            self.attempt = attempt
+            self._changed.notify_all()
+        if self.cancelled:  # by another thread, which could not see the attempt yet
+            attempt.native.cancel()
+
+    def over(self, attempt: Attempt, error: BaseException | None = None) -> None:
+        """An attempt has ended, as its native call says or with `error`; told by any thread, any number of times."""
+        if attempt.claim():
+            self.attempt = None
+            self.turn(attempt.outcome(error))
+
+    def run(self, step: Any) -> Outcome:
+        """Go on from this step, and wait for the end: a blocking call that has become a race."""
+        answer = self._perform(step)
+        if answer is not None:
+            self.turn(answer)
+        try:
+            return self.wait()
+        except BaseException:
+            self.cancel()
+            raise
+
+    def _settle(self, outcome: Outcome) -> None:
+        if outcome.ok and outcome.response is not None and self.route.method.kind.response_streaming:
+            self.answer = iter(outcome.response)
+        with self._changed:
+            self.outcome = outcome
+            callbacks, self._callbacks = self._callbacks, None
+            self.attempt = self._alarm = self._race = None
+            self._changed.notify_all()
+        for callback in callbacks or ():
+            try:
+                callback()
+            except Exception:
+                _log.exception("a callback of %s failed", self.route.method)
+
+    # - what applications ask -
+
+    def cancel(self) -> bool:
+        """Cancel on behalf of the application; False if it has ended already."""
+        with self._changed:
+            if self.outcome is not None or self.cancelled:
+                return False
+            self.cancelled = True
+            attempt, alarm, race = self.attempt, self._alarm, self._race
+        if attempt is not None:
+            attempt.native.cancel()
+            self.over(attempt)
+        elif alarm is not None:
+            alarm.cancel()
+        elif race is not None:
+            race.cancel()
+        return True
+
+    def abandon(self) -> None:
+        """The application dropped the call: a finalizer, on any thread, inside anybody's code. Takes no lock of ours."""
+        if self.outcome is not None or self.cancelled:
+            return
+        self.cancelled = True
+        attempt, alarm = self.attempt, self._alarm
+        if attempt is not None:
+            attempt.native.cancel()
+            if "SingleThreaded" in type(attempt.native).__name__:
+                self.over(attempt)  # an experimental channel option: no thread of grpc's will bring the news
+        elif alarm is not None:
+            self.route.clock.call_later(0, alarm.cancel)
+
+    def wait(self, timeout: float | None = None) -> Outcome:
+        """Wait for the end; `grpc.FutureTimeoutError` if it does not come in time."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: self.outcome is not None, timeout):
+                raise grpc.FutureTimeoutError()
+        assert self.outcome is not None
+        return self.outcome
+
+    def wait_for_attempt(self, last: Attempt | None) -> Attempt | None:
+        """Wait for another attempt than `last`; None once all is over."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.outcome is not None or self.attempt not in (last, None))
+            return self.attempt if self.outcome is None else None
+
+    def add_callback(self, callback: Callable[[], object]) -> bool:
+        """Call back at the end; False if that was before."""
+        with self._changed:
+            if self._callbacks is None:
+                return False
+            self._callbacks.append(callback)
+            return True
+
+
+class _Alarm:
+    """An attempt that is to be sent later; it is sent, or cancelled, once."""
+
+    __slots__ = ("_alarm", "_claims", "_exchange", "_step")
+
+    def __init__(self, exchange: Exchange, step: Call) -> None:
+        self._exchange = exchange
+        self._step = step
+        self._claims = [True]
+        exchange.route.pauses.add(self.cancel)
+        self._alarm: Alarm = exchange.route.clock.call_later(step._asks.delay, self._ring)
+
+    def _claim(self) -> bool:
+        try:
+            self._claims.pop()
+        except IndexError:
+            return False
+        self._exchange.route.pauses.discard(self.cancel)
+        self._exchange._alarm = None
+        return True
+
+    def _ring(self) -> None:
+        if self._claim():
+            exchange = self._exchange
+            outcome = cancelled() if exchange.cancelled else Attempt(exchange, self._step).send()
+            if outcome is not None:
+                exchange.turn(outcome)
+
+    def cancel(self) -> None:
+        if self._claim():
+            self._alarm.cancel()
+            self._exchange.turn(cancelled())
+
+
+class _Race:
+    """The lanes of a race: each an exchange of its own; the first good answer wins, and the others are cancelled."""
+
+    def __init__(self, exchange: Exchange, step: Race) -> None:
+        self._exchange = exchange
+        self._delay = step.delay
+        self._lanes = list(step.lanes)
+        self._running: list[Exchange] = []
+        self._attempts = 0  # of lanes that have ended
+        self._over = False
+        self._lock = threading.Lock()
+        self._alarm: Alarm | None = None
+
+    def start_next(self) -> None:
+        parent = self._exchange
+        with self._lock:
+            if not self._lanes or self._over:
+                return
+            lane = Exchange(
+                parent.route, self._lanes.pop(0)(), parent._context.copy(), parent.deadline, parent.begin, parent.requests
+            )
+            self._running.append(lane)
+            last = not self._lanes
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm = None if last else parent.route.clock.call_later(self._delay, self.start_next)
+        lane.add_callback(partial(self._lane_over, lane))
+        lane.turn(None)
+
+    def _lane_over(self, lane: Exchange) -> None:
+        outcome = lane.outcome
+        assert outcome is not None
+        with self._lock:
+            self._running.remove(lane)
+            self._attempts += outcome.attempts
+            others, more = bool(self._running), bool(self._lanes)
+        if outcome.ok or self._exchange.cancelled or not (more or others):
+            self._finish(outcome)
+        elif more:
+            self.start_next()  # a failure lets the next copy go at once (gRFC A6)
+
+    def _finish(self, outcome: Outcome) -> None:
+        with self._lock:
+            if self._over:
+                return
+            self._over = True
+            losers = list(self._running)
+        if self._alarm is not None:
+            self._alarm.cancel()
+        for loser in losers:
+            loser.cancel()
+        outcome._attempts = self._attempts
+        self._exchange._race = None
+        self._exchange.turn(outcome)
+
+    def cancel(self) -> None:
+        self._finish(cancelled())
+
+
+# --- what applications hold -------------------------------------------------------------------------------------------
+
+
+class _Handle(grpc.Call, grpc.Future):  # type: ignore[misc]  # grpc.Call is untyped
+    """A call as grpc knows it, over an exchange."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+
+    # grpc.RpcContext
+
+    def is_active(self) -> bool:
+        """Has it not ended yet?"""
+        return self._exchange.outcome is None
+
+    def time_remaining(self) -> float | None:
+        """Seconds until the deadline, or None without one."""
+        exchange = self._exchange
+        return None if exchange.deadline is None else max(exchange.deadline - exchange.route.clock.now(), 0.0)
+
+    def cancel(self) -> bool:
+        """Cancel it, whatever it is doing: sending, streaming, or waiting to be sent again. False if it has ended."""
+        return self._exchange.cancel()
+
+    def add_callback(self, callback: Callable[[], object]) -> bool:
+        """Call back at the end; False, and nothing is called, if that was before."""
+        return self._exchange.add_callback(callback)
+
+    # grpc.Call
+
+    def initial_metadata(self) -> Any:
+        """What the server sent in front of the response; waits for it."""
+        attempt: Attempt | None = None
+        while (attempt := self._exchange.wait_for_attempt(attempt)) is not None:
+            metadata = attempt.native.initial_metadata()
+            if attempt.native.is_active() or not attempt.over:
+                return metadata
+        return self._exchange.wait().initial_metadata
+
+    def trailing_metadata(self) -> Any:
+        """What the server sent behind the response; waits for the end."""
+        return self._exchange.wait().trailing_metadata
+
+    def code(self) -> grpc.StatusCode:
+        """The status code; waits for the end."""
+        return self._exchange.wait().code
+
+    def details(self) -> str:
+        """The text beside the code; waits for the end."""
+        return self._exchange.wait().details
+
+    def debug_error_string(self) -> str:
+        """What gRPC's core says about a failure; waits for the end."""
+        return str(getattr(self._exchange.wait().error, "_debug_error_string", ""))
+
+    # grpc.Future
+
+    def cancelled(self) -> bool:
+        """Was it cancelled on this side?"""
+        return self._exchange.cancelled
+
+    def running(self) -> bool:
+        """Has it not ended yet?"""
+        return self._exchange.outcome is None
+
+    def done(self) -> bool:
+        """Has it ended?"""
+        return self._exchange.outcome is not None
+
+    def result(self, timeout: float | None = None) -> Any:
+        """The response; raises what the RPC failed with, FutureTimeoutError or FutureCancelledError."""
+        outcome = self._end(timeout)
+        if not outcome.ok:
+            raise exception_of(outcome, InactiveCall)
+        return outcome.response
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """What the RPC failed with, or None; raises FutureTimeoutError or FutureCancelledError."""
+        outcome = self._end(timeout)
+        return None if outcome.ok else exception_of(outcome, InactiveCall)
+
+    def traceback(self, timeout: float | None = None) -> Any:
+        """The traceback of `exception()`, or None."""
+        error = self.exception(timeout)
+        return None if error is None else _traceback(error)
+
+    def add_done_callback(self, fn: Callable[[Any], object]) -> None:
+        """Call `fn(self)` at the end; at once if that was before."""
+        if not self._exchange.add_callback(partial(fn, self)):
+            fn(self)
+
+    def _end(self, timeout: float | None) -> Outcome:
+        outcome = self._exchange.wait(timeout)
+        if self._exchange.cancelled:
+            raise grpc.FutureCancelledError()
+        return outcome
+
+    def __repr__(self) -> str:
+        outcome = self._exchange.outcome
+        if outcome is None:
+            return f"<{type(self).__name__} of {self._exchange.route.method}, active>"
+        return (
+            f"<{type(self).__name__} of RPC that terminated with:\n"
+            f'\tstatus = {outcome.code}\n\tdetails = "{outcome.details}"\n>'
+        )
+
+
+class UnaryFuture(_Handle):
+    """What `.future()` of a stub gives."""
+
+
+def finished(route: Route, outcome: Outcome, deadline: float | None) -> UnaryFuture:
+    """The call that goes with the response of a blocking call: it has ended."""
+    exchange = Exchange.__new__(Exchange)
+    exchange.route, exchange.deadline, exchange.outcome, exchange.cancelled = route, deadline, outcome, False
+    exchange.attempt = exchange.answer = exchange._callbacks = None
+    exchange._changed = threading.Condition()
+    return UnaryFuture(exchange)
+
+
+class ResponseStream(_Handle):
+    """What a stub with a response stream gives: iterate it. Dropping it cancels the RPC."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        """The next message; StopIteration or the RPC's error at the end."""
+        exchange = self._exchange
+        attempt = exchange.attempt
+        while True:
+            if attempt is None:
+                attempt = exchange.wait_for_attempt(None)
+                if attempt is None:
+                    return self._answer()
+            try:
+                return attempt.read()
+            except errors.StatusError as error:  # of a hook of ours: the native call would go on
+                exchange.over(attempt, error)
+                attempt.native.cancel()
+            except (StopIteration, grpc.RpcError):
+                exchange.over(attempt)
+            attempt = exchange.wait_for_attempt(attempt)
+            if attempt is None:
+                return self._answer()
+
+    next = __next__
+
+    def _answer(self) -> Any:
+        outcome = self._exchange.wait()
+        if self._exchange.answer is not None:
+            return next(self._exchange.answer)
+        if outcome.ok:
+            raise StopIteration
+        raise exception_of(outcome, InactiveCall)
+
+    def __del__(self) -> None:
+        exchange = getattr(self, "_exchange", None)
+        if exchange is not None:
+            exchange.abandon()
+

@@ -1,0 +1,106 @@
+"""The context that a plain handler sees: grpc's own, but what the handler decides is recorded, and sent later."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+
+from interpose._answer import Abort, Answer, sendable, status_code, text
+from interpose._metadata import Metadata
+from interpose._outcome import Outcome
+
+
+class ServicerContext(Answer, grpc.ServicerContext):  # type: ignore[misc]  # grpc.ServicerContext is untyped
+    """A `grpc.ServicerContext` over grpc's own, of a sync server or of a plain handler on an asyncio one."""
+
+    # grpc.RpcContext
+
+    def is_active(self) -> bool:
+        return self.gone() is None
+
+    def cancel(self) -> None:
+        self._native.cancel()
+
+    def add_callback(self, callback: Callable[[], object]) -> bool:
+        return self._native.add_callback(callback) is not False  # asyncio's gives None
+
+    # grpc.ServicerContext
+
+    def invocation_metadata(self) -> Any:
+        changed = self._call._metadata
+        return self._native.invocation_metadata() if changed is None else changed
+
+    def peer_identities(self) -> Any:
+        return self._native.peer_identities()
+
+    def peer_identity_key(self) -> Any:
+        return self._native.peer_identity_key()
+
+    def auth_context(self) -> Any:
+        return self._native.auth_context()
+
+    def set_compression(self, compression: Any) -> None:
+        self._native.set_compression(compression)
+
+    def disable_next_message_compression(self) -> None:
+        self._native.disable_next_message_compression()
+
+    def send_initial_metadata(self, initial_metadata: Any) -> None:
+        self._native.send_initial_metadata(self.initial_metadata(initial_metadata))
+
+    def set_trailing_metadata(self, trailing_metadata: Any) -> None:
+        self._trailing = Metadata(trailing_metadata)
+
+    def trailing_metadata(self) -> Any:
+        return self._trailing
+
+    def abort(self, code: Any, details: Any = "", trailing_metadata: Any = ()) -> Any:
+        raise self.record_abort(code, details, trailing_metadata)
+
+    def abort_with_status(self, status: Any) -> Any:
+        raise self.record_abort(status.code, status.details, status.trailing_metadata or ())
+
+    def set_code(self, code: Any) -> None:
+        self._code = status_code(code)
+
+    def set_details(self, details: Any) -> None:
+        self._details = text(details)
+
+    def code(self) -> Any:
+        return self._code
+
+    def details(self) -> Any:
+        return None if self._details is None else self._details.encode("utf-8", "replace")  # bytes, as sync grpc has it
+
+    # - for the shell -
+
+    def gone(self) -> grpc.StatusCode | None:
+        """Why nobody listens any more: CANCELLED or DEADLINE_EXCEEDED; None while somebody does."""
+        try:
+            active = self._native.is_active()
+        except AttributeError:  # a plain handler on an asyncio server is not told of a cancel
+            active = self._native.time_remaining() != 0
+        if active:
+            return None
+        return grpc.StatusCode.CANCELLED if self._native.time_remaining() else grpc.StatusCode.DEADLINE_EXCEEDED
+
+    def send_initial_metadata_if_due(self) -> None:
+        """Send what interceptors asked for, if the handler has not sent its own with it."""
+        if self.initial_metadata_due:
+            self._native.send_initial_metadata(self.initial_metadata())
+
+    def set_trailing(self, outcome: Outcome) -> None:
+        """Put the trailing metadata of handler and flows behind the response."""
+        if outcome.trailing_metadata:
+            self._native.set_trailing_metadata(outcome.trailing_metadata)
+
+    def fail(self, outcome: Outcome) -> None:
+        """End the RPC with the outcome's status: raises, as abort does."""
+        self._native.abort(outcome.code, sendable(outcome.details))
+        raise Abort("Locally aborted.")
+
+    def __getattr__(self, name: str) -> Any:
+        # What newer versions of grpc add to their context.
+        return getattr(self._native, name)

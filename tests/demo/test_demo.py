@@ -1,0 +1,106 @@
+"""The demo as its user starts it: `python -m interpose.demo`."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+pytest.importorskip("grpc_tools")
+
+KINDS = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
+
+
+def demo(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run it as a user does, with the interpreter's warnings made visible."""
+    command = [sys.executable, "-W", "always", "-m", "interpose.demo", *arguments]
+    environment = os.environ | {"PYTHONIOENCODING": "ascii", "COLUMNS": "100"}
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment, check=False)
+
+
+@pytest.fixture(scope="module")
+def ran() -> subprocess.CompletedProcess[str]:
+    return demo("--calls", "8", "--json")
+
+
+@pytest.fixture(scope="module")
+def document(ran: subprocess.CompletedProcess[str]) -> Any:
+    return json.loads(ran.stdout)
+
+
+def test_it_ends_well_and_leaves_nothing_behind(ran: subprocess.CompletedProcess[str]) -> None:
+    """Exit status 0, and not a word on stderr: no warning, no lost task, no thread that hangs."""
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
+def test_it_shows_all_sixteen_places(document: Any) -> None:
+    """Two stacks, two sides, four kinds; each was passed by the calls of two legs."""
+    places = [(row["stack"], row["side"], row["kind"]) for row in document["places"]]
+
+    assert places == [(s, side, k) for s in ("sync", "asyncio") for side in ("client", "server") for k in KINDS]
+    assert {row["calls"] for row in document["places"]} == {16}
+
+
+def test_every_claim_holds(document: Any) -> None:
+    """What the seed foretold is what was observed; `holds` is what the exit status tells."""
+    assert [claim for claim in document["claims"] if not claim["holds"]] == []
+    assert document["holds"]
+
+
+def test_the_stack_makes_the_difference(document: Any) -> None:
+    """Without it calls fail in both worlds; with it none does."""
+    clients = [row for row in document["places"] if row["side"] == "client"]
+
+    assert all(sum(row["failures_without"] for row in clients if row["stack"] == s) > 0 for s in ("sync", "asyncio"))
+    assert sum(row["failures_with"] for row in clients) == 0
+    assert sum(row["attempts"] for row in clients) > sum(row["calls"] for row in clients)
+
+
+def test_the_access_log_ties_both_sides_by_the_request_id(document: Any) -> None:
+    """A call in the excerpt was logged by its client and by its server, under one id."""
+    lines = document["access_log"]["excerpt"]
+
+    for request_id in {line["request_id"] for line in lines}:
+        sides = {line["place"].split()[1] for line in lines if line["request_id"] == request_id}
+        assert sides == {"client", "server"}
+
+
+def test_the_same_seed_gives_the_same_numbers(document: Any) -> None:
+    """All but times is decided by the seed, however threads and tasks interleave."""
+    again = json.loads(demo("--calls", "8", "--json").stdout)
+
+    def counts(told: Any) -> list[Any]:
+        return [{key: value for key, value in row.items() if key != "latency_ms"} for row in told["places"]]
+
+    assert counts(again) == counts(document)
+
+
+def test_piped_output_is_plain_lines() -> None:
+    """No colour, no carriage return, nothing wider than a terminal but the last line, which sums it up."""
+    ran = demo("--calls", "2")
+    *lines, last = ran.stdout.splitlines()
+
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert not set("\x1b\r") & set(ran.stdout)
+    assert max(map(len, lines)) <= 100
+    assert last.startswith("Shown")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("--calls", "0"), "0 is not between 1 and 500"),
+        (("--calls", "many"), "'many' is not a whole number"),
+        (("--seed", "-1"), "-1 is not between"),
+    ],
+)
+def test_a_wrong_option_is_refused(arguments: tuple[str, ...], complaint: str) -> None:
+    """Exit status 2, and the reason."""
+    ran = demo(*arguments)
+
+    assert ran.returncode == 2
+    assert complaint in ran.stderr

@@ -1,0 +1,107 @@
+"""README and docs are run: the python blocks of a page in order, in one process and one namespace."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = [page for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))] if page.exists()]
+
+FENCE = re.compile(r"^(?P<indent> *)(?P<ticks>```+)(?P<language>[\w-]*)")
+NOT_RUN = re.compile(r"^\s*<!-- not run: \S.*-->\s*$")  # stands directly above the block, and gives a reason
+RUN = "import sys; exec(compile(sys.stdin.buffer.read(), sys.argv[1], 'exec'))"
+
+
+def program(page: str) -> str:
+    """The python blocks of a page where they stand, all else blank: so a traceback points into the page."""
+    lines = ("" if language != "python" else line for line, language in classified(page))
+    return "\n".join(lines)
+
+
+def prose(page: str) -> list[str]:
+    return [line for line, language in classified(page) if language is None]
+
+
+def classified(page: str) -> Iterator[tuple[str, str | None]]:
+    """Each line with the language of the block that it is in: None for prose, "" where it must not run."""
+    fence, language, above = None, "", ""
+    for line in page.splitlines():
+        mark = FENCE.match(line)
+        if fence is None and mark:
+            fence, language = mark, "" if NOT_RUN.match(above) else mark["language"]
+            yield line, ""
+        elif fence and line.strip() == fence["ticks"]:
+            fence = None
+            yield line, ""
+        elif fence:
+            yield line.removeprefix(fence["indent"]), language
+        else:
+            yield line, None
+        above = line
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_what_a_page_shows_works(page: Path, tmp_path: Path) -> None:
+    """Every python block of the page runs to its end, without a warning."""
+    code = program(page.read_text("utf-8"))
+    if not code.strip():
+        pytest.skip("shows no python")
+
+    python = [sys.executable, "-W", "error", "-c", RUN, str(page)]
+    done = subprocess.run(
+        python, input=code.encode(), cwd=tmp_path, capture_output=True, timeout=50, check=False
+    )
+
+    assert done.returncode == 0, done.stderr.decode()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_a_page_has_a_title(page: Path) -> None:
+    """A page says at its head what it is about."""
+    assert any(line.startswith("# ") for line in prose(page.read_text("utf-8")))
+
+
+def test_blocks_keep_their_lines() -> None:
+    """Python is kept where it stands, dedented; prose, consoles and blocks with a reason are left out."""
+    page = """\
+# Title
+```python
+x = 1
+```
+```console
+$ interpose
+```
+<!-- not run: needs a server -->
+```python
+y = 2
+```
+- a list
+  ```python
+  if x:
+      z = 3
+  ```
+"""
+
+    assert [line for line in enumerate(program(page).splitlines(), 1) if line[1]] == [
+        (3, "x = 1"),
+        (14, "if x:"),
+        (15, "    z = 3"),
+    ]
+
+
+def test_only_a_reason_directly_above_stops_a_block() -> None:
+    """A comment without a reason, or with a line in between, opts nothing out."""
+    block = "```python\nx = 1\n```\n"
+
+    assert "x = 1" in program(f"<!-- not run: -->\n{block}")
+    assert "x = 1" in program(f"<!-- not run: slow -->\nSee:\n{block}")
+    assert "x = 1" not in program(f"<!-- not run: slow -->\n{block}")
+
+
+def test_a_comment_in_a_block_is_no_title() -> None:
+    """A line that begins with # inside a block is not an H1."""
+    assert prose("```python\n# not a title\n```\nText") == ["Text"]

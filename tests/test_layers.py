@@ -1,0 +1,160 @@
+"""Which file may import which: the arrows of the layers, read from the imports of the source."""
+
+import ast
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "src" / "interpose"
+
+# The files that stand beside the folders. A new one goes where its imports let it; most belong into a folder.
+NOUNS = {"_call", "_outcome", "_method", "_metadata", "_messages", "_flow", "errors", "context", "_clock"}
+FRONT_DOOR = {"__init__"}
+
+# room: the rooms of ours that it may import
+ARROWS = {
+    "nouns": {"nouns"},
+    "mechanisms": set(),
+    "interceptors": {"nouns", "mechanisms"},
+    "sync": {"nouns", "sync"},
+    "aio": {"nouns", "aio"},
+    "contrib": {"nouns", "mechanisms", "interceptors"},
+    "the front door": {"nouns", "mechanisms", "interceptors", "sync", "aio"},
+}
+FREE = {"testing", "demo", "compat"}  # may import everything
+
+# A plain handler on an asyncio server runs in grpc's thread pool, with the sync shell around it.
+EXTRA_ARROW = ("aio/server.py", "interpose.sync.server")
+
+WAITING = {"threading", "asyncio"}
+MAY_WAIT = {"sync", "aio"}
+CLOCK = PurePosixPath("_clock.py")  # hands locks and time to all who need them, so it may know threading
+
+
+def faults(file: PurePosixPath, source: str) -> list[str]:
+    """What is wrong with the imports of one file, whose path is relative to src/interpose."""
+    room = room_of(file.with_suffix("").parts)
+    if room in FREE:
+        return []
+    if room not in ARROWS:
+        return [f"{file}: stands in no room of the layers; say which in tests/test_layers.py"]
+    return [
+        f"{file}:{line}: {room} must not import {name}"
+        for line, name in imported(file, source)
+        if not allowed(file, room, name)
+    ]
+
+
+def allowed(file: PurePosixPath, room: str, name: str) -> bool:
+    top, *rest = name.split(".")
+    if top == "interpose":
+        return arrow_allowed(file, room, rest, name)
+    if top in WAITING or name == "time.sleep":
+        return room in MAY_WAIT or (file == CLOCK and top == "threading")
+    if top in sys.stdlib_module_names:
+        return True
+    return room == "contrib" or (top == "grpc" and room != "mechanisms")
+
+
+def arrow_allowed(file: PurePosixPath, room: str, target: Sequence[str], name: str) -> bool:
+    room_door = file.name == "__init__.py" and target[:1] == [room]  # a folder's __init__ lifts its own names
+    extra = str(file) == EXTRA_ARROW[0] and f"{name}.".startswith(f"{EXTRA_ARROW[1]}.")
+    return room_of(target) in ARROWS[room] or room_door or extra
+
+
+def room_of(module: Sequence[str]) -> str:
+    """The room of a module, given by the parts of its name below `interpose`."""
+    first = module[0] if module else ""
+    if first in NOUNS:
+        return "nouns"
+    if first in ARROWS or first in FREE:
+        return first
+    return "the front door" if first in FRONT_DOOR else f"interpose.{first}"
+
+
+def imported(file: PurePosixPath, source: str) -> Iterator[tuple[int, str]]:
+    """Line and full name of all that a file imports, and of each `time.sleep`."""
+    for node in ast.walk(ast.parse(source, str(file))):
+        match node:
+            case ast.Import(names=names):
+                yield from ((node.lineno, alias.name) for alias in names)
+            case ast.ImportFrom(module=module, names=names, level=level):
+                package = ["interpose", *file.parent.parts]
+                base = package[: len(package) - level + 1] if level else []
+                origin = ".".join([*base, *filter(None, [module])])
+                yield from ((node.lineno, f"{origin}.{alias.name}") for alias in names)
+            case ast.Attribute(value=ast.Name(id="time"), attr="sleep"):
+                yield node.lineno, "time.sleep"
+
+
+def test_every_import_follows_an_arrow() -> None:
+    """No file under src/interpose imports against the layers."""
+    files = sorted(SOURCE.rglob("*.py"))
+    found = [
+        fault
+        for file in files
+        if "generated" not in file.parts
+        for fault in faults(PurePosixPath(file.relative_to(SOURCE).as_posix()), file.read_text("utf-8"))
+    ]
+
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("_call.py", "from interpose.interceptors import retry"),
+        ("_call.py", "from . import interceptors"),
+        ("_call.py", "from interpose import Call"),
+        ("_flow.py", "import asyncio"),
+        ("_flow.py", "from time import sleep"),
+        ("_flow.py", "import time; time.sleep(1)"),
+        ("_outcome.py", "from google.protobuf import message"),
+        ("_outcome.py", "def details(): import grpc_status"),
+        ("_clock.py", "import asyncio"),
+        ("context.py", "import threading"),
+        ("__init__.py", "from interpose.contrib import redis"),
+        ("_attic.py", ""),
+        ("mechanisms/bucket.py", "from interpose import _call"),
+        ("mechanisms/bucket.py", "from .backoff import exponential"),
+        ("mechanisms/bucket.py", "import grpc"),
+        ("interceptors/retry.py", "from interpose.sync import channel"),
+        ("interceptors/retry.py", "from .hedge import Hedge"),
+        ("interceptors/retry.py", "import threading"),
+        ("interceptors/retry.py", "import redis"),
+        ("sync/server.py", "from interpose.aio import server"),
+        ("sync/server.py", "from interpose.interceptors.retry import Retry"),
+        ("aio/channel.py", "from interpose.sync import server"),
+        ("aio/server.py", "from interpose.sync import channel"),
+        ("aio/server.py", "from interpose.sync import server_tools"),
+        ("aio/calls.py", "import requests"),
+        ("contrib/redis.py", "from interpose.aio import channel"),
+        ("contrib/redis.py", "import asyncio"),
+    ],
+)
+def test_a_line_against_the_layers_is_seen(file: str, line: str) -> None:
+    """Each of these would be told with its file."""
+    (fault,) = faults(PurePosixPath(file), line)
+
+    assert fault.startswith(file)
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("_call.py", "from . import errors\nfrom ._method import Method\nimport grpc, dataclasses, time"),
+        ("_clock.py", "import threading\nfrom time import monotonic"),
+        ("__init__.py", "from interpose.sync.channel import intercept\nfrom .interceptors import retry"),
+        ("interceptors/__init__.py", "from .retry import Retry\nfrom interpose.interceptors import hedge"),
+        ("interceptors/retry.py", "from interpose._call import Call\nfrom ..mechanisms import backoff"),
+        ("sync/channel.py", "import threading, time, grpc\nfrom . import calls\ntime.sleep(1)"),
+        ("aio/server.py", "import asyncio\nfrom interpose.sync.server import a\nfrom ..sync import server"),
+        ("contrib/redis.py", "import redis\nfrom interpose.interceptors import ratelimit"),
+        ("testing/echo.py", "from interpose import Call\nimport pytest, threading, google.protobuf"),
+    ],
+)
+def test_a_line_that_follows_them_is_not(file: str, line: str) -> None:
+    """Nothing is said of lines that point down."""
+    assert faults(PurePosixPath(file), line) == []
