@@ -1,0 +1,65 @@
+"""Leak checks: nothing of an RPC may be left behind — no thread, no task, no generator of a flow."""
+
+from __future__ import annotations
+
+import gc
+import inspect
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+PATIENCE = 5.0  # seconds that threads have to end after the work has
+
+
+class Leak(AssertionError):
+    """Something was left behind."""
+
+
+@contextmanager
+def no_leaks(ignore: Callable[[str], bool] = lambda name: False) -> Iterator[None]:
+    """Raise `Leak` if threads or suspended interceptor flows are left that were not there before.
+
+    ignore: names of threads that may stay.
+    """
+    threads = set(threading.enumerate())
+    flows = set(map(id, _flows()))
+    yield
+    _settle(lambda: not _left(threads, ignore), "threads", lambda: _left(threads, ignore))
+    _settle(lambda: not _new(flows), "flows", lambda: _new(flows))
+
+
+def _left(before: set[threading.Thread], ignore: Callable[[str], bool]) -> list[str]:
+    return [
+        thread.name
+        for thread in threading.enumerate()
+        if thread not in before and thread.is_alive() and not ignore(thread.name) and not _of_grpc(thread.name)
+    ]
+
+
+def _of_grpc(name: str) -> bool:
+    """Threads of grpcio's own, which end on their own time: asyncio's poller, a channel's and a server's event loop."""
+    return any(own in name for own in ("_poll_wrapper", "channel_spin", "_serve", "cancel_all_calls", "_delivery"))
+
+
+def _flows() -> list[Any]:
+    """The drives of RPCs that have not ended."""
+    return [
+        found
+        for found in gc.get_objects()
+        if inspect.isgenerator(found) and found.gi_frame is not None and found.gi_code.co_qualname == "drive"
+    ]
+
+
+def _new(before: set[int]) -> list[Any]:
+    gc.collect()
+    return [flow for flow in _flows() if id(flow) not in before]
+
+
+def _settle(clean: Callable[[], bool], what: str, left: Callable[[], list[Any]]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not clean():
+        if time.monotonic() > deadline:
+            raise Leak(f"{what} left behind: {left()}")
+        time.sleep(0.002)

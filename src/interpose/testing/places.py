@@ -1,0 +1,237 @@
+"""The sixteen places: sync and asyncio × client and server × the four kinds of RPC, behind one way to call.
+
+    with PLACES[0].open(my_interceptor, script=[failed(UNAVAILABLE), ok()]) as rpc:
+        reply = rpc.call("hello")
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine, Iterable, Iterator
+from concurrent import futures
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import grpc
+import grpc.aio
+
+from interpose._attach import intercept_channel, server_interceptor
+from interpose._clock import SYSTEM, Clock
+from interpose._flow import Interceptor
+from interpose._metadata import Metadata
+from interpose._method import Kind, Side
+from interpose.testing.echo import Act, Attempt, Echo, decode, encode, path
+
+PATIENCE = 20  # seconds that a call in a test may take before it counts as hung
+
+
+@dataclass
+class Reply:
+    """How an RPC ended for its caller."""
+
+    messages: list[str]
+    code: grpc.StatusCode
+    details: str
+    error: BaseException | None
+    initial_metadata: Metadata
+    trailing_metadata: Metadata
+
+    @property
+    def ok(self) -> bool:
+        return self.code is grpc.StatusCode.OK
+
+
+class Rpc(Protocol):
+    """A running echo service and a client to it, in one place."""
+
+    @property
+    def attempts(self) -> list[Attempt]:
+        """What the server saw, an entry per attempt."""
+
+    @property
+    def channel(self) -> Any:
+        """The client's channel."""
+
+    def call(
+        self, *requests: str, timeout: float | None = None, metadata: Any = None, wait_for_ready: bool | None = None
+    ) -> Reply:
+        """Perform one RPC to its end; never raises what the RPC failed with."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an interceptor can run."""
+
+    asyncio: bool
+    side: Side
+    kind: Kind
+
+    def __str__(self) -> str:
+        return f"{'aio' if self.asyncio else 'sync'}-{self.side.value}-{self.kind.value}"
+
+    @contextmanager
+    def open(
+        self, *interceptors: Interceptor, script: Iterable[Act] = (), clock: Clock = SYSTEM, plain: bool = False
+    ) -> Iterator[Rpc]:
+        """Serve the echo service with the interceptors in this place, and give what calls it.
+
+        plain: on an asyncio server, use plain (not async) handlers.
+        """
+        echo = Echo(script)
+        opened = _AioRpc(self, echo, interceptors, clock, plain) if self.asyncio else _SyncRpc(self, echo, interceptors, clock)
+        try:
+            yield opened
+        finally:
+            opened.close()
+
+
+PLACES = [Place(asyncio, side, kind) for asyncio in (False, True) for side in Side for kind in Kind]
+
+
+class _SyncRpc:
+    def __init__(self, place: Place, echo: Echo, interceptors: tuple[Interceptor, ...], clock: Clock) -> None:
+        self._kind = place.kind
+        self._echo = echo
+        here = place.side is Side.SERVER
+        self._pool = futures.ThreadPoolExecutor(8)
+        self._server = grpc.server(
+            self._pool, interceptors=[server_interceptor(*interceptors, clock=clock)] if here else []
+        )
+        self._server.add_generic_rpc_handlers((echo.handlers(asyncio=False),))
+        port = self._server.add_insecure_port("127.0.0.1:0")
+        self._server.start()
+        self.channel: Any = grpc.insecure_channel(f"127.0.0.1:{port}", [("grpc.enable_retries", 0)])
+        if not here:
+            self.channel = intercept_channel(self.channel, *interceptors, clock=clock)
+        self._stub = getattr(self.channel, self._kind.value)(path(self._kind), encode, decode)
+
+    @property
+    def attempts(self) -> list[Attempt]:
+        return self._echo.attempts
+
+    def call(
+        self, *requests: str, timeout: float | None = None, metadata: Any = None, wait_for_ready: bool | None = None
+    ) -> Reply:
+        request: Any = iter(requests) if self._kind.request_streaming else requests[0]
+        options = {"timeout": timeout, "metadata": metadata, "wait_for_ready": wait_for_ready}
+        messages: list[str] = []
+        try:
+            if self._kind.response_streaming:
+                call = self._stub(request, **options)
+                for message in call:
+                    messages.append(message)
+            else:
+                response, call = self._stub.with_call(request, **options)
+                messages.append(response)
+        except grpc.RpcError as error:
+            return _failed(error, messages)
+        except BaseException as error:
+            return _raised(error, messages)
+        return Reply(
+            messages,
+            call.code(),
+            call.details() or "",
+            None,
+            Metadata.trusted(call.initial_metadata()),
+            Metadata.trusted(call.trailing_metadata()),
+        )
+
+    def close(self) -> None:
+        self._echo.close()
+        self.channel.close()
+        self._server.stop(None).wait()
+        self._pool.shutdown()
+
+
+class _AioRpc:
+    def __init__(
+        self, place: Place, echo: Echo, interceptors: tuple[Interceptor, ...], clock: Clock, plain: bool
+    ) -> None:
+        self._kind = place.kind
+        self._echo = echo
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="place", daemon=True)
+        self._thread.start()
+        self._pool = futures.ThreadPoolExecutor(8)
+        self._run(self._open(place.side is Side.SERVER, interceptors, clock, plain))
+
+    def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE)
+
+    async def _open(self, here: bool, interceptors: tuple[Interceptor, ...], clock: Clock, plain: bool) -> None:
+        self._server = grpc.aio.server(
+            self._pool, interceptors=[server_interceptor(*interceptors, clock=clock)] if here else []
+        )
+        self._server.add_generic_rpc_handlers((self._echo.handlers(asyncio=True, plain=plain),))
+        port = self._server.add_insecure_port("127.0.0.1:0")
+        await self._server.start()
+        self.channel: Any = grpc.aio.insecure_channel(f"127.0.0.1:{port}", [("grpc.enable_retries", 0)])
+        if not here:
+            self.channel = intercept_channel(self.channel, *interceptors, clock=clock)
+        self._stub = getattr(self.channel, self._kind.value)(path(self._kind), encode, decode)
+
+    @property
+    def attempts(self) -> list[Attempt]:
+        return self._echo.attempts
+
+    def call(
+        self, *requests: str, timeout: float | None = None, metadata: Any = None, wait_for_ready: bool | None = None
+    ) -> Reply:
+        options = {"timeout": timeout, "metadata": metadata, "wait_for_ready": wait_for_ready}
+        reply: Reply = self._run(self._call(requests, options))
+        return reply
+
+    async def _call(self, requests: tuple[str, ...], options: dict[str, Any]) -> Reply:
+        request: Any = iter(requests) if self._kind.request_streaming else requests[0]
+        messages: list[str] = []
+        try:
+            call = self._stub(request, **options)
+            if self._kind.response_streaming:
+                async for message in call:
+                    messages.append(message)
+            else:
+                messages.append(await call)
+        except grpc.RpcError as error:
+            return _failed(error, messages)
+        except BaseException as error:
+            return _raised(error, messages)
+        return Reply(
+            messages,
+            await call.code(),
+            await call.details() or "",
+            None,
+            Metadata.trusted(await call.initial_metadata()),
+            Metadata.trusted(await call.trailing_metadata()),
+        )
+
+    def close(self) -> None:
+        self._echo.close()
+        self._run(self._close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+        self._pool.shutdown()
+
+    async def _close(self) -> None:
+        await self.channel.close()
+        await self._server.stop(None)
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        if others:
+            await asyncio.wait(others, timeout=PATIENCE)
+
+
+def _failed(error: Any, messages: list[str]) -> Reply:
+    return Reply(
+        messages,
+        error.code(),
+        error.details() or "",
+        error,
+        Metadata.trusted(error.initial_metadata()),
+        Metadata.trusted(error.trailing_metadata()),
+    )
+
+
+def _raised(error: BaseException, messages: list[str]) -> Reply:
+    return Reply(messages, grpc.StatusCode.UNKNOWN, str(error), error, Metadata(), Metadata())

@@ -1,0 +1,21 @@
+"""Fixtures of all tests: the sixteen places, and a leak check after every test."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from interpose.testing import PLACES, Place, no_leaks
+
+
+@pytest.fixture(params=PLACES, ids=str)
+def place(request: pytest.FixtureRequest) -> Place:
+    """One of the sixteen places; a test that takes it runs in all of them."""
+    found: Place = request.param
+    return found
+
+
+@pytest.fixture(autouse=True)
+def leaves_nothing_behind() -> Iterator[None]:
+    """No thread and no flow may outlive its test."""
+    with no_leaks():
+        yield
