@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from interpose.testing import PLACES, Place, no_leaks
+from tests.protos.compiled import Generated
 
 
 @pytest.fixture(params=PLACES, ids=str)
@@ -19,3 +20,9 @@ def leaves_nothing_behind() -> Iterator[None]:
     """No thread and no flow may outlive its test."""
     with no_leaks():
         yield
+
+
+@pytest.fixture(scope="session")
+def generated(tmp_path_factory: pytest.TempPathFactory) -> Generated:
+    """The code made from `tests/protos`, by module name: `generated("features_pb2")`."""
+    return Generated(tmp_path_factory.mktemp("protos"))

@@ -16,7 +16,9 @@ from interpose import errors
 from interpose._call import NOTHING, Call
 from interpose._clock import FOREVER, Clock
 from interpose._metadata import Metadata
+from interpose._method import Method, Side
 from interpose._outcome import OK, Outcome
+from interpose.context import set_current_call
 
 _log = logging.getLogger("interpose")
 
@@ -31,30 +33,31 @@ class Abort(grpc.aio.AbortError):  # type: ignore[misc]  # grpc.aio is untyped
 
 
 class Answer:
-    """The record of one RPC's handler."""
+    """The record of one RPC's handler. Its fields stand on the class until they are set: most RPCs set few."""
 
-    __slots__ = (
-        "_abort",
-        "_arrived_with",
-        "_call",
-        "_clock",
-        "_code",
-        "_deadline",
-        "_details",
-        "_expires",
-        "_initial_sent",
-        "_native",
-        "_started",
-        "_trailing",
-        "received",
-        "sent",
-    )
+    _call: Call  # what the handler is called with
+    _started: float | None = None
+    _expires: float | None = None  # when an interceptor's timeout passes
+    _deadline: float | None = -1.0  # the client's; -1: not read yet
+    _arrived_with: float | None = None
+    _abort: Abort | None = None
+    _code: grpc.StatusCode | None = None
+    _details: str | None = None
+    _trailing: Metadata | None = None
+    _initial_sent = False
+    received = 0  # request messages of a stream
+    sent = 0  # response messages of a stream
 
     def __init__(self, native: Any, clock: Clock) -> None:
         self._native = native
         self._clock = clock
-        self._deadline: float | None = -1.0  # not read yet
-        self._initial_sent = False
+
+    def arrived(self, method: Method, argument: Any) -> Call:
+        """The call as it came in; from here on it is the current one."""
+        request = None if method.kind.request_streaming else argument
+        self._call = call = Call(method, Side.SERVER, request, None, None, context=self)
+        set_current_call(call)
+        return call
 
     # - what the call asks -
 
@@ -84,16 +87,14 @@ class Answer:
 
     def begin(self, call: Call) -> None:
         """The handler is about to be called with this call."""
-        self._call = call
-        self._abort: Abort | None = None
-        self._code: grpc.StatusCode | None = None
-        self._details: str | None = None
-        self._trailing: Metadata | None = None
-        self.received = 0  # request messages
-        self.sent = 0  # response messages
+        if call is not self._call:
+            self._call = call
+            set_current_call(call)
+        if self._started is not None:  # not for the first time: forget what the handler decided then
+            self._abort = self._code = self._details = self._trailing = None
+            self.received = self.sent = 0
         self._started = self._clock.now()
-        timeout = call._timeout
-        self._expires = None if timeout is None else self._started + timeout
+        self._expires = None if call._timeout is None else self._started + call._timeout
 
     def record_abort(self, code: Any, details: Any, trailing_metadata: Any = ()) -> Abort:
         """The handler aborts; gives the exception to raise."""
@@ -123,18 +124,24 @@ class Answer:
 
     def outcome(self, error: BaseException | None, response: Any, gone: grpc.StatusCode | None) -> Outcome:
         """How the attempt ended. gone: why nobody listens any more, if the client has left."""
-        unary = not self._call.method.kind.request_streaming
-        replayable = (unary or not self.received) and not (self.sent and self._call.method.kind.response_streaming)
-        received = 1 if unary else self.received
-        failure, trailing = self._failure(error, gone), self._trailing or Metadata()
-        elapsed = self._clock.now() - self._started
+        kind = self._call._method.kind
+        received, sent = (self.received if kind.request_streaming else 1), self.sent
+        replayable = not (kind.request_streaming and received) and not (kind.response_streaming and sent)
+        elapsed = self._clock.now() - (self._started or 0.0)
+        if error is None and gone is None and self._code is None:
+            sent = sent if kind.response_streaming else 1
+            details = self._details or ""
+            return Outcome(OK, response, details, None, received, sent, elapsed, replayable, None, None, self._trailing)
+        failure = self._failure(error, gone)
         if failure is None:
-            sent = self.sent if self._call.method.kind.response_streaming else 1
-            return Outcome(OK, response, self._details or "", None, received, sent, elapsed, replayable, None, None, trailing)
+            return Outcome(
+                OK, response, self._details or "", None, received, 1, elapsed, replayable, None, None, self._trailing
+            )
         code, details, error = failure
-        if isinstance(error, errors.StatusError) and trailing is not error.trailing_metadata():
-            trailing = Metadata.trusted((*trailing, *error.trailing_metadata()))
-        return Outcome(code, None, details, error, received, self.sent, elapsed, replayable, None, None, trailing)
+        trailing = self._trailing
+        if isinstance(error, errors.StatusError) and self._abort is None:
+            trailing = Metadata.trusted((*(trailing or ()), *error.trailing_metadata()))
+        return Outcome(code, None, details, error, received, sent, elapsed, replayable, None, None, trailing)
 
     def _failure(
         self, error: BaseException | None, gone: grpc.StatusCode | None
@@ -144,7 +151,11 @@ class Answer:
             code = self._code or grpc.StatusCode.UNKNOWN
             if error is not None and error is not self._abort:
                 _log.error("%s raised after it had aborted", self._call.method, exc_info=error)
-            return code, self._details or "", errors.of(code)(self._details or "", trailing_metadata=self._trailing or ())
+            return (
+                code,
+                self._details or "",
+                errors.of(code)(self._details or "", trailing_metadata=self._trailing or ()),
+            )
         if isinstance(error, errors.StatusError):
             return error.code(), error.details(), error
         if gone is not None:
@@ -164,7 +175,8 @@ class Answer:
     @property
     def initial_metadata_due(self) -> bool:
         """Has an interceptor asked for initial metadata that was not sent yet?"""
-        return self._call._asks is not NOTHING and bool(self._call._asks.initial_metadata) and not self._initial_sent
+        asks = self._call._asks
+        return asks is not NOTHING and bool(asks.initial_metadata) and not self._initial_sent
 
 
 def status_code(code: Any) -> grpc.StatusCode:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any, TypeVar
 
 import grpc
@@ -45,15 +44,17 @@ class ServerInterceptor(grpc.ServerInterceptor, grpc.aio.ServerInterceptor):  # 
 
     def __init__(self, interceptors: tuple[Interceptor, ...], clock: Clock) -> None:
         self._interceptors = interceptors
-        self._sync = sync.Handlers(interceptors, clock)
+        self._sync = sync.handlers(interceptors, clock)
         self._aio = aio.Handlers(interceptors, clock)
 
     def intercept_service(self, continuation: Any, details: Any) -> Any:
         """What grpc calls once per RPC; on a sync server under its lock, so nothing but a look-up happens here."""
         found = continuation(details)
-        if inspect.isawaitable(found):
-            return self._aio.intercepted(found, details)
-        return self._sync.intercepted(found, details.method)
+        if found is None:  # a method that nobody knows, on a sync server
+            return None
+        if hasattr(found, "request_streaming"):
+            return self._sync.get(found, details.method)
+        return self._aio.intercepted(found, details)
 
     def __repr__(self) -> str:
         return f"server_interceptor({', '.join(map(name_of, self._interceptors))})"

@@ -211,16 +211,24 @@ def check(interceptor: Any) -> None:
     if isinstance(interceptor, type):
         _refuse(interceptor, f"is a class: give an instance, {interceptor.__name__}(…)")
     if any(hasattr(interceptor, name) for name in _NATIVE):
-        _refuse(interceptor, "is a native grpc interceptor: give it to grpc.intercept_channel or grpc.server(interceptors=…) itself")
+        _refuse(
+            interceptor,
+            "is a native grpc interceptor: give it to grpc.intercept_channel or grpc.server(interceptors=…) itself",
+        )
     if inspect.isgenerator(interceptor) or inspect.isasyncgen(interceptor):
         _refuse(interceptor, "is a generator that already runs: give the function, without calling it")
     if not callable(interceptor):
-        _refuse(interceptor, "is no function: an interceptor is a generator function of one call, `outcome = yield call`")
+        _refuse(
+            interceptor, "is no function: an interceptor is a generator function of one call, `outcome = yield call`"
+        )
     body = _body(interceptor)
     if inspect.iscoroutinefunction(body):
         _refuse(interceptor, "is a coroutine function without a yield: write `outcome = yield call` in it")
     if not (inspect.isgeneratorfunction(body) or inspect.isasyncgenfunction(body)):
-        _refuse(interceptor, "never yields: an interceptor is a generator function, and `outcome = yield call` sends the call")
+        _refuse(
+            interceptor,
+            "never yields: an interceptor is a generator function, and `outcome = yield call` sends the call",
+        )
 
 
 def check_sync(interceptors: tuple[Interceptor, ...]) -> None:
@@ -320,7 +328,9 @@ def drive(flows: Layers, call: Call) -> Drive:
             outcome._attempts = sends
 
 
-def _attend(frame: Generator[Any, Any, Any], asked: Any, layer: Layer) -> Generator[Wait, Any, tuple[Any, BaseException | None]]:
+def _attend(
+    frame: Generator[Any, Any, Any], asked: Any, layer: Layer
+) -> Generator[Wait, Any, tuple[Any, BaseException | None]]:
     """Let a flow wait as often as it likes: gives what it asks for next, or the exception that ended it."""
     while type(asked) is Wait:
         asked.asker = name_of(layer)

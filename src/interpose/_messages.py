@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 from interpose import errors
 from interpose._call import Call, Hook
+from interpose._metadata import Metadata
 
 _log = logging.getLogger("interpose")
 
@@ -15,29 +16,39 @@ Pass: TypeAlias = Callable[[Any], Any]
 
 
 def compose(hooks: tuple[Hook, ...]) -> Pass | None:
-    """Several taps and maps as one function of a message; None if there are none."""
+    """Several taps and maps as one function of a message; None if there are none.
+
+    What one of them raises becomes a status: its own if it is a StatusError, else INTERNAL.
+    """
     if not hooks:
         return None
     if len(hooks) == 1:
         changes, hook = hooks[0]
-        return hook if changes else _tapped(hook)
+        return _mapped(hook) if changes else _tapped(hook)
     if not any(changes for changes, _ in hooks):
         return _all_tapped(tuple(hook for _, hook in hooks))
+    return _all(hooks)
 
+
+# Four shapes, and the try in each, so that a message costs no more frames than it has hooks and one.
+
+
+def _mapped(change: Pass) -> Pass:
     def pass_on(message: Any) -> Any:
-        for changes, hook in hooks:
-            if changes:
-                message = hook(message)
-            else:
-                hook(message)
-        return message
+        try:
+            return change(message)
+        except BaseException as error:
+            raise _fault(change, error) from error
 
     return pass_on
 
 
 def _tapped(tap: Callable[[Any], object]) -> Pass:
     def pass_on(message: Any) -> Any:
-        tap(message)
+        try:
+            tap(message)
+        except BaseException as error:
+            raise _fault(tap, error) from error
         return message
 
     return pass_on
@@ -45,31 +56,50 @@ def _tapped(tap: Callable[[Any], object]) -> Pass:
 
 def _all_tapped(taps: tuple[Callable[[Any], object], ...]) -> Pass:
     def pass_on(message: Any) -> Any:
-        for tap in taps:
-            tap(message)
+        tap: Any = None
+        try:
+            for tap in taps:
+                tap(message)
+        except BaseException as error:
+            raise _fault(tap, error) from error
         return message
 
     return pass_on
 
 
-def hooked(hook: Callable[[Any], Any], message: Any) -> Any:
-    """Call a tap or map; what it raises becomes a status: its own, or INTERNAL."""
-    try:
-        return hook(message)
-    except errors.StatusError:
-        raise
-    except BaseException as error:
-        _log.exception("a tap or map failed")
-        raise errors.Internal(f"{getattr(hook, '__qualname__', hook)} raised {type(error).__name__}", local=True) from error
+def _all(hooks: tuple[Hook, ...]) -> Pass:
+    def pass_on(message: Any) -> Any:
+        hook: Any = None
+        try:
+            for changes, hook in hooks:
+                answer = hook(message)
+                if changes:
+                    message = answer
+        except BaseException as error:
+            raise _fault(hook, error) from error
+        return message
+
+    return pass_on
+
+
+def _fault(hook: Any, error: BaseException) -> errors.StatusError:
+    if isinstance(error, errors.StatusError):
+        return error
+    name = getattr(hook, "__qualname__", None) or type(hook).__qualname__
+    _log.error("%s, a tap or map, raised", name, exc_info=error)
+    return errors.Internal(f"{name} raised {type(error).__name__}", local=True)
 
 
 def request_of(call: Call) -> Any:
     """The unary request message, as the hooks leave it."""
-    request = call._request
-    for changes, hook in call._asks.requests:
-        answer = hooked(hook, request)
-        request = answer if changes else request
-    return request
+    hook = compose(call._asks.requests)
+    return call._request if hook is None else hook(call._request)
+
+
+def show_initial_metadata(call: Call, metadata: Any) -> None:
+    """Let taps see what the server sent in front of the response."""
+    for tap in call._asks.on_initial_metadata:
+        _tapped(tap)(Metadata.trusted(metadata))
 
 
 class Encoded:

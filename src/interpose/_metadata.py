@@ -92,10 +92,14 @@ def _checked(pair: Any) -> Pair:
     if not _KEY.fullmatch(key):
         raise ValueError(f"metadata key {key!r} may hold only the characters 0-9 a-z _ - . and not be empty")
     if key.startswith("grpc-") and key not in _SETTABLE:
-        raise ValueError(f"metadata key {key!r} belongs to gRPC itself, which drops or misreads it; use your own, like 'x-{key}'")
+        raise ValueError(
+            f"metadata key {key!r} belongs to gRPC itself, which drops or misreads it; use your own, like 'x-{key}'"
+        )
     if key.endswith("-bin"):
         if not isinstance(value, bytes):
-            raise ValueError(f"metadata value of {key!r} must be bytes, not {type(value).__name__}: keys in -bin carry bytes")
+            raise ValueError(
+                f"metadata value of {key!r} must be bytes, not {type(value).__name__}: keys in -bin carry bytes"
+            )
         return key, value
     if isinstance(value, bytes):  # as grpc does; what is no ASCII is refused below
         value = value.decode("latin-1")

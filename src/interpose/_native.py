@@ -11,8 +11,7 @@ from interpose import errors
 from interpose._call import Call
 from interpose._clock import FOREVER, Clock
 from interpose._flow import Layers, Wait
-from interpose._messages import encoder, hooked
-from interpose._metadata import Metadata
+from interpose._messages import encoder
 from interpose._method import Method
 from interpose._outcome import Outcome
 
@@ -100,12 +99,6 @@ def exception_of(outcome: Outcome, native: type) -> BaseException:
     if error is None:
         error = errors.of(outcome.code)(outcome.details, trailing_metadata=outcome.trailing_metadata)
     return errors.nativized(error, native) if isinstance(error, errors.StatusError) else error
-
-
-def show_initial_metadata(call: Call, metadata: Any) -> None:
-    """Let taps see what the server sent in front of the response."""
-    for tap in call._asks.on_initial_metadata:
-        hooked(tap, Metadata.trusted(metadata))
 
 
 def no_waiting(step: Wait) -> TypeError:

@@ -20,7 +20,6 @@ import grpc
 
 from interpose._metadata import Metadata
 
-
 RICH_KEY = "grpc-status-details-bin"  # a serialized google.rpc.Status
 
 
@@ -45,7 +44,9 @@ class StatusError(grpc.RpcError):
         debug_error_string: str = "",
     ) -> None:
         if type(self) is StatusError:
-            raise TypeError("StatusError has no code of its own: raise one of its subclasses, or errors.of(code)(details)")
+            raise TypeError(
+                "StatusError has no code of its own: raise one of its subclasses, or errors.of(code)(details)"
+            )
         super().__init__(details)
         self._details = details
         self._initial_metadata = Metadata.trusted(initial_metadata)

@@ -22,7 +22,7 @@ from interpose import errors
 from interpose._call import Call
 from interpose._clock import SYSTEM, Alarm
 from interpose._flow import Drive, Race, Wait
-from interpose._messages import Pass, compose, hooked, request_of
+from interpose._messages import Pass, compose, request_of, show_initial_metadata
 from interpose._metadata import Metadata
 from interpose._native import (
     LOCALLY_CANCELLED,
@@ -31,7 +31,6 @@ from interpose._native import (
     exception_of,
     expired,
     failure,
-    show_initial_metadata,
     time_left,
 )
 from interpose._outcome import OK, Outcome
@@ -185,7 +184,7 @@ class Attempt:
                 if not self.received and self.call._asks.on_initial_metadata:
                     show_initial_metadata(self.call, await self.native.initial_metadata())
                 if self._on_response is not None:
-                    message = hooked(self._on_response, message)
+                    message = self._on_response(message)
                 self.received += 1
         except BaseException as raised:
             message, error = grpc.aio.EOF, raised
@@ -216,7 +215,7 @@ class Attempt:
                 if not streaming:
                     self.received = 1
                     if self._on_response is not None:
-                        response = hooked(self._on_response, response)
+                        response = self._on_response(response)
             except errors.StatusError as raised:
                 error = raised
         replayable = again and not (streaming and self.received)
@@ -510,7 +509,9 @@ class _Handle(grpc.aio.Call):  # type: ignore[misc]  # grpc.aio is untyped
     def cancelled(self) -> bool:
         """Was it cancelled?"""
         exchange = self._exchange
-        return exchange.cancelled or (exchange.outcome is not None and exchange.outcome.code is grpc.StatusCode.CANCELLED)
+        return exchange.cancelled or (
+            exchange.outcome is not None and exchange.outcome.code is grpc.StatusCode.CANCELLED
+        )
 
     def done(self) -> bool:
         """Has it ended?"""
@@ -670,7 +671,7 @@ class _RequestStream(_Handle):
             return
         hook = compose(attempt.call._asks.requests)
         try:
-            await attempt.native.write(request if hook is None else hooked(hook, request))
+            await attempt.native.write(request if hook is None else hook(request))
         except AioRpcError as error:
             if not (await exchange.end()).ok:
                 raise exchange.exception() from None

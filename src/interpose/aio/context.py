@@ -8,8 +8,10 @@ from typing import Any, NoReturn
 import grpc
 import grpc.aio
 
+from interpose import errors
 from interpose._answer import Abort, Answer, sendable, status_code, text
-from interpose._messages import Pass, compose, hooked
+from interpose._call import NOTHING, Call
+from interpose._messages import Pass, compose
 from interpose._metadata import Metadata
 from interpose._outcome import Outcome
 
@@ -33,11 +35,12 @@ class ServicerContext(Answer, grpc.aio.ServicerContext):  # type: ignore[misc]  
     on_request: Pass | None = None
     on_response: Pass | None = None
 
-    def hook(self) -> None:
-        """Take the hooks of the call that begins: messages of `read` and `write` pass them too."""
-        asks = self._call._asks
-        self.on_request = compose(asks.requests)
-        self.on_response = compose(asks.responses)
+    def begin(self, call: Call) -> None:
+        """The handler is about to be called with this call; messages of `read` and `write` pass its hooks too."""
+        super().begin(call)
+        if call._asks is not NOTHING:
+            self.on_request = compose(call._asks.requests)
+            self.on_response = compose(call._asks.responses)
 
     async def read(self) -> Any:
         """The next request message, or EOF."""
@@ -45,16 +48,20 @@ class ServicerContext(Answer, grpc.aio.ServicerContext):  # type: ignore[misc]  
         if message is grpc.aio.EOF:
             return message
         self.received += 1
-        return message if self.on_request is None else hooked(self.on_request, message)
+        return message if self.on_request is None else self.on_request(message)
 
     async def write(self, message: Any) -> None:
         """Send one response message."""
-        if self.on_response is not None:
-            message = hooked(self.on_response, message)
-        if not self.sent:
-            await self.send_initial_metadata_if_due()
-        await self._native.write(message)
+        await self._native.write(await self.outgoing(message))
         self.sent += 1
+
+    async def outgoing(self, message: Any) -> Any:
+        """One response message as interceptors leave it, with what has to go in front of it."""
+        if self.expired():
+            raise errors.DeadlineExceeded("the handler took longer than an interceptor allows", local=True)
+        if self.initial_metadata_due:
+            await self.send_initial_metadata_if_due()
+        return message if self.on_response is None else self.on_response(message)
 
     async def send_initial_metadata(self, initial_metadata: Any) -> None:
         """Send metadata in front of the response, behind what interceptors put there."""

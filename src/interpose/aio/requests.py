@@ -8,8 +8,7 @@ from typing import Any
 
 from interpose import errors
 from interpose._call import Call
-from interpose._messages import Encoded, compose, hooked
-
+from interpose._messages import Encoded, compose
 
 FINISHED = "RPC already finished."  # grpcio's words
 
@@ -103,7 +102,7 @@ class Upload:
         try:
             async for message in self._messages if self._replay is None else self._replay.read(self):
                 if hook is not None:
-                    message = hooked(hook, message.message if type(message) is Encoded else message)
+                    message = hook(message.message if type(message) is Encoded else message)
                 self.sent += 1
                 yield message
         except errors.StatusError as error:

@@ -13,16 +13,15 @@ from typing import Any, TypeAlias
 import grpc
 import grpc.aio
 
-from interpose import context as ambient
+from interpose import errors
 from interpose._answer import described, sendable, speakable, unexpected
 from interpose._call import NOTHING, Call
 from interpose._clock import SYSTEM, Clock
 from interpose._flow import Drive, Interceptor, Layers, Wait, drive, layers
 from interpose._handlers import Compiled, function_of, kind_of, with_function
-from interpose._messages import hooked, request_of
-from interpose._method import Method, Side
-from interpose._native import expired
-from interpose._outcome import Outcome
+from interpose._messages import request_of
+from interpose._method import Method
+from interpose._outcome import OK, Outcome
 from interpose.aio.context import ServicerContext
 
 # A plain handler on an asyncio server runs in grpc's thread pool, so the sync shell stands around it.
@@ -70,13 +69,6 @@ class Handlers:
 # --- flows ------------------------------------------------------------------------------------------------------------
 
 
-def _arrived(method: Method, argument: Any, context: ServicerContext) -> Call:
-    request = None if method.kind.request_streaming else argument
-    call = Call(method, Side.SERVER, request, None, None, context=context)
-    ambient.set_current_call(call)
-    return call
-
-
 def _next(turn: Drive, answer: Any, error: BaseException | None = None) -> Any:
     """What the flows ask for next: a call to perform, something to await, or the outcome of the RPC."""
     try:
@@ -85,8 +77,8 @@ def _next(turn: Drive, answer: Any, error: BaseException | None = None) -> Any:
         return end.value
 
 
-async def _attend(turn: Drive, step: Any) -> Any:
-    """Let the flows wait, until they ask for something else."""
+async def _attend(turn: Drive, step: Any, context: ServicerContext) -> Any:
+    """Let the flows wait, as an interceptor asked: for an awaitable, or before the handler is called."""
     while type(step) is Wait:
         try:
             answer = await step.awaitable
@@ -94,6 +86,8 @@ async def _attend(turn: Drive, step: Any) -> Any:
             step = _next(turn, None, error)
         else:
             step = _next(turn, answer)
+    if type(step) is Call and step._asks.delay:
+        await _sleep(step._asks.delay, context._clock)
     return step
 
 
@@ -107,18 +101,11 @@ async def _sleep(seconds: float, clock: Clock) -> None:
     await over
 
 
-async def _prepare(context: ServicerContext, step: Any, clock: Clock) -> None:
-    """What an interceptor asked for before the handler is called, beyond calling it."""
-    if step._asks.delay:
-        await _sleep(step._asks.delay, clock)
-    context.begin(step)
-    context.hook()
-    ambient.set_current_call(step)
-
-
 def _argument(call: Call, argument: Any, context: ServicerContext) -> Any:
     """What the handler is given: the request message, or the request stream, as interceptors leave it."""
-    if call.method.kind.request_streaming:
+    if call._timeout is not None and call._timeout <= 0:
+        raise errors.DeadlineExceeded("the time was up before the handler was called", local=True)
+    if call._method.kind.request_streaming:
         return _incoming(argument, context)
     return call._request if call._asks is NOTHING else request_of(call)
 
@@ -127,7 +114,7 @@ async def _incoming(messages: AsyncIterator[Any], context: ServicerContext) -> A
     hook = context.on_request
     async for message in messages:
         context.received += 1
-        yield message if hook is None else hooked(hook, message)
+        yield message if hook is None else hook(message)
 
 
 def _limited(call: Call, context: ServicerContext, work: Coroutine[Any, Any, Any]) -> Awaitable[Any]:
@@ -151,12 +138,14 @@ def _outcome(context: ServicerContext, error: BaseException | None, response: An
 
 async def _answer(context: ServicerContext, outcome: Outcome) -> Any:
     """Send the outcome of the RPC: gives the response, or raises what makes grpc send the status."""
-    if outcome.ok:
-        await context.send_initial_metadata_if_due()
-        context.set_trailing(outcome)
-        if outcome.details:
-            context._native.set_details(sendable(outcome.details))
-        return outcome.response
+    if outcome._code is OK:
+        if context._call._asks is not NOTHING:
+            await context.send_initial_metadata_if_due()
+        if outcome._trailing_metadata:
+            context.set_trailing(outcome)
+        if outcome._details:
+            context._native.set_details(sendable(outcome._details))
+        return outcome._response
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError  # nobody listens any more
@@ -182,23 +171,20 @@ async def _answer(context: ServicerContext, outcome: Outcome) -> Any:
 def _unary(method: Method, stack: Layers, handler: Behavior, clock: Clock) -> Behavior:
     async def behave(argument: Any, native: Any) -> Any:
         context = ServicerContext(native, clock)
-        turn = drive(stack, _arrived(method, argument, context))
+        turn = drive(stack, context.arrived(method, argument))
         outcome: Outcome | None = None
         while True:
             step = _next(turn, outcome)
-            if type(step) is Wait:
-                step = await _attend(turn, step)
+            if type(step) is Wait or (type(step) is Call and step._asks is not NOTHING):
+                step = await _attend(turn, step, context)
             if type(step) is Outcome:
                 return await _answer(context, step)
-            await _prepare(context, step, clock)
-            if step._timeout is not None and step._timeout <= 0:
-                outcome = expired()
-                continue
+            context.begin(step)
             response, error = None, None
             try:
                 response = await _limited(step, context, handler(_argument(step, argument, context), context))
                 if context.on_response is not None:
-                    response = hooked(context.on_response, response)
+                    response = context.on_response(response)
             except BaseException as raised:
                 error = raised
             outcome = _outcome(context, error, response)
@@ -211,20 +197,17 @@ def _writing(method: Method, stack: Layers, handler: Behavior, clock: Clock) -> 
 
     async def behave(argument: Any, native: Any) -> None:
         context = ServicerContext(native, clock)
-        turn = drive(stack, _arrived(method, argument, context))
+        turn = drive(stack, context.arrived(method, argument))
         outcome: Outcome | None = None
         while True:
             step = _next(turn, outcome)
-            if type(step) is Wait:
-                step = await _attend(turn, step)
+            if type(step) is Wait or (type(step) is Call and step._asks is not NOTHING):
+                step = await _attend(turn, step, context)
             if type(step) is Outcome:
                 for message in await _answer(context, step) or ():
                     await native.write(message)
                 return
-            await _prepare(context, step, clock)
-            if step._timeout is not None and step._timeout <= 0:
-                outcome = expired()
-                continue
+            context.begin(step)
             error = None
             try:
                 await _limited(step, context, handler(_argument(step, argument, context), context))
@@ -240,44 +223,35 @@ def _streaming(method: Method, stack: Layers, handler: Behavior, clock: Clock) -
 
     async def behave(argument: Any, native: Any) -> AsyncIterator[Any]:
         context = ServicerContext(native, clock)
-        turn = drive(stack, _arrived(method, argument, context))
+        turn = drive(stack, context.arrived(method, argument))
         rpc = _Streamed(context, turn)
         native.add_done_callback(rpc.when_over)
         outcome: Outcome | None = None
         while True:
             step = _next(turn, outcome)
-            if type(step) is Wait:
-                step = await _attend(turn, step)
+            if type(step) is Wait or (type(step) is Call and step._asks is not NOTHING):
+                step = await _attend(turn, step, context)
             if type(step) is Outcome:
                 rpc.over = True
                 for message in await _answer(context, step) or ():
                     yield message
                 return
-            await _prepare(context, step, clock)
-            if step._timeout is not None and step._timeout <= 0:
-                outcome = expired()
-                continue
-            error: BaseException | None = None
-            messages = handler(_argument(step, argument, context), context)
+            context.begin(step)
+            sent, messages, error = 0, None, None
             try:
-                hook = context.on_response
+                plain = step._asks is NOTHING and step._timeout is None
+                messages = handler(_argument(step, argument, context), context)
                 async for message in messages:
-                    if context._expires is not None and context.expired():
-                        error = TimeoutError()
-                        break
-                    if hook is not None:
-                        message = hooked(hook, message)
-                    if not context.sent:
-                        await context.send_initial_metadata_if_due()
-                    context.sent += 1
+                    if not plain:
+                        message = await context.outgoing(message)
+                    sent += 1
                     yield message
             except GeneratorExit:  # grpc dropped us while it was writing: the callback has told the flows
                 await rpc.close(messages)
                 raise
             except BaseException as raised:
-                error = raised
-            if error is not None:
-                error = await _closed(messages) or error
+                error = await _closed(messages) or raised
+            context.sent = sent
             outcome = _outcome(context, error)
 
     return behave
@@ -286,7 +260,8 @@ def _streaming(method: Method, stack: Layers, handler: Behavior, clock: Clock) -
 async def _closed(messages: Any) -> BaseException | None:
     """Close a handler's generator; gives what it raised then."""
     try:
-        await messages.aclose()
+        if messages is not None:
+            await messages.aclose()
     except BaseException as error:
         return error
     return None
@@ -309,7 +284,8 @@ class _Streamed:
             outcome._replayable = False
             step = self._ambient.run(_next, self._turn, outcome)
             if type(step) is Wait:
-                asyncio.get_running_loop().create_task(_attend(self._turn, step), context=self._ambient)
+                work = _attend(self._turn, step, self._context)
+                asyncio.get_running_loop().create_task(work, context=self._ambient)
 
     async def close(self, messages: Any) -> None:
         """Let the handler's generator clean up where its context variables are."""

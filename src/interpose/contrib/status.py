@@ -13,6 +13,7 @@ try:
 except ImportError as missing:  # pragma: no cover - the suite has the package; tests/contrib checks the text without it
     raise ImportError('rich error details need a package more: pip install "interpose[status]"') from missing
 
+
 def pack(code: grpc.StatusCode, details: str, messages: Sequence[Any]) -> bytes:
     """The `google.rpc.Status` that carries these messages, as bytes for the trailing metadata."""
     status = status_pb2.Status(code=code.value[0], message=details)

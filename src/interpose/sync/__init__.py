@@ -7,9 +7,9 @@ import grpc
 from interpose._clock import Clock
 from interpose._flow import Interceptor
 from interpose.sync.channel import Channel
-from interpose.sync.server import Handlers
+from interpose.sync.server import handlers
 
-__all__ = ["Channel", "Handlers", "intercept"]
+__all__ = ["Channel", "handlers", "intercept"]
 
 
 def intercept(channel: grpc.Channel, interceptors: tuple[Interceptor, ...], clock: Clock) -> Channel:

@@ -23,7 +23,7 @@ from interpose import errors
 from interpose._call import Call
 from interpose._clock import Alarm
 from interpose._flow import Drive, Race, Wait
-from interpose._messages import Pass, compose, hooked, request_of
+from interpose._messages import Pass, compose, request_of, show_initial_metadata
 from interpose._metadata import Metadata
 from interpose._native import (
     Route,
@@ -32,7 +32,6 @@ from interpose._native import (
     expired,
     failure,
     no_waiting,
-    show_initial_metadata,
     time_left,
 )
 from interpose._outcome import OK, Outcome
@@ -196,7 +195,7 @@ class Attempt:
             if not self.received:
                 self._show_initial_metadata()
             if self._on_response is not None:
-                message = hooked(self._on_response, message)
+                message = self._on_response(message)
             self.received += 1
         finally:
             self._reading = False
@@ -226,7 +225,7 @@ class Attempt:
                     response = native.result()
                     self.received = 1
                     if self._on_response is not None:
-                        response = hooked(self._on_response, response)
+                        response = self._on_response(response)
             except errors.StatusError as raised:
                 error = raised
         replayable = again and not (streaming and self.received)
@@ -465,7 +464,12 @@ class _Race:
             if not self._lanes or self._over:
                 return
             lane = Exchange(
-                parent.route, self._lanes.pop(0)(), parent._context.copy(), parent.deadline, parent.begin, parent.requests
+                parent.route,
+                self._lanes.pop(0)(),
+                parent._context.copy(),
+                parent.deadline,
+                parent.begin,
+                parent.requests,
             )
             self._running.append(lane)
             last = not self._lanes
@@ -665,4 +669,3 @@ class ResponseStream(_Handle):
         exchange = getattr(self, "_exchange", None)
         if exchange is not None:
             exchange.abandon()
-

@@ -13,7 +13,7 @@ from interpose import errors
 from interpose._call import NOTHING, Call
 from interpose._clock import Clock
 from interpose._flow import Interceptor, Race, Wait, drive, layers
-from interpose._messages import compose, hooked, request_of
+from interpose._messages import compose, request_of, show_initial_metadata
 from interpose._method import Kind, Method, Side
 from interpose._native import (
     Route,
@@ -22,7 +22,6 @@ from interpose._native import (
     expired,
     failure,
     no_waiting,
-    show_initial_metadata,
     time_left,
 )
 from interpose._outcome import OK, Outcome
@@ -227,7 +226,7 @@ class _UnaryResponse(_Starter):
             if asks is not NOTHING:
                 show_initial_metadata(call, native.initial_metadata())
                 on_response = compose(asks.responses)
-                response = response if on_response is None else hooked(on_response, response)
+                response = response if on_response is None else on_response(response)
         except errors.StatusError as raised:
             error = raised
         except grpc.RpcError as raised:

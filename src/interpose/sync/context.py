@@ -93,8 +93,9 @@ class ServicerContext(Answer, grpc.ServicerContext):  # type: ignore[misc]  # gr
 
     def set_trailing(self, outcome: Outcome) -> None:
         """Put the trailing metadata of handler and flows behind the response."""
-        if outcome.trailing_metadata:
-            self._native.set_trailing_metadata(outcome.trailing_metadata)
+        trailing = outcome._trailing_metadata or outcome.trailing_metadata
+        if trailing:
+            self._native.set_trailing_metadata(trailing)
 
     def fail(self, outcome: Outcome) -> None:
         """End the RPC with the outcome's status: raises, as abort does."""

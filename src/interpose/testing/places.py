@@ -1,7 +1,7 @@
 """The sixteen places: sync and asyncio × client and server × the four kinds of RPC, behind one way to call.
 
-    with PLACES[0].open(my_interceptor, script=[failed(UNAVAILABLE), ok()]) as rpc:
-        reply = rpc.call("hello")
+with PLACES[0].open(my_interceptor, script=[failed(UNAVAILABLE), ok()]) as rpc:
+    reply = rpc.call("hello")
 """
 
 from __future__ import annotations
@@ -80,7 +80,11 @@ class Place:
         plain: on an asyncio server, use plain (not async) handlers.
         """
         echo = Echo(script)
-        opened = _AioRpc(self, echo, interceptors, clock, plain) if self.asyncio else _SyncRpc(self, echo, interceptors, clock)
+        opened = (
+            _AioRpc(self, echo, interceptors, clock, plain)
+            if self.asyncio
+            else _SyncRpc(self, echo, interceptors, clock)
+        )
         try:
             yield opened
         finally:
