@@ -35,7 +35,7 @@ class Abort(grpc.aio.AbortError):  # type: ignore[misc]  # grpc.aio is untyped
 class Answer:
     """The record of one RPC's handler. Its fields stand on the class until they are set: most RPCs set few."""
 
-    _call: Call  # what the handler is called with
+    _call: Call | None = None  # what the handler is called with; until the end, so that the two do not keep each other
     _started: float | None = None
     _expires: float | None = None  # when an interceptor's timeout passes
     _deadline: float | None = -1.0  # the client's; -1: not read yet
@@ -44,6 +44,7 @@ class Answer:
     _code: grpc.StatusCode | None = None
     _details: str | None = None
     _trailing: Metadata | None = None
+    _peer: str | None = None
     _initial_sent = False
     received = 0  # request messages of a stream
     sent = 0  # response messages of a stream
@@ -57,6 +58,16 @@ class Answer:
         request = None if method.kind.request_streaming else argument
         self._call = call = Call(method, Side.SERVER, request, None, None, context=self)
         set_current_call(call)
+        return call
+
+    def over(self) -> Call | None:
+        """The RPC is over, and gives the last call: it and the context no longer keep each other, nor grpc's state.
+
+        The call lives on in the RPC's contextvars. What nobody asked of it while the RPC ran, it no longer knows.
+        """
+        call, self._call = self._call, None
+        if call is not None:
+            call._context = None
         return call
 
     # - what the call asks -
@@ -80,8 +91,10 @@ class Answer:
         return self._arrived_with
 
     def peer(self) -> str:
-        """The client's address."""
-        return str(self._native.peer())
+        """The client's address. Read once: asked again after the RPC has ended, grpc.aio crashes the process."""
+        if self._peer is None:
+            self._peer = str(self._native.peer())
+        return self._peer
 
     # - one attempt of the handler -
 
@@ -170,13 +183,14 @@ class Answer:
     def initial_metadata(self, pairs: Iterable[Any] = ()) -> Metadata:
         """What goes in front of the response: the interceptors' pairs, then the handler's."""
         self._initial_sent = True
-        return Metadata.trusted((*self._call._asks.initial_metadata, *Metadata(pairs)))
+        ours = self._call._asks.initial_metadata if self._call is not None else ()
+        return Metadata.trusted((*ours, *Metadata(pairs)))
 
     @property
     def initial_metadata_due(self) -> bool:
         """Has an interceptor asked for initial metadata that was not sent yet?"""
-        asks = self._call._asks
-        return asks is not NOTHING and bool(asks.initial_metadata) and not self._initial_sent
+        asks = self._call._asks if self._call is not None else NOTHING
+        return bool(asks.initial_metadata) and not self._initial_sent
 
 
 def status_code(code: Any) -> grpc.StatusCode:

@@ -206,7 +206,7 @@ class Call:
         """
         if self.side is Side.SERVER or self.kind.response_streaming:
             raise ValueError("hedged: only calls with a unary response, on a client, can be hedged")
-        if copies < 2 or not 0 <= _number("delay", delay) < FOREVER:
+        if not isinstance(copies, int) or copies < 2 or not 0 <= _number("delay", delay) < FOREVER:
             raise ValueError(
                 f"hedged: copies must be 2 or more and delay 0 or more seconds, not {copies!r} and {delay!r}"
             )

@@ -79,7 +79,7 @@ class SystemClock:
         while callback := self._next():
             try:
                 callback()
-            except Exception:
+            except BaseException:  # also of a done callback that calls sys.exit(): others wait for this thread
                 _log.exception("a timer's callback failed")
 
     def _next(self) -> Callable[[], object] | None:

@@ -7,17 +7,21 @@ This is the file to read. An interceptor yields the call it wants sent and is gi
         outcome = yield call
         log.info("%s %s in %.1f ms", call.method, outcome.code.name, 1e3 * (monotonic() - started))
 
-`drive` holds a chain of such generators, one per interceptor, as a stack. A call goes down the stack, each
+A `Driver` holds a chain of such generators, one per interceptor, as a stack. A call goes down the stack, each
 interceptor passing its own version on; below the last one it is handed out as a step, *perform this call*.
 The outcome comes back up, and each interceptor lets it stand, replaces it, or yields again to send again.
 
-`drive` does no I/O. It is itself a generator, and speaks to a shell that does:
+The driver does no I/O. It is a state machine, and a shell turns it: the shell does the step, and tells what came of it.
 
-    step       the shell answers with
-    Call       the outcome of performing it (send, and for a stream: until its end)
-    Wait       what the awaitable gave, or throws what it raised
-    Race       the outcome of the lane that won
-    (return)   the outcome of the RPC
+    step        what the shell does            what it tells
+    Call        perform it: send it, and       tell(outcome)
+                for a stream: until its end
+    Wait        await it                       answer(value) or fail(exception)
+    Race        run its lanes                  tell(outcome of the lane that won)
+    Outcome     done: that of the RPC
+
+A chain called inside a flow, `outcome = yield from chain(b, c)(call)`, is put into the stack below that flow until it
+has answered, so it behaves as if it had stood there from the start.
 
 Rules: every call handed out is answered with exactly one outcome. Whatever an interceptor does wrong ends the RPC
 with a status that names it, and never hides a failure that it was told.
@@ -33,7 +37,7 @@ from fnmatch import fnmatchcase
 from typing import Any, NoReturn, TypeAlias, TypeVar, cast
 
 from interpose import errors
-from interpose._call import Call
+from interpose._call import Call, Hedging
 from interpose._method import Method
 from interpose._outcome import Outcome
 
@@ -44,12 +48,12 @@ Flow: TypeAlias = Generator[Call, Outcome, Any]
 AsyncFlow: TypeAlias = AsyncGenerator[Call, Outcome]
 Interceptor: TypeAlias = Callable[[Call], Flow | AsyncFlow]
 
-Step: TypeAlias = "Call | Wait | Race"
-Drive: TypeAlias = Generator[Step, Any, Outcome]
+Step: TypeAlias = "Call | Wait | Race | Outcome"
+Lane: TypeAlias = "Callable[[], tuple[Driver, Call]]"
 Layer: TypeAlias = Callable[[Call], Generator[Any, Any, Any]]
 Layers: TypeAlias = tuple[Layer, ...]
 
-MAX_SENDS = 1000  # attempts of one RPC; far beyond any retry policy, and short of a spin that nobody notices
+MAX_RESENDS = 1000  # per RPC; far beyond any retry policy, and short of a spin that nobody notices
 
 _log = logging.getLogger("interpose")
 
@@ -67,12 +71,22 @@ class Wait:
         self.asker = ""  # the interceptor that waits; the driver fills it in
 
 
+class Through:
+    """What a chain that is called inside a flow asks of the driver: this call, through the chain too. No shell sees it."""
+
+    __slots__ = ("call", "chain")
+
+    def __init__(self, chain: Chain, call: Call) -> None:
+        self.chain = chain
+        self.call = call
+
+
 class Race:
     """A step: start these lanes one `delay` after the other, the next at once when one fails; the first good answer wins."""
 
     __slots__ = ("delay", "lanes")
 
-    def __init__(self, lanes: tuple[Callable[[], Drive], ...], delay: float) -> None:
+    def __init__(self, lanes: tuple[Lane, ...], delay: float) -> None:
         self.lanes = lanes
         self.delay = delay
 
@@ -100,7 +114,7 @@ class Chain:
         self.interceptors = interceptors
 
     def __call__(self, call: Call) -> Flow:
-        return cast(Flow, drive(layers(self.interceptors, call.method), call))
+        return (yield cast(Call, Through(self, call)))
 
     def select(self, method: Method) -> tuple[Interceptor, ...]:
         return self.interceptors
@@ -118,9 +132,6 @@ class When(Chain):
         super().__init__(interceptors)
         self._condition = condition
         self._applies = _glob(condition) if isinstance(condition, str) else condition
-
-    def __call__(self, call: Call) -> Flow:
-        return cast(Flow, drive(layers((self,), call.method), call))
 
     def select(self, method: Method) -> tuple[Interceptor, ...]:
         return self.interceptors if self._applies(method) else ()
@@ -163,12 +174,31 @@ def layers(interceptors: tuple[Interceptor, ...], method: Method) -> Layers:
     compiled: list[Layer] = []
     for interceptor in interceptors:
         if isinstance(interceptor, Chain):
-            compiled += layers(interceptor.select(method), method)
+            compiled += layers(_selected(interceptor, method), method)
         elif is_async(interceptor):
             compiled.append(_lifted(cast(Callable[[Call], AsyncFlow], interceptor)))
         else:
             compiled.append(cast(Layer, interceptor))
     return tuple(compiled)
+
+
+def _selected(chain: Chain, method: Method) -> tuple[Interceptor, ...]:
+    """What a chain has for a method; if its condition raises, an interceptor that fails every call with its name."""
+    try:
+        return chain.select(method)
+    except (
+        Exception,
+        SystemExit,
+        GeneratorExit,
+    ) as error:  # a sync server asks on its one serving thread, which must live
+        blame = f"{chain!r} failed: its condition raised {type(error).__name__}"
+        _log.exception("%s for %s", blame, method)
+
+        def failed(call: Call) -> Flow:
+            raise errors.Internal(blame, local=True)
+            yield call
+
+        return (failed,)
 
 
 def _lifted(interceptor: Callable[[Call], AsyncFlow]) -> Layer:
@@ -259,7 +289,10 @@ def _body(interceptor: Any) -> Any:
         interceptor = interceptor.func
     if not inspect.isroutine(interceptor):
         interceptor = getattr(type(interceptor), "__call__", interceptor)  # noqa: B004  the method itself is wanted
-    return inspect.unwrap(interceptor)
+    # Not through a decorator that is a generator function itself: it is what runs.
+    return inspect.unwrap(
+        interceptor, stop=lambda body: inspect.isgeneratorfunction(body) or inspect.isasyncgenfunction(body)
+    )
 
 
 def _refuse(interceptor: Any, fault: str) -> NoReturn:
@@ -269,82 +302,128 @@ def _refuse(interceptor: Any, fault: str) -> NoReturn:
 # --- driving --------------------------------------------------------------------------------------------------------
 
 
-def drive(flows: Layers, call: Call) -> Drive:
-    """Turn the flows of one RPC: hand out steps, take their answers, return the outcome of the RPC."""
-    frames: list[Generator[Any, Any, Any]] = []  # frames[i] runs flows[i]
-    outcome: Outcome | None = None  # None while a call goes down, then what comes back up
-    asked: Any = call
-    sends = 0
-    while True:
-        if outcome is None:
-            for layer in flows[len(frames) :] if frames else flows:
-                try:
-                    frame = layer(call)
-                    asked = frame.send(None)
-                except BaseException as error:
-                    outcome = _verdict(layer, error, None)
-                    break
-                frames.append(frame)
-                if asked is not call:
-                    if type(asked) is not Call or asked._asks.hedging is not None:
+class Driver:
+    """The flows of one RPC: hands out steps, is told what came of them, and ends with the outcome of the RPC."""
+
+    __slots__ = ("_asked", "_called", "_flows", "_frames", "_resends", "_sends", "_told")
+
+    def __init__(self, flows: Layers) -> None:
+        self._flows = flows
+        self._frames: list[Generator[Any, Any, Any]] = []  # frames[i] runs flows[i]
+        self._sends = 0
+
+    @property
+    def frames(self) -> int:
+        """How many flows have begun and not ended."""
+        return len(self._frames)
+
+    def start(self, call: Call) -> Step:
+        """The RPC begins."""
+        self._resends = 0
+        self._called: list[tuple[int, Layers]] | None = None  # chains called in flows: how deep, and the layers before
+        return self._turn(call, None)
+
+    def tell(self, outcome: Outcome) -> Step:
+        """The call, or the race, that was handed out has ended."""
+        if type(self._asked) is Race:
+            self._sends += outcome._attempts
+        outcome._attempts = self._sends
+        return self._turn(None, outcome)
+
+    def answer(self, value: Any) -> Step:
+        """What was waited for gave this."""
+        return self._resume(self._frames[-1].send, value)
+
+    def fail(self, error: BaseException) -> Step:
+        """What was waited for raised this."""
+        return self._resume(self._frames[-1].throw, error)
+
+    def _turn(self, call: Call | None, outcome: Outcome | None) -> Step:
+        """A call goes down, or an outcome comes up, until there is something for the shell to do."""
+        frames = self._frames
+        while True:
+            asked: Any = call
+            flows = self._flows
+            if outcome is None:
+                for layer in flows[len(frames) :] if frames else flows:
+                    try:
+                        frame = layer(asked)
+                        begun = frame.send(None)
+                    except BaseException as error:
+                        outcome = _verdict(layer, error, None)
                         break
-                    call = asked
-            else:
-                sends += 1
-                outcome = yield call
-                outcome._attempts = sends
-        if outcome is not None:
-            while frames:
-                try:
-                    asked = frames[-1].send(outcome)
-                except StopIteration as end:
-                    frames.pop()
-                    if end.value is not None:
-                        outcome = _verdict(flows[len(frames)], end, outcome)
-                except BaseException as error:
-                    frames.pop()
-                    outcome = _verdict(flows[len(frames)], error, outcome)
+                    frames.append(frame)
+                    if begun is not asked:
+                        asked = begun
+                        if type(asked) is not Call or asked._asks.hedging is not None:
+                            break
                 else:
-                    break
-            else:
-                return outcome
-        # The innermost frame asks for more than to pass the call on.
-        layer = flows[len(frames) - 1]
+                    self._sends += 1
+                    self._asked = None
+                    return asked
+            if outcome is not None:
+                while frames:
+                    try:
+                        asked = frames[-1].send(outcome)
+                    except StopIteration as end:
+                        frames.pop()
+                        if end.value is not None:
+                            outcome = _verdict(flows[len(frames)], end, outcome)
+                    except BaseException as error:
+                        frames.pop()
+                        outcome = _verdict(flows[len(frames)], error, outcome)
+                    else:
+                        break
+                else:
+                    return outcome
+            # The innermost frame asks for more than to pass the call on.
+            call, outcome = self._consider(asked, outcome)
+            if outcome is None and type(call) is not Call:
+                return cast(Step, call)
+
+    def _consider(self, asked: Any, told: Outcome | None) -> tuple[Any, Outcome | None]:
+        """What the innermost flow asked for: a call to go down, a step for the shell, or the outcome if it may not."""
+        layer = self._flows[len(self._frames) - 1]
         if type(asked) is Wait:
-            asked, ending = yield from _attend(frames[-1], asked, layer)
-            if ending is not None:
-                frames.pop()
-                outcome = _verdict(layer, ending, outcome)
-                continue
-        fault = _misuse(asked, outcome, sends)
+            asked.asker = name_of(layer)
+            self._told = told
+            return asked, None
+        if told is not None:
+            self._resends += 1
+        fault = _misuse(asked, told, self._resends)
         if fault:
-            _close(frames.pop(), layer)
-            outcome = _fault(layer, fault, None, outcome)
-        elif type(asked) is Call and asked._asks.hedging is None:
-            call, outcome = asked, None
-        else:
-            outcome = yield _race(asked, flows[len(frames) :])
-            sends += outcome._attempts
-            outcome._attempts = sends
+            _close(self._frames.pop(), layer)
+            return None, _fault(layer, fault, None, told)
+        if self._called is not None or type(asked) is Through:
+            asked = self._open(asked)
+        if asked._asks.hedging is None:
+            return asked, None
+        self._asked = _race(asked, self._flows[len(self._frames) :])
+        return self._asked, None
 
+    def _open(self, asked: Call | Through) -> Call:
+        """Put the chain that a flow calls below that flow, in the place of one that it called before."""
+        depth, called = len(self._frames), self._called or []
+        while called and called[-1][0] >= depth:
+            self._flows = called.pop()[1]
+        if type(asked) is Through:
+            called.append((depth, self._flows))
+            inner = layers((asked.chain,), asked.call.method)
+            self._flows = (*self._flows[:depth], *inner, *self._flows[depth:])
+            asked = asked.call
+        self._called = called
+        return cast(Call, asked)
 
-def _attend(
-    frame: Generator[Any, Any, Any], asked: Any, layer: Layer
-) -> Generator[Wait, Any, tuple[Any, BaseException | None]]:
-    """Let a flow wait as often as it likes: gives what it asks for next, or the exception that ended it."""
-    while type(asked) is Wait:
-        asked.asker = name_of(layer)
+    def _resume(self, move: Callable[[Any], Any], value: Any) -> Step:
+        """Let the flow that waited go on."""
+        told = self._told
         try:
-            answer = yield asked
-        except BaseException as error:
-            resume, answer = frame.throw, error
-        else:
-            resume = frame.send
-        try:
-            asked = resume(answer)
-        except BaseException as ending:  # StopIteration too: it may not leave a generator (PEP 479)
-            return None, ending
-    return asked, None
+            asked = move(value)
+        except BaseException as ending:
+            self._frames.pop()
+            return self._turn(None, _verdict(self._flows[len(self._frames)], ending, told))
+        call, outcome = self._consider(asked, told)
+        return self._turn(call, outcome) if outcome is not None or type(call) is Call else call
 
 
 def _verdict(layer: Layer, ending: BaseException, told: Outcome | None) -> Outcome:
@@ -361,30 +440,23 @@ def _verdict(layer: Layer, ending: BaseException, told: Outcome | None) -> Outco
     return outcome._after(told)
 
 
-def _misuse(asked: Any, told: Outcome | None, sends: int) -> str | None:
+def _misuse(asked: Any, told: Outcome | None, resends: int) -> str | None:
     """What is wrong with what a flow yielded, if anything is."""
-    if type(asked) is not Call and type(asked) is not Race:
+    if type(asked) is not Call and type(asked) is not Through:
         hint = "; a coroutine is awaited with `yield from wait(…)`" if inspect.isawaitable(asked) else ""
         return f"yielded {asked!r:.100}: yield the call, or a changed copy of it{hint}"
     if told is not None and not told.replayable:
         return "sent the call again although it cannot be sent twice: check outcome.replayable"
-    if told is not None and sends >= MAX_SENDS:
-        return f"sent the call more than {MAX_SENDS} times"
+    if resends > MAX_RESENDS:
+        return f"sent the call more than {MAX_RESENDS} times"
     return None
 
 
-def _race(asked: Call | Race, below: Layers) -> Race:
+def _race(call: Call, below: Layers) -> Race:
     """The lanes of a race: each copy goes through the layers below on its own."""
-    if isinstance(asked, Race):  # from a chain that was called inside a flow: its lanes go through our layers too
-        opened = tuple((lambda lane: lambda: drive((lambda _: lane(), *below), _NO_CALL))(lane) for lane in asked.lanes)
-        return Race(cast(Any, opened), asked.delay)
-    hedging = asked._asks.hedging
-    assert hedging is not None
-    copy = asked._ask(hedging=None)
-    return Race((lambda: drive(below, copy),) * hedging.copies, hedging.delay)
-
-
-_NO_CALL = cast(Call, None)
+    hedging = cast(Hedging, call._asks.hedging)
+    copy = call._ask(hedging=None)
+    return Race((lambda: (Driver(below), copy),) * hedging.copies, hedging.delay)
 
 
 def _failed(error: errors.StatusError, told: Outcome | None) -> Outcome:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 from interpose import errors
 from interpose._call import Call, Hook
@@ -38,7 +38,7 @@ def _mapped(change: Pass) -> Pass:
         try:
             return change(message)
         except BaseException as error:
-            raise _fault(change, error) from error
+            _fail(change, error)
 
     return pass_on
 
@@ -48,7 +48,7 @@ def _tapped(tap: Callable[[Any], object]) -> Pass:
         try:
             tap(message)
         except BaseException as error:
-            raise _fault(tap, error) from error
+            _fail(tap, error)
         return message
 
     return pass_on
@@ -61,7 +61,7 @@ def _all_tapped(taps: tuple[Callable[[Any], object], ...]) -> Pass:
             for tap in taps:
                 tap(message)
         except BaseException as error:
-            raise _fault(tap, error) from error
+            _fail(tap, error)
         return message
 
     return pass_on
@@ -76,18 +76,18 @@ def _all(hooks: tuple[Hook, ...]) -> Pass:
                 if changes:
                     message = answer
         except BaseException as error:
-            raise _fault(hook, error) from error
+            _fail(hook, error)
         return message
 
     return pass_on
 
 
-def _fault(hook: Any, error: BaseException) -> errors.StatusError:
+def _fail(hook: Any, error: BaseException) -> NoReturn:
     if isinstance(error, errors.StatusError):
-        return error
+        raise error
     name = getattr(hook, "__qualname__", None) or type(hook).__qualname__
     _log.error("%s, a tap or map, raised", name, exc_info=error)
-    return errors.Internal(f"{name} raised {type(error).__name__}", local=True)
+    raise errors.Internal(f"{name} raised {type(error).__name__}", local=True) from error
 
 
 def request_of(call: Call) -> Any:

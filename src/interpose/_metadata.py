@@ -77,6 +77,9 @@ class Metadata(tuple[Pair, ...]):
         unwanted = {key.lower() for key in keys}
         return tuple.__new__(Metadata, [pair for pair in self if pair[0].lower() not in unwanted])
 
+    def __reduce__(self) -> Any:
+        return Metadata.trusted, (tuple(self),)  # a peer's pairs must survive pickling, also those we would not send
+
     def __repr__(self) -> str:
         return f"Metadata({tuple.__repr__(self)})"
 
@@ -87,7 +90,7 @@ def _checked(pair: Any) -> Pair:
         raise ValueError(f'metadata is made of (key, value) pairs, not of {pair!r}: write ("x-key", "value")')
     key, value = pair
     if not isinstance(key, str):
-        raise ValueError(f"metadata key {key!r} is not text")
+        raise ValueError(f"metadata key {key!r} is not text: write it as a str")
     key = key.lower()
     if not _KEY.fullmatch(key):
         raise ValueError(f"metadata key {key!r} may hold only the characters 0-9 a-z _ - . and not be empty")

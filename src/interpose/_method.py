@@ -38,6 +38,9 @@ class Side(enum.Enum):
     SERVER = "server"
 
 
+CLIENT, SERVER = Side.CLIENT, Side.SERVER
+
+
 class Idempotency(enum.Enum):
     """`idempotency_level` of a method's proto: may it be executed twice? (google/protobuf/descriptor.proto)"""
 

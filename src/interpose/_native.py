@@ -21,7 +21,7 @@ LOCALLY_CANCELLED = "Locally cancelled by application!"  # grpcio's words
 class Route:
     """What is compiled once per stub method."""
 
-    __slots__ = ("_encoded", "clock", "encode", "layers", "make", "method", "native", "pauses")
+    __slots__ = ("_encoded", "clock", "encode", "layers", "make", "method", "native", "pauses", "uploads")
 
     def __init__(
         self,
@@ -34,6 +34,7 @@ class Route:
     ) -> None:
         self.method = method
         self.layers = layers
+        self.uploads = method.kind.request_streaming
         self.make = make  # a serializer → the native multi-callable
         self.native = make(serializer)
         self.encode = encoder(serializer)

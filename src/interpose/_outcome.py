@@ -167,11 +167,13 @@ class Outcome:
 
     def _after(self, told: Outcome | None) -> Outcome:
         """Take over what had happened to the RPC before a flow put this outcome in the place of that one."""
-        if told is not None and not self._attempts:
-            self._attempts = told._attempts
-            self._requests, self._responses = told._requests, told._responses
-            self._elapsed, self._replayable = told._elapsed, told._replayable
-        return self
+        if told is self:
+            return self
+        # A copy: a flow may keep an outcome and answer many RPCs with it.
+        outcome, was = self._copy("_response", self._response), told or _UNSENT
+        outcome._attempts, outcome._requests, outcome._responses = was._attempts, was._requests, was._responses
+        outcome._elapsed, outcome._replayable = was._elapsed, was._replayable
+        return outcome
 
     def _copy(self, slot: str, value: Any) -> Outcome:
         outcome = Outcome.__new__(Outcome)
@@ -183,3 +185,6 @@ class Outcome:
     def __repr__(self) -> str:
         details = f" {self.details!r}" if self.details else ""
         return f"<Outcome {self.code.name}{details}, {self.requests} requests, {self.responses} responses>"
+
+
+_UNSENT = Outcome(replayable=True)

@@ -48,7 +48,7 @@ class StatusError(grpc.RpcError):
                 "StatusError has no code of its own: raise one of its subclasses, or errors.of(code)(details)"
             )
         super().__init__(details)
-        self._details = details
+        self._details = details if isinstance(details, str) else str(details)  # NotFound(order_id) fails nowhere later
         self._initial_metadata = Metadata.trusted(initial_metadata)
         self._trailing_metadata: Metadata = (
             trailing_metadata if isinstance(trailing_metadata, Metadata) else Metadata(trailing_metadata)

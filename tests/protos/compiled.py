@@ -7,13 +7,13 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from grpc_tools import protoc
-
 PROTOS = Path(__file__).parent
 
 
 def compile_protos(home: Path) -> None:
     """Write `features_pb2.py`, `features_pb2_grpc.py` and their like into `home`."""
+    from grpc_tools import protoc
+
     names = [proto.name for proto in sorted(PROTOS.glob("*.proto"))]
     arguments = ["protoc", f"-I{PROTOS}", f"--python_out={home}", f"--grpc_python_out={home}", *names]
     assert protoc.main(arguments) == 0

@@ -21,7 +21,7 @@ import grpc.aio
 from interpose import errors
 from interpose._call import Call
 from interpose._clock import SYSTEM, Alarm
-from interpose._flow import Drive, Race, Wait
+from interpose._flow import Driver, Race, Wait
 from interpose._messages import Pass, compose, request_of, show_initial_metadata
 from interpose._metadata import Metadata
 from interpose._native import (
@@ -246,7 +246,7 @@ class Exchange:
         "_callbacks",
         "_changed",
         "_context",
-        "_drive",
+        "_driver",
         "_race",
         "_waiting",
         "answer",
@@ -263,7 +263,7 @@ class Exchange:
     def __init__(
         self,
         route: Route,
-        drive: Drive,
+        driver: Driver,
         context: Context,
         deadline: float | None,
         requests: Requests | None,
@@ -278,7 +278,7 @@ class Exchange:
         self.cancelled = False
         self.requests = requests
         self.written = 0  # messages that the application wrote to the native call itself
-        self._drive = drive
+        self._driver = driver
         self._context = context
         self._alarm: Alarm | None = None
         self._race: _Race | None = None
@@ -288,25 +288,24 @@ class Exchange:
 
     # - turning -
 
-    def turn(self, answer: Any, error: BaseException | None = None) -> None:
-        """Give the drive an answer, or throw it an error, and do what it asks for next."""
+    def turn(self, move: Callable[[Any], Any], news: Any) -> None:
+        """Move the driver on, and do what it asks for."""
         try:
-            while True:
-                try:
-                    if error is None:
-                        step = self._context.run(self._drive.send, answer)
-                    else:
-                        step = self._context.run(self._drive.throw, error)
-                except StopIteration as end:
-                    return self._settle(end.value)
-                error = None
-                answer = self._perform(step)
-                if answer is None:
-                    return None
+            step = self._context.run(move, news)
+            while type(step) is not Outcome:
+                outcome = self._perform(step)
+                if outcome is None:
+                    return
+                step = self._context.run(self._driver.tell, outcome)
         except BaseException as fault:  # whatever it is, the application must not wait for ever
             _log.exception("interpose failed while it drove %s", self.route.method)
             self._settle(failure(errors.Internal(f"interpose failed: {type(fault).__name__}", local=True)))
             raise
+        self._settle(step)
+
+    def told(self, outcome: Outcome) -> None:
+        """What was performed has ended."""
+        self.turn(self._driver.tell, outcome)
 
     def _perform(self, step: Any) -> Outcome | None:
         if type(step) is Wait:
@@ -333,17 +332,17 @@ class Exchange:
             self._pause(False)
             outcome = Attempt(self, step).send()
             if outcome is not None:
-                self.turn(outcome)
+                self.told(outcome)
 
     def _waited(self, task: asyncio.Task[Any]) -> None:
         self._waiting = None
         self._pause(False)
         if task.cancelled():
-            self.turn(None, errors.Cancelled(LOCALLY_CANCELLED, local=True))
+            self.turn(self._driver.fail, errors.Cancelled(LOCALLY_CANCELLED, local=True))
         elif (error := task.exception()) is not None:
-            self.turn(None, error)
+            self.turn(self._driver.fail, error)
         else:
-            self.turn(task.result())
+            self.turn(self._driver.answer, task.result())
 
     def _pause(self, begins: bool) -> None:
         """Nothing is under way at grpc: a channel that closes has to be told of us."""
@@ -361,7 +360,7 @@ class Exchange:
             self.attempt = None
             if isinstance(error, asyncio.CancelledError):
                 self.cancelled = True
-            self.turn(attempt.outcome(error, response))
+            self.told(attempt.outcome(error, response))
 
     def _settle(self, outcome: Outcome) -> None:
         if outcome.ok and outcome.response is not None and self.route.method.kind.response_streaming:
@@ -392,7 +391,7 @@ class Exchange:
             self._alarm.cancel()
             self._alarm = None
             self._pause(False)
-            self.turn(cancelled())
+            self.told(cancelled())
         elif self._waiting is not None:
             self._waiting.cancel()
         elif self._race is not None:
@@ -468,12 +467,12 @@ class _Race:
             return
         if self._alarm is not None:
             self._alarm.cancel()
-        drive = self._lanes.pop(0)()
-        lane = Exchange(parent.route, drive, parent._context.copy(), parent.deadline, parent.requests, parent.loop)
+        driver, call = self._lanes.pop(0)()
+        lane = Exchange(parent.route, driver, parent._context.copy(), parent.deadline, parent.requests, parent.loop)
         self._running.append(lane)
         self._alarm = call_later(parent.route, parent.loop, self._delay, self.start_next) if self._lanes else None
         lane.add_callback(partial(self._lane_over, lane))
-        lane.turn(None)
+        lane.turn(driver.start, call)
 
     def _lane_over(self, lane: Exchange) -> None:
         assert lane.outcome is not None
@@ -494,7 +493,7 @@ class _Race:
             loser.cancel()
         outcome._attempts = self._attempts
         self._exchange._race = None
-        self._exchange.turn(outcome)
+        self._exchange.told(outcome)
 
 
 # --- what applications hold -------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import grpc.aio
 
 from interpose._call import Call
 from interpose._clock import Clock
-from interpose._flow import Interceptor, drive, layers
+from interpose._flow import Driver, Interceptor, layers
 from interpose._method import Kind, Method, Side
 from interpose._native import Route, deadline_of
 from interpose.aio.calls import Exchange, StreamStreamCall, StreamUnaryCall, UnaryStreamCall, UnaryUnaryCall
@@ -107,9 +107,9 @@ class _Starter:
         call = Call(
             route.method, Side.CLIENT, request, timeout, metadata, credentials, wait_for_ready, compression, deadline
         )
-        turn = drive(route.layers, call)
-        exchange = Exchange(route, turn, copy_context(), deadline, requests, asyncio.get_running_loop())
-        exchange.turn(None)
+        driver = Driver(route.layers)
+        exchange = Exchange(route, driver, copy_context(), deadline, requests, asyncio.get_running_loop())
+        exchange.turn(driver.start, call)
         return exchange
 
 

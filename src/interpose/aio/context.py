@@ -84,7 +84,7 @@ class ServicerContext(Answer, grpc.aio.ServicerContext):  # type: ignore[misc]  
         return self._trailing or ()
 
     def invocation_metadata(self) -> Any:
-        changed = self._call._metadata
+        changed = None if self._call is None else self._call._metadata
         return self._native.invocation_metadata() if changed is None else changed
 
     def set_code(self, code: Any) -> None:

@@ -17,7 +17,7 @@ from interpose import errors
 from interpose._answer import described, sendable, speakable, unexpected
 from interpose._call import NOTHING, Call
 from interpose._clock import SYSTEM, Clock
-from interpose._flow import Drive, Interceptor, Layers, Wait, drive, layers
+from interpose._flow import Driver, Interceptor, Layers, Wait, layers
 from interpose._handlers import Compiled, function_of, kind_of, with_function
 from interpose._messages import request_of
 from interpose._method import Method
@@ -69,23 +69,15 @@ class Handlers:
 # --- flows ------------------------------------------------------------------------------------------------------------
 
 
-def _next(turn: Drive, answer: Any, error: BaseException | None = None) -> Any:
-    """What the flows ask for next: a call to perform, something to await, or the outcome of the RPC."""
-    try:
-        return turn.send(answer) if error is None else turn.throw(error)
-    except StopIteration as end:
-        return end.value
-
-
-async def _attend(turn: Drive, step: Any, context: ServicerContext) -> Any:
+async def _attend(driver: Driver, step: Any, context: ServicerContext) -> Any:
     """Let the flows wait, as an interceptor asked: for an awaitable, or before the handler is called."""
     while type(step) is Wait:
         try:
-            answer = await step.awaitable
+            value = await step.awaitable
         except BaseException as error:
-            step = _next(turn, None, error)
+            step = driver.fail(error)
         else:
-            step = _next(turn, answer)
+            step = driver.answer(value)
     if type(step) is Call and step._asks.delay:
         await _sleep(step._asks.delay, context._clock)
     return step
@@ -138,9 +130,11 @@ def _outcome(context: ServicerContext, error: BaseException | None, response: An
 
 async def _answer(context: ServicerContext, outcome: Outcome) -> Any:
     """Send the outcome of the RPC: gives the response, or raises what makes grpc send the status."""
+    call = context.over()
     if outcome._code is OK:
-        if context._call._asks is not NOTHING:
-            await context.send_initial_metadata_if_due()
+        asks = call._asks if call is not None else NOTHING
+        if asks is not NOTHING and asks.initial_metadata and not context._initial_sent:
+            await context._native.send_initial_metadata(asks.initial_metadata)
         if outcome._trailing_metadata:
             context.set_trailing(outcome)
         if outcome._details:
@@ -158,7 +152,7 @@ async def _answer(context: ServicerContext, outcome: Outcome) -> Any:
             context._native.set_code(outcome.code)
         raise error
     if error is not None:
-        _log.error("%s raised what grpc cannot answer", context._call.method, exc_info=error)
+        _log.error("a handler raised what grpc cannot answer", exc_info=error)
         outcome = Outcome(
             outcome.code, None, outcome.details or described(error), trailing_metadata=outcome.trailing_metadata
         )
@@ -171,12 +165,11 @@ async def _answer(context: ServicerContext, outcome: Outcome) -> Any:
 def _unary(method: Method, stack: Layers, handler: Behavior, clock: Clock) -> Behavior:
     async def behave(argument: Any, native: Any) -> Any:
         context = ServicerContext(native, clock)
-        turn = drive(stack, context.arrived(method, argument))
-        outcome: Outcome | None = None
+        driver = Driver(stack)
+        step: Any = driver.start(context.arrived(method, argument))
         while True:
-            step = _next(turn, outcome)
             if type(step) is Wait or (type(step) is Call and step._asks is not NOTHING):
-                step = await _attend(turn, step, context)
+                step = await _attend(driver, step, context)
             if type(step) is Outcome:
                 return await _answer(context, step)
             context.begin(step)
@@ -187,7 +180,8 @@ def _unary(method: Method, stack: Layers, handler: Behavior, clock: Clock) -> Be
                     response = context.on_response(response)
             except BaseException as raised:
                 error = raised
-            outcome = _outcome(context, error, response)
+            step = driver.tell(_outcome(context, error, response))
+            del error  # its traceback holds this frame
 
     return behave
 
@@ -197,12 +191,11 @@ def _writing(method: Method, stack: Layers, handler: Behavior, clock: Clock) -> 
 
     async def behave(argument: Any, native: Any) -> None:
         context = ServicerContext(native, clock)
-        turn = drive(stack, context.arrived(method, argument))
-        outcome: Outcome | None = None
+        driver = Driver(stack)
+        step: Any = driver.start(context.arrived(method, argument))
         while True:
-            step = _next(turn, outcome)
             if type(step) is Wait or (type(step) is Call and step._asks is not NOTHING):
-                step = await _attend(turn, step, context)
+                step = await _attend(driver, step, context)
             if type(step) is Outcome:
                 for message in await _answer(context, step) or ():
                     await native.write(message)
@@ -213,7 +206,7 @@ def _writing(method: Method, stack: Layers, handler: Behavior, clock: Clock) -> 
                 await _limited(step, context, handler(_argument(step, argument, context), context))
             except BaseException as raised:
                 error = raised
-            outcome = _outcome(context, error)
+            step = driver.tell(_outcome(context, error))
 
     return behave
 
@@ -223,14 +216,13 @@ def _streaming(method: Method, stack: Layers, handler: Behavior, clock: Clock) -
 
     async def behave(argument: Any, native: Any) -> AsyncIterator[Any]:
         context = ServicerContext(native, clock)
-        turn = drive(stack, context.arrived(method, argument))
-        rpc = _Streamed(context, turn)
+        driver = Driver(stack)
+        step: Any = driver.start(context.arrived(method, argument))
+        rpc = _Streamed(context, driver)
         native.add_done_callback(rpc.when_over)
-        outcome: Outcome | None = None
         while True:
-            step = _next(turn, outcome)
             if type(step) is Wait or (type(step) is Call and step._asks is not NOTHING):
-                step = await _attend(turn, step, context)
+                step = await _attend(driver, step, context)
             if type(step) is Outcome:
                 rpc.over = True
                 for message in await _answer(context, step) or ():
@@ -252,7 +244,7 @@ def _streaming(method: Method, stack: Layers, handler: Behavior, clock: Clock) -
             except BaseException as raised:
                 error = await _closed(messages) or raised
             context.sent = sent
-            outcome = _outcome(context, error)
+            step = driver.tell(_outcome(context, error))
 
     return behave
 
@@ -270,21 +262,23 @@ async def _closed(messages: Any) -> BaseException | None:
 class _Streamed:
     """A response stream of an async generator, which grpc drops without a word if the client goes while it writes."""
 
-    def __init__(self, context: ServicerContext, turn: Drive) -> None:
+    def __init__(self, context: ServicerContext, driver: Driver) -> None:
         self.over = False
         self._context = context
-        self._turn = turn
+        self._driver = driver
         self._ambient = copy_context()
 
     def when_over(self, _: Any) -> None:
         """grpc's task for the RPC has ended; if the flows do not know, they are told."""
         if not self.over:
             self.over = True
+            self._context.peer()  # while it can still be asked
             outcome = self._context.outcome(None, None, self._context.why_gone())
             outcome._replayable = False
-            step = self._ambient.run(_next, self._turn, outcome)
+            step = self._ambient.run(self._driver.tell, outcome)
+            self._context.over()
             if type(step) is Wait:
-                work = _attend(self._turn, step, self._context)
+                work = _attend(self._driver, step, self._context)
                 asyncio.get_running_loop().create_task(work, context=self._ambient)
 
     async def close(self, messages: Any) -> None:
@@ -308,12 +302,12 @@ class _Plain:
     def bound(self, context: Context, loop: asyncio.AbstractEventLoop) -> Any:
         """The handler for one RPC."""
 
-        def waiter(turn: Drive, step: Wait) -> Any:
+        def waiter(driver: Driver, step: Wait) -> Any:
             try:
-                answer = asyncio.run_coroutine_threadsafe(_awaited(step.awaitable), loop).result()
+                value = asyncio.run_coroutine_threadsafe(_awaited(step.awaitable), loop).result()
             except BaseException as error:
-                return turn.throw(error)
-            return turn.send(answer)
+                return driver.fail(error)
+            return driver.answer(value)
 
         behave = plain_behavior(self._method, self._stack, self._function, self._clock, waiter)
         if not self._method.kind.response_streaming:

@@ -20,8 +20,10 @@ def pack(code: grpc.StatusCode, details: str, messages: Sequence[Any]) -> bytes:
     for part in messages:
         if isinstance(part, any_pb2.Any):
             status.details.append(part)
-        else:
+        elif isinstance(part, message.Message):
             status.details.add().Pack(part)
+        else:
+            raise TypeError(f"rich error details are protobuf messages, not {part!r:.100}: put text into the details")
     packed: bytes = status.SerializeToString()
     return packed
 

@@ -30,8 +30,8 @@ RETRIED = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL}
 
 
 def client_stack(log: logging.Logger, meter: Meter) -> Stack:
-    """What a client gets: short pauses, and no retry budget, as three attempts in ten do fail here."""
-    retry = Retry(attempts=ATTEMPTS, codes=RETRIED, backoff=exponential(0.01, cap=0.1), budget=None, safe=True)
+    """What a client gets, with pauses that are short, as three attempts in ten do fail here."""
+    retry = Retry(attempts=ATTEMPTS, codes=RETRIED, backoff=exponential(0.01, cap=0.1), safe=True)
     return RequestId(), meter, AccessLog(logger=log), retry
 
 

@@ -22,7 +22,7 @@ import grpc
 from interpose import errors
 from interpose._call import Call
 from interpose._clock import Alarm
-from interpose._flow import Drive, Race, Wait
+from interpose._flow import Driver, Race, Wait
 from interpose._messages import Pass, compose, request_of, show_initial_metadata
 from interpose._metadata import Metadata
 from interpose._native import (
@@ -35,6 +35,7 @@ from interpose._native import (
     time_left,
 )
 from interpose._outcome import OK, Outcome
+from interpose.sync.blocking import text
 from interpose.sync.requests import Requests, Upload
 
 _log = logging.getLogger("interpose")
@@ -99,15 +100,14 @@ def typed(native: Any) -> errors.StatusError:
 
 def _debug_error_string(native: Any) -> str:
     # Not by calling it: after a local cancel or a failed (de)serializer grpc would wait for ever for the core's text.
-    text = getattr(getattr(native, "_state", None), "debug_error_string", None)
-    return text.decode(errors="replace") if isinstance(text, bytes) else text or ""
+    return text(getattr(getattr(native, "_state", None), "debug_error_string", None))
 
 
-def refused(error: BaseException) -> BaseException:
-    """What grpc raised instead of starting a call: typed if it has a status, as it is otherwise."""
+def known(error: BaseException, local: bool = False) -> BaseException:
+    """What grpc raised: typed if it has a status, as it is otherwise. local: no server was asked."""
     if isinstance(error, grpc.RpcError) and not isinstance(error, errors.StatusError):
         error = typed(error)
-        error.local = True
+        error.local = local
     return error
 
 
@@ -175,7 +175,7 @@ class Attempt:
                 compression=call._compression,
             )
         except BaseException as error:
-            return self.outcome(refused(error))
+            return self.outcome(known(error, local=True))
         exchange.publish(self)
         if not self.native.add_callback(self._when_native_is_over) and self.claim():
             return self.outcome()
@@ -246,7 +246,7 @@ class Exchange:
         "_callbacks",
         "_changed",
         "_context",
-        "_drive",
+        "_driver",
         "_race",
         "answer",
         "attempt",
@@ -261,7 +261,7 @@ class Exchange:
     def __init__(
         self,
         route: Route,
-        drive: Drive,
+        driver: Driver,
         context: Context,
         deadline: float | None,
         begin: Callable[[Any], Any],
@@ -274,7 +274,7 @@ class Exchange:
         self.outcome: Outcome | None = None
         self.answer: Iterator[Any] | None = None  # a stream answered by a flow, without a native call
         self.cancelled = False
-        self._drive = drive
+        self._driver = driver
         self._context = context
         self.requests = requests  # None for a unary request, which is on the call
         self._alarm: _Alarm | None = None
@@ -284,23 +284,27 @@ class Exchange:
 
     # - turning -
 
-    def turn(self, answer: Any) -> None:
-        """Give the drive an answer, and do what it asks for next. One thread at a time: the one that made the claim."""
+    def turn(self, move: Callable[[Any], Any], news: Any) -> None:
+        """Move the driver on, and do what it asks for. One thread at a time: the one that has claimed the news."""
         try:
-            while True:
-                try:
-                    step = self._context.run(self._drive.send, answer)
-                    while type(step) is Wait:
-                        step = self._context.run(self._drive.throw, no_waiting(step))
-                except StopIteration as end:
-                    return self._settle(end.value)
-                answer = self._perform(step)
-                if answer is None:
-                    return None
+            step = self._context.run(move, news)
+            while type(step) is not Outcome:
+                if type(step) is Wait:
+                    step = self._context.run(self._driver.fail, no_waiting(step))
+                    continue
+                outcome = self._perform(step)
+                if outcome is None:
+                    return
+                step = self._context.run(self._driver.tell, outcome)
         except BaseException as error:  # whatever it is, the application must not wait for ever
             _log.exception("interpose failed while it drove %s", self.route.method)
             self._settle(failure(errors.Internal(f"interpose failed: {type(error).__name__}", local=True)))
             raise
+        self._settle(step)
+
+    def told(self, outcome: Outcome) -> None:
+        """What was performed has ended."""
+        self.turn(self._driver.tell, outcome)
 
     def _perform(self, step: Any) -> Outcome | None:
         if self.cancelled:
@@ -330,13 +334,13 @@ class Exchange:
         """An attempt has ended, as its native call says or with `error`; told by any thread, any number of times."""
         if attempt.claim():
             self.attempt = None
-            self.turn(attempt.outcome(error))
+            self.told(attempt.outcome(error))
 
     def run(self, step: Any) -> Outcome:
         """Go on from this step, and wait for the end: a blocking call that has become a race."""
-        answer = self._perform(step)
-        if answer is not None:
-            self.turn(answer)
+        outcome = self._perform(step)
+        if outcome is not None:
+            self.told(outcome)
         try:
             return self.wait()
         except BaseException:
@@ -437,12 +441,12 @@ class _Alarm:
             exchange = self._exchange
             outcome = cancelled() if exchange.cancelled else Attempt(exchange, self._step).send()
             if outcome is not None:
-                exchange.turn(outcome)
+                exchange.told(outcome)
 
     def cancel(self) -> None:
         if self._claim():
             self._alarm.cancel()
-            self._exchange.turn(cancelled())
+            self._exchange.told(cancelled())
 
 
 class _Race:
@@ -463,21 +467,16 @@ class _Race:
         with self._lock:
             if not self._lanes or self._over:
                 return
-            lane = Exchange(
-                parent.route,
-                self._lanes.pop(0)(),
-                parent._context.copy(),
-                parent.deadline,
-                parent.begin,
-                parent.requests,
-            )
+            driver, call = self._lanes.pop(0)()
+            context = parent._context.copy()
+            lane = Exchange(parent.route, driver, context, parent.deadline, parent.begin, parent.requests)
             self._running.append(lane)
             last = not self._lanes
         if self._alarm is not None:
             self._alarm.cancel()
         self._alarm = None if last else parent.route.clock.call_later(self._delay, self.start_next)
         lane.add_callback(partial(self._lane_over, lane))
-        lane.turn(None)
+        lane.turn(driver.start, call)
 
     def _lane_over(self, lane: Exchange) -> None:
         outcome = lane.outcome
@@ -503,7 +502,7 @@ class _Race:
             loser.cancel()
         outcome._attempts = self._attempts
         self._exchange._race = None
-        self._exchange.turn(outcome)
+        self._exchange.told(outcome)
 
     def cancel(self) -> None:
         self._finish(cancelled())
@@ -620,10 +619,10 @@ class UnaryFuture(_Handle):
     """What `.future()` of a stub gives."""
 
 
-def finished(route: Route, outcome: Outcome, deadline: float | None) -> UnaryFuture:
+def finished(route: Route, outcome: Outcome) -> UnaryFuture:
     """The call that goes with the response of a blocking call: it has ended."""
     exchange = Exchange.__new__(Exchange)
-    exchange.route, exchange.deadline, exchange.outcome, exchange.cancelled = route, deadline, outcome, False
+    exchange.route, exchange.deadline, exchange.outcome, exchange.cancelled = route, None, outcome, False
     exchange.attempt = exchange.answer = exchange._callbacks = None
     exchange._changed = threading.Condition()
     return UnaryFuture(exchange)

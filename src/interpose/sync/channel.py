@@ -5,16 +5,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextvars import copy_context
-from typing import Any, cast
+from typing import Any
 
 import grpc
 
-from interpose import errors
 from interpose._call import NOTHING, Call
 from interpose._clock import Clock
-from interpose._flow import Interceptor, Race, Wait, drive, layers
+from interpose._flow import Driver, Interceptor, Wait, layers
 from interpose._messages import compose, request_of, show_initial_metadata
-from interpose._method import Kind, Method, Side
+from interpose._method import CLIENT, Kind, Method
 from interpose._native import (
     Route,
     deadline_of,
@@ -25,7 +24,8 @@ from interpose._native import (
     time_left,
 )
 from interpose._outcome import OK, Outcome
-from interpose.sync.calls import Exchange, InactiveCall, ResponseStream, UnaryFuture, finished, typed
+from interpose.sync.blocking import blocking
+from interpose.sync.calls import Exchange, InactiveCall, ResponseStream, UnaryFuture, finished, known
 from interpose.sync.requests import Requests
 
 
@@ -106,10 +106,10 @@ class _Starter:
     ) -> Exchange:
         route = self._route
         deadline = deadline_of(timeout, route.clock)
-        streaming = route.method.kind.request_streaming
+        streaming = route.uploads
         call = Call(
             route.method,
-            Side.CLIENT,
+            CLIENT,
             None if streaming else request,
             timeout,
             metadata,
@@ -119,8 +119,9 @@ class _Starter:
             deadline,
         )
         requests = Requests(request, route.encode) if streaming else None
-        exchange = Exchange(route, drive(route.layers, call), copy_context(), deadline, begin, requests)
-        exchange.turn(None)
+        driver = Driver(route.layers)
+        exchange = Exchange(route, driver, copy_context(), deadline, begin, requests)
+        exchange.turn(driver.start, call)
         return exchange
 
 
@@ -135,7 +136,11 @@ def _itself(native: Any) -> Any:
 class _UnaryResponse(_Starter):
     """A stub method with a unary response: blocking, or as a future."""
 
-    __slots__ = ()
+    __slots__ = ("_blocking",)
+
+    def __init__(self, route: Route) -> None:
+        super().__init__(route)
+        self._blocking = blocking(route.native, InactiveCall)
 
     def __call__(
         self,
@@ -146,7 +151,7 @@ class _UnaryResponse(_Starter):
         wait_for_ready: bool | None = None,
         compression: Any = None,
     ) -> Any:
-        return self._run(request, timeout, metadata, credentials, wait_for_ready, compression)[0].response
+        return self._run(request, timeout, metadata, credentials, wait_for_ready, compression)._response
 
     def with_call(
         self,
@@ -157,8 +162,8 @@ class _UnaryResponse(_Starter):
         wait_for_ready: bool | None = None,
         compression: Any = None,
     ) -> tuple[Any, UnaryFuture]:
-        outcome, deadline = self._run(request, timeout, metadata, credentials, wait_for_ready, compression)
-        return outcome.response, finished(self._route, outcome, deadline)
+        outcome = self._run(request, timeout, metadata, credentials, wait_for_ready, compression)
+        return outcome.response, finished(self._route, outcome)
 
     def future(
         self,
@@ -173,76 +178,84 @@ class _UnaryResponse(_Starter):
 
     def _run(
         self, request: Any, timeout: Any, metadata: Any, credentials: Any, wait_for_ready: Any, compression: Any
-    ) -> tuple[Outcome, float | None]:
-        """Turn the drive in the caller's own thread. Gives the outcome and the RPC's deadline; raises its failure."""
+    ) -> Outcome:
+        """Turn the driver in the caller's own thread, to the RPC's end; raises its failure."""
         route = self._route
-        deadline = deadline_of(timeout, route.clock)
+        deadline = None if timeout is None else deadline_of(timeout, route.clock)
         requests = None
-        if route.method.kind.request_streaming:
+        if route.uploads:
             requests, request = Requests(request, route.encode), None
         call = Call(
-            route.method, Side.CLIENT, request, timeout, metadata, credentials, wait_for_ready, compression, deadline
+            route.method, CLIENT, request, timeout, metadata, credentials, wait_for_ready, compression, deadline
         )
         # The flows run in a context of their own, the native call in the application's: nothing leaks either way.
-        context = copy_context()
-        turn = drive(route.layers, call)
-        answer: Any = None
-        try:
-            while True:
-                step = context.run(turn.send, answer)
-                while type(step) is Wait:
-                    step = context.run(turn.throw, no_waiting(step))
-                if type(step) is Race:
-                    outcome = Exchange(route, turn, context, deadline, _future, requests).run(step)
-                    break
-                answer = self._perform(cast(Call, step), requests, deadline)
-        except StopIteration as end:
-            outcome = end.value
-        if outcome._code is not OK:
-            raise exception_of(outcome, InactiveCall)
-        return outcome, deadline
+        run = copy_context().run
+        driver = Driver(route.layers)
+        step: Any = run(driver.start, call)
+        while type(step) is not Outcome:
+            if type(step) is Call:
+                perform = self._send if requests is None else self._upload
+                step = run(driver.tell, perform(step, deadline, requests))
+            elif type(step) is Wait:
+                step = run(driver.fail, no_waiting(step))
+            else:
+                step = Exchange(route, driver, copy_context(), deadline, _future, requests).run(step)
+        if step._code is not OK:
+            raise exception_of(step, InactiveCall)
+        return step
 
-    def _perform(self, call: Call, requests: Requests | None, deadline: float | None) -> Outcome:
-        """Send the call and wait for its end."""
-        route, asks = self._route, call._asks
-        if asks.delay:
-            self._pause(asks.delay)
+    def _send(self, call: Call, deadline: float | None, _: Any) -> Outcome:
+        """Send a unary request, and wait for the end."""
+        route = self._route
+        plain = call._asks is NOTHING
+        if not plain and call._asks.delay:
+            self._pause(call._asks.delay)
+        now = route.clock.now
+        started = now()
+        timeout = call._timeout
+        if timeout is not None or deadline is not None:
+            timeout = time_left(call, deadline, started)
+            if timeout is not None and timeout <= 0:
+                return expired()
+        received = 0
+        try:
+            request = call._request if plain else request_of(call)
+            response, native = self._blocking(
+                request, timeout, call._metadata, call._credentials, call._wait_for_ready, call._compression
+            )
+            received = 1
+            if not plain:
+                response = shown(call, response, native)
+        except BaseException as raised:
+            return failure(known(raised), 1, received, now() - started, True)
+        return Outcome(OK, response, "", None, 1, 1, now() - started, True, native)
+
+    def _upload(self, call: Call, deadline: float | None, requests: Requests) -> Outcome:
+        """Send a request stream, and wait for the end."""
+        route = self._route
+        if call._asks.delay:
+            self._pause(call._asks.delay)
         now = route.clock.now
         started = now()
         timeout = time_left(call, deadline, started)
         if timeout is not None and timeout <= 0:
             return expired()
-        upload, error, response, native, received = None, None, None, None, 0
+        upload = requests.upload(call)
+        received, response, native, error = 0, None, None, None
         try:
-            if requests is None:
-                send, request = route.native, call._request if asks is NOTHING else request_of(call)
-            else:
-                upload = requests.upload(call)
-                send, request = route.sender(upload), iter(upload)
-            response, native = send.with_call(
-                request, timeout, call._metadata, call._credentials, call._wait_for_ready, call._compression
+            send = route.sender(upload).with_call if upload.kept else self._blocking
+            response, native = send(
+                iter(upload), timeout, call._metadata, call._credentials, call._wait_for_ready, call._compression
             )
             received = 1
-            if asks is not NOTHING:
-                show_initial_metadata(call, native.initial_metadata())
-                on_response = compose(asks.responses)
-                response = response if on_response is None else on_response(response)
-        except errors.StatusError as raised:
-            error = raised
-        except grpc.RpcError as raised:
-            error = typed(raised)
+            response = shown(call, response, native)
         except BaseException as raised:
-            error = raised
-        elapsed = now() - started
-        if upload is None:
-            if error is None:
-                return Outcome(OK, response, "", None, 1, 1, elapsed, True, native)
-            return failure(error, 1, received, elapsed, True, native)
+            error = known(raised)
         again = upload.close()
         error = upload.error or error
-        if error is None:
-            return Outcome(OK, response, "", None, upload.sent, 1, elapsed, again, native)
-        return failure(error, upload.sent, received, elapsed, again, native)
+        if error is not None:
+            return failure(error, upload.sent, received, now() - started, again, native)
+        return Outcome(OK, response, "", None, upload.sent, 1, now() - started, again, native)
 
     def _pause(self, seconds: float) -> None:
         """Wait until the call is to be sent; no longer than the channel is open."""
@@ -253,6 +266,14 @@ class _UnaryResponse(_Starter):
             self._route.clock.sleep(seconds, woken)
         finally:
             pauses.discard(woken.set)
+
+
+def shown(call: Call, response: Any, native: Any) -> Any:
+    """The response as taps and maps leave it."""
+    if call._asks.on_initial_metadata:
+        show_initial_metadata(call, native.initial_metadata())
+    hook = compose(call._asks.responses)
+    return response if hook is None else hook(response)
 
 
 class _ResponseStream(_Starter):

@@ -8,12 +8,20 @@ from typing import Any
 import grpc
 
 from interpose._answer import Abort, Answer, sendable, status_code, text
+from interpose._call import Call
 from interpose._metadata import Metadata
+from interpose._method import Method
 from interpose._outcome import Outcome
 
 
 class ServicerContext(Answer, grpc.ServicerContext):  # type: ignore[misc]  # grpc.ServicerContext is untyped
     """A `grpc.ServicerContext` over grpc's own, of a sync server or of a plain handler on an asyncio one."""
+
+    def arrived(self, method: Method, argument: Any) -> Call:
+        """The call as it came in; from here on it is the current one."""
+        if not hasattr(self._native, "is_active"):  # on an asyncio server, whose RPC may end before the handler does
+            self.peer()
+        return super().arrived(method, argument)
 
     # grpc.RpcContext
 
@@ -29,7 +37,7 @@ class ServicerContext(Answer, grpc.ServicerContext):  # type: ignore[misc]  # gr
     # grpc.ServicerContext
 
     def invocation_metadata(self) -> Any:
-        changed = self._call._metadata
+        changed = None if self._call is None else self._call._metadata
         return self._native.invocation_metadata() if changed is None else changed
 
     def peer_identities(self) -> Any:

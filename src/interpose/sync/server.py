@@ -19,7 +19,7 @@ from interpose import errors
 from interpose._answer import described, sendable, speakable, unexpected
 from interpose._call import NOTHING, Call
 from interpose._clock import Clock
-from interpose._flow import Drive, Interceptor, Layers, Wait, drive, layers
+from interpose._flow import Driver, Interceptor, Layers, Wait, layers
 from interpose._handlers import Compiled, function_of, kind_of, with_function
 from interpose._messages import Pass, compose, request_of
 from interpose._method import Method
@@ -30,12 +30,12 @@ from interpose.sync.context import ServicerContext
 _log = logging.getLogger("interpose")
 
 Behavior: TypeAlias = Callable[..., Any]
-Waiter: TypeAlias = Callable[[Drive, Wait], Any]  # answers a Wait; gives the next step
+Waiter: TypeAlias = Callable[[Driver, Wait], Any]  # answers a Wait; gives the next step
 
 
-def refuse_to_wait(turn: Drive, step: Wait) -> Any:
+def refuse_to_wait(driver: Driver, step: Wait) -> Any:
     """Nothing can be awaited in a pool thread of a sync server."""
-    return turn.throw(no_waiting(step))
+    return driver.fail(no_waiting(step))
 
 
 def behavior(
@@ -48,17 +48,14 @@ def behavior(
     return functools.update_wrapper(make(method, stack, handler, clock, waiter), handler)
 
 
-def _step(turn: Drive, answer: Any, waiter: Waiter, context: ServicerContext) -> Any:
-    """What the flows ask for next, after any waiting: a call to perform, or the outcome of the RPC."""
-    try:
-        step: Any = turn.send(answer)
-        while type(step) is Wait:
-            step = waiter(turn, step)
-    except StopIteration as end:
-        return end.value
-    if step._asks is not NOTHING and step._asks.delay:
-        context._clock.sleep(step._asks.delay, threading.Event())
-    context.begin(step)
+def _next(driver: Driver, step: Any, waiter: Waiter, context: ServicerContext) -> Any:
+    """What to do next, after any waiting: a call to perform, which has begun, or the outcome of the RPC."""
+    while type(step) is Wait:
+        step = waiter(driver, step)
+    if type(step) is Call:
+        if step._asks is not NOTHING and step._asks.delay:
+            context._clock.sleep(step._asks.delay, threading.Event())
+        context.begin(step)
     return step
 
 
@@ -85,10 +82,10 @@ def _incoming(messages: Iterator[Any], context: ServicerContext, hook: Pass | No
 def _unary(method: Method, stack: Layers, handler: Behavior, clock: Clock, waiter: Waiter) -> Behavior:
     def behave(argument: Any, native: Any) -> Any:
         context = ServicerContext(native, clock)
-        turn = drive(stack, context.arrived(method, argument))
-        outcome: Outcome | None = None
+        driver = Driver(stack)
+        step = driver.start(context.arrived(method, argument))
         while True:
-            step = _step(turn, outcome, waiter, context)
+            step = _next(driver, step, waiter, context)
             if type(step) is Outcome:
                 return _answer(context, step)
             response, error = None, None
@@ -99,7 +96,8 @@ def _unary(method: Method, stack: Layers, handler: Behavior, clock: Clock, waite
                     response = response if hook is None else hook(response)
             except BaseException as raised:
                 error = raised
-            outcome = context.outcome(error, response, context.gone())
+            step = driver.tell(context.outcome(error, response, context.gone()))
+            del error  # its traceback holds this frame
 
     return behave
 
@@ -107,13 +105,15 @@ def _unary(method: Method, stack: Layers, handler: Behavior, clock: Clock, waite
 def _streaming(method: Method, stack: Layers, handler: Behavior, clock: Clock, waiter: Waiter) -> Behavior:
     def behave(argument: Any, native: Any) -> Iterator[Any]:
         context = ServicerContext(native, clock)
-        turn = drive(stack, context.arrived(method, argument))
-        outcome: Outcome | None = None
+        driver = Driver(stack)
+        step = driver.start(context.arrived(method, argument))
         dropped = False
         while True:
-            step = _step(turn, outcome, waiter, context)
+            step = _next(driver, step, waiter, context)
             if type(step) is Outcome:
-                if not dropped:
+                if dropped:
+                    context.over()
+                else:
                     yield from _answer(context, step) or ()
                 return
             sent, messages, error = 0, None, None
@@ -130,7 +130,7 @@ def _streaming(method: Method, stack: Layers, handler: Behavior, clock: Clock, w
             except BaseException as raised:
                 error = raised
             context.sent = sent
-            outcome = _stream_outcome(context, _closed(messages) or error, dropped)
+            step = driver.tell(_stream_outcome(context, _closed(messages) or error, dropped))
 
     return behave
 
@@ -173,14 +173,14 @@ def _non_blocking(method: Method, stack: Layers, handler: Behavior, clock: Clock
 
     def behave(argument: Any, native: Any, send: Callable[[Any], object]) -> None:
         context = ServicerContext(native, clock)
-        turn = drive(stack, context.arrived(method, argument))
-        step = _step(turn, None, waiter, context)
+        driver = Driver(stack)
+        step = _next(driver, driver.start(context.arrived(method, argument)), waiter, context)
         if type(step) is Outcome:
             for message in _answer(context, step) or ():
                 send(message)
             send(None)
             return
-        rpc = _Watched(context, turn, waiter, send, compose(step._asks.responses))
+        rpc = _Watched(context, driver, waiter, send, compose(step._asks.responses))
         native.add_callback(rpc.when_over)
         try:
             handler(_argument(step, argument, context), context, rpc.send)
@@ -195,9 +195,9 @@ def _non_blocking(method: Method, stack: Layers, handler: Behavior, clock: Clock
 class _Watched:
     """An RPC whose handler has returned and goes on sending."""
 
-    def __init__(self, context: ServicerContext, turn: Drive, waiter: Waiter, send: Any, hook: Pass | None) -> None:
+    def __init__(self, context: ServicerContext, driver: Driver, waiter: Waiter, send: Any, hook: Pass | None) -> None:
         self._context = context
-        self._turn = turn
+        self._driver = driver
         self._waiter = waiter
         self._send = send
         self._hook = hook
@@ -234,15 +234,19 @@ class _Watched:
             return None
         outcome = self._context.outcome(error, None, self._context.gone())
         outcome._replayable = False  # its handler cannot be called again
-        final: Outcome = self._ambient.run(_step, self._turn, outcome, self._waiter, self._context)
+        step = self._ambient.run(self._driver.tell, outcome)
+        final: Outcome = self._ambient.run(_next, self._driver, step, self._waiter, self._context)
+        self._context.over()
         return final
 
 
 def _answer(context: ServicerContext, outcome: Outcome) -> Any:
     """Send the outcome of the RPC: gives the response, or raises what makes grpc send the status."""
+    call = context.over()
     if outcome._code is OK:
-        if context._call._asks is not NOTHING:
-            context.send_initial_metadata_if_due()
+        asks = call._asks if call is not None else NOTHING
+        if asks is not NOTHING and asks.initial_metadata and not context._initial_sent:
+            context._native.send_initial_metadata(asks.initial_metadata)
         if outcome._trailing_metadata:
             context.set_trailing(outcome)
         if outcome._details:
@@ -261,7 +265,7 @@ def _answer(context: ServicerContext, outcome: Outcome) -> Any:
 
 def _fail(context: ServicerContext, outcome: Outcome, error: BaseException | None) -> None:
     if error is not None:
-        _log.error("%s raised what grpc cannot answer", context._call.method, exc_info=error)
+        _log.error("a handler raised what grpc cannot answer", exc_info=error)
         outcome = Outcome(outcome.code, None, outcome.details or described(error))
     context.fail(outcome)
 

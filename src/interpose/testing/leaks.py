@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import gc
-import inspect
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+
+from interpose._flow import Driver
 
 PATIENCE = 5.0  # seconds that threads have to end after the work has
 
@@ -44,12 +45,8 @@ def _of_grpc(name: str) -> bool:
 
 
 def _flows() -> list[Any]:
-    """The drives of RPCs that have not ended."""
-    return [
-        found
-        for found in gc.get_objects()
-        if inspect.isgenerator(found) and found.gi_frame is not None and found.gi_code.co_qualname == "drive"
-    ]
+    """The drivers of RPCs that have not ended."""
+    return [found for found in gc.get_objects() if type(found) is Driver and found.frames]
 
 
 def _new(before: set[int]) -> list[Any]:

@@ -1,0 +1,87 @@
+"""One id for a request wherever it goes: from the caller to the handler, and on to what the handler calls."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Iterable
+
+from interpose import context
+from interpose._call import Call
+from interpose._flow import Flow
+from interpose._metadata import Metadata
+from interpose._method import Side
+from interpose.mechanisms.options import insist, is_flag
+
+HEADER = "x-request-id"
+
+# What uuids, ULIDs, trace ids, base64 and "host:pid" are made of. Nothing that a log, a shell or a query would read.
+WELL_FORMED = re.compile(r"[A-Za-z0-9._~+/=:@\-]{1,128}")
+
+
+def fresh_id() -> str:
+    """128 random bits as 32 hexadecimal digits; eight times as fast as a UUID."""
+    return f"{random.getrandbits(128):032x}"
+
+
+class RequestId:
+    """Give every RPC an id: in `context.request_id()`, in the log, and in the metadata of what it calls.
+
+    On a server: the id that the client sent, if it is well-formed, else a fresh one. The handler finds exactly one in
+    its metadata. On a client: the id that the application put into the metadata, else that of the incoming RPC whose
+    handler makes this call, else a fresh one. Exactly one is sent.
+
+    An id is well-formed if it has 1 to 128 characters out of A-Z a-z 0-9 . _ ~ + / = : @ -
+
+    header: the metadata key that carries it.
+    trust:  accept ids of clients (server). False at the edge, where strangers call.
+    make:   gives a fresh id; the RPC fails with INTERNAL if metadata cannot carry what it gives.
+    echo:   send the id back in the trailing metadata (server), so that a caller can quote it.
+    """
+
+    def __init__(
+        self, header: str = HEADER, *, trust: bool = True, make: Callable[[], str] = fresh_id, echo: bool = False
+    ) -> None:
+        insist(
+            "RequestId",
+            (_carries_text(header), f"header must be a metadata key for text, like {HEADER!r}, not {header!r}"),
+            (is_flag(trust), f"trust must be True or False, not {trust!r}"),
+            (callable(make), f"make must be a function that gives an id, not {make!r}"),
+            (is_flag(echo), f"echo must be True or False, not {echo!r}"),
+        )
+        self._header = header.lower()
+        self._trust = trust
+        self._make = make
+        self._echo = echo
+
+    def __call__(self, call: Call) -> Flow:
+        found = call.metadata.get_all(self._header)
+        request_id = self._accepted(call.side, found) or self._make()
+        if found != [request_id]:
+            call = call.without_metadata(self._header).with_metadata((self._header, request_id))
+        context.set_request_id(request_id)
+        outcome = yield call
+        if self._echo and call.side is Side.SERVER and not outcome.trailing_metadata.get_all(self._header):
+            return outcome.with_trailing_metadata((self._header, request_id))
+        return None
+
+    def _accepted(self, side: Side, found: list[str | bytes]) -> str | None:
+        """The id that is there already, or None."""
+        if side is Side.CLIENT:
+            return _first_well_formed([*found, context.request_id()])
+        return _first_well_formed(found) if self._trust else None
+
+
+def _first_well_formed(values: Iterable[object]) -> str | None:
+    for value in values:
+        if isinstance(value, str) and WELL_FORMED.fullmatch(value):
+            return value
+    return None
+
+
+def _carries_text(header: str) -> bool:
+    try:
+        Metadata([(header, "id")])
+    except ValueError:
+        return False
+    return True

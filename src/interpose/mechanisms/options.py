@@ -1,0 +1,30 @@
+"""Options of a constructor, looked at all together: one error that tells every fault."""
+
+from __future__ import annotations
+
+
+def insist(owner: str, *requirements: tuple[bool, str]) -> None:
+    """ValueError with the text of each requirement that is not met; the text says what to write instead."""
+    faults = [text for met, text in requirements if not met]
+    if faults:
+        raise ValueError(f"{owner}: {'; '.join(faults)}")
+
+
+def is_whole(value: object, least: int, most: int) -> bool:
+    """Is it a whole number in this range, both ends included?"""
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+
+def is_flag(value: object) -> bool:
+    """Is it True or False?"""
+    return isinstance(value, bool)
+
+
+def is_function_or_none(value: object) -> bool:
+    """Is it a hook, or none?"""
+    return value is None or callable(value)
+
+
+def is_clock(value: object) -> bool:
+    """Can it tell the time, in seconds?"""
+    return callable(getattr(value, "now", None))
