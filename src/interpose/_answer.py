@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from concurrent.futures import CancelledError
+from itertools import accumulate
 from typing import Any
 
 import grpc
@@ -22,9 +24,12 @@ from interpose.context import set_current_call
 
 _log = logging.getLogger("interpose")
 
-# bytes; with trailing metadata the client refuses about 8 KiB of it: any status then turns into RESOURCE_EXHAUSTED
+# bytes on the wire; of more than 8 KiB of trailers a client makes RESOURCE_EXHAUSTED, whatever the status was
 MAX_DETAILS = 4096
+MAX_STATUS = 6144  # the same with packed details; leaves room for the trailing metadata of others
 
+_OF_FUTURES = (CancelledError, StopIteration)  # an asyncio server takes these for its own, coming from a thread
+_PLAIN = frozenset(range(0x20, 0x7F)) - {ord("%")}  # bytes of a grpc-message that travel as they are, others as %XX
 _BY_NUMBER = {code.value[0]: code for code in grpc.StatusCode}
 
 
@@ -46,6 +51,7 @@ class Answer:
     _trailing: Metadata | None = None
     _peer: str | None = None
     _initial_sent = False
+    decided = False  # did the handler decide anything beside its response: a status, details, trailing metadata?
     received = 0  # request messages of a stream
     sent = 0  # response messages of a stream
 
@@ -106,11 +112,13 @@ class Answer:
         if self._started is not None:  # not for the first time: forget what the handler decided then
             self._abort = self._code = self._details = self._trailing = None
             self.received = self.sent = 0
+            self.decided = False
         self._started = self._clock.now()
         self._expires = None if call._timeout is None else self._started + call._timeout
 
     def record_abort(self, code: Any, details: Any, trailing_metadata: Any = ()) -> Abort:
         """The handler aborts; gives the exception to raise."""
+        self.decided = True
         if trailing_metadata:
             self._trailing = Metadata(trailing_metadata)
         status = status_code(code)
@@ -120,6 +128,18 @@ class Answer:
         self._code, self._details = status, text(details)
         self._abort = Abort("Locally aborted.")
         return self._abort
+
+    def set_code(self, code: Any) -> None:
+        """Let the RPC end with this code."""
+        self._code, self.decided = status_code(code), True
+
+    def set_details(self, details: Any) -> None:
+        """Let the RPC end with this text."""
+        self._details, self.decided = text(details), True
+
+    def set_trailing_metadata(self, trailing_metadata: Any) -> None:
+        """Send this behind the response; ValueError for what the wire would refuse, or the client wait for in vain."""
+        self._trailing, self.decided = Metadata(trailing_metadata), True
 
     def time_remaining(self) -> float | None:
         """Seconds left of the client's deadline, or of the timeout an interceptor gave the handler."""
@@ -208,9 +228,22 @@ def text(details: Any) -> str:
 def sendable(details: str) -> str:
     """Details that reach the client: cut to a size that does not change the status, and of characters that UTF-8 has."""
     encoded = details.encode("utf-8", "replace")
-    if len(encoded) > MAX_DETAILS:
-        encoded = encoded[:MAX_DETAILS] + f"… ({len(encoded)} bytes)".encode()
+    if len(encoded) > MAX_DETAILS // 3:
+        sizes = accumulate(1 if byte in _PLAIN else 3 for byte in encoded)
+        fitting = sum(size <= MAX_DETAILS for size in sizes)
+        if fitting < len(encoded):
+            encoded = encoded[:fitting] + f"… ({len(encoded)} bytes)".encode()
     return encoded.decode("utf-8", "ignore")
+
+
+def trailers(outcome: Outcome) -> Metadata:
+    """Trailing metadata that reaches the client: without packed details that are too large beside the text."""
+    trailing = outcome.trailing_metadata
+    packed = trailing.get(errors.RICH_KEY) if trailing else None
+    if packed is None or len(packed) + min(3 * len(outcome.details), MAX_DETAILS) <= MAX_STATUS:
+        return trailing
+    _log.error("%d bytes of error details are left out: with them the client would not see the status", len(packed))
+    return trailing.without(errors.RICH_KEY)
 
 
 def unexpected(outcome: Outcome) -> BaseException | None:
@@ -221,8 +254,10 @@ def unexpected(outcome: Outcome) -> BaseException | None:
 
 def speakable(error: BaseException) -> bool:
     """Can grpc log and answer this exception without hanging the client? It chokes on some texts, and on BaseException."""
+    if not isinstance(error, Exception) or isinstance(error, _OF_FUTURES):
+        return False
     try:
-        return isinstance(error, Exception) and len(str(error).encode()) <= MAX_DETAILS
+        return len(str(error).encode()) <= MAX_DETAILS // 3  # bytes that are not plain ASCII travel as three
     except Exception:
         return False
 

@@ -202,7 +202,8 @@ class Call:
     def hedged(self, *, copies: int, delay: float) -> Call:
         """Send up to `copies` of it, one every `delay` seconds, until one has a good answer; the others are cancelled.
 
-        A copy that fails lets the next one go at once (gRFC A6). Client, unary responses.
+        A copy that fails lets the next one go at once (gRFC A6). Client, unary responses. A request stream is kept for
+        the copies, as by `buffered()`.
         """
         if self.side is Side.SERVER or self.kind.response_streaming:
             raise ValueError("hedged: only calls with a unary response, on a client, can be hedged")
@@ -210,7 +211,10 @@ class Call:
             raise ValueError(
                 f"hedged: copies must be 2 or more and delay 0 or more seconds, not {copies!r} and {delay!r}"
             )
-        return self._ask(hedging=Hedging(copies, delay))
+        buffer = self._asks.buffer
+        if buffer is None and self.kind.request_streaming:
+            buffer = DEFAULT_BUFFER  # each copy needs the whole stream
+        return self._ask(hedging=Hedging(copies, delay), buffer=buffer)
 
     def tap(
         self, *, requests: Tap | None = None, responses: Tap | None = None, initial_metadata: Tap | None = None

@@ -222,7 +222,11 @@ def _lifted(interceptor: Callable[[Call], AsyncFlow]) -> Layer:
 
 
 def name_of(interceptor: Any) -> str:
-    """What an interceptor is called in messages: the name of its function or class."""
+    """What an interceptor is called in messages: the name of its function or class, or what a chain is made of."""
+    if isinstance(interceptor, Chain):
+        return repr(interceptor)
+    while isinstance(interceptor, functools.partial):
+        interceptor = interceptor.func
     name = getattr(interceptor, "__qualname__", None) or type(interceptor).__qualname__
     return str(name).replace("<locals>.", "")
 
@@ -311,6 +315,11 @@ class Driver:
         self._flows = flows
         self._frames: list[Generator[Any, Any, Any]] = []  # frames[i] runs flows[i]
         self._sends = 0
+
+    @property
+    def sends(self) -> int:
+        """How many calls were handed out so far, those of a race that has ended included."""
+        return self._sends
 
     @property
     def frames(self) -> int:

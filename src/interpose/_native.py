@@ -18,6 +18,17 @@ from interpose._outcome import Outcome
 LOCALLY_CANCELLED = "Locally cancelled by application!"  # grpcio's words
 
 
+class Pauses(set[Callable[[], object]]):
+    """What to call when a channel closes: its RPCs that wait to be sent. Afterwards there is nothing to wait for."""
+
+    closed = False
+
+    def close(self) -> None:
+        self.closed = True
+        for end in list(self):
+            end()
+
+
 class Route:
     """What is compiled once per stub method."""
 
@@ -30,7 +41,7 @@ class Route:
         make: Callable[[Any], Any],
         serializer: Callable[[Any], bytes] | None,
         clock: Clock,
-        pauses: set[Callable[[], object]],
+        pauses: Pauses,
     ) -> None:
         self.method = method
         self.layers = layers
@@ -40,7 +51,7 @@ class Route:
         self.encode = encoder(serializer)
         self._encoded: Any = None
         self.clock = clock
-        self.pauses = pauses  # what to call when the channel closes: RPCs that wait for a later attempt
+        self.pauses = pauses
 
     def sender(self, upload: Any) -> Any:
         """The native multi-callable for an upload; messages that are kept were serialized before."""
@@ -92,6 +103,13 @@ def time_left(call: Call, deadline: float | None, now: float) -> float | None:
         return timeout
     left = deadline - now
     return left if timeout is None or left < timeout else timeout
+
+
+def pause_of(call: Call, deadline: float | None, now: float) -> tuple[float, bool]:
+    """How long a delayed call waits, no longer than to the RPC's deadline; and whether it can be sent then."""
+    delay = call._asks.delay
+    left = delay + 1 if deadline is None else deadline - now
+    return (delay, True) if delay < left else (max(left, 0.0), False)
 
 
 def exception_of(outcome: Outcome, native: type) -> BaseException:

@@ -101,20 +101,17 @@ class StatusError(grpc.RpcError):
         )
 
     def __reduce__(self) -> Any:
-        return _rebuilt, (self.status_code, self._details, self._parts())
-
-    def _parts(self) -> dict[str, Any]:
-        return {
-            "trailing_metadata": self._trailing_metadata,
-            "initial_metadata": self._initial_metadata,
-            "local": self.local,
-            "debug_error_string": self._debug_error_string,
-        }
+        return _rebuilt, (*getattr(self, "_both", (type(self), None)), self.args, self.__dict__)
 
 
-def _rebuilt(code: grpc.StatusCode, details: str, parts: dict[str, Any]) -> StatusError:
-    """What unpickling calls: the typed error; the native call it came from does not travel."""
-    return of(code)(details, **parts)
+def _rebuilt(kind: type[StatusError], native: type | None, args: tuple[Any, ...], state: dict[str, Any]) -> StatusError:
+    """An error of this class, and of grpc's own if one is given; no constructor runs, which may want other arguments."""
+    if native is not None:
+        kind = native_class(kind, native)
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(state)
+    return error
 
 
 class Cancelled(StatusError):
@@ -233,7 +230,9 @@ def native_class(kind: type[StatusError], native: type) -> type[StatusError]:
         return kind
     both = _native.get((kind, native))
     if both is None:
-        both = _native[kind, native] = type(kind.__name__, (kind, native), {"__module__": kind.__module__})
+        # `_both`: pickle finds no class that was made here, only the two that it was made of.
+        members = {"__module__": kind.__module__, "_both": (kind, native)}
+        both = _native[kind, native] = type(kind.__name__, (kind, native), members)
     return both
 
 
@@ -241,10 +240,7 @@ def nativized(error: StatusError, native: type) -> StatusError:
     """The same error as an instance of grpc's own class as well: what a stub raises."""
     if isinstance(error, native):
         return error
-    kind = native_class(type(error), native)
-    twin = kind.__new__(kind)
-    twin.args = error.args
-    twin.__dict__.update(error.__dict__)
+    twin = _rebuilt(type(error), native, error.args, error.__dict__)
     twin.__cause__ = error.__cause__
     return twin
 

@@ -1,4 +1,4 @@
-"""A family of interceptors, described as data, so that the same stack can be built twice: good ones, odd ones, broken ones.
+"""A family of interceptors, good, odd and broken ones, described as data, so that a stack can be built twice.
 
 A description is a tuple: the name of a behaviour, and its arguments. `build` makes the interceptor; what its flow
 sees is kept in `log`. Three names hold other descriptions: "chain", "when" and "calls".
@@ -166,7 +166,8 @@ def _breaks(spec: Spec, log: Log, bug: str, after: bool) -> Interceptor:
         with _watched(spec, log) as told:
             if after:
                 told((yield call))
-            raise BUGS[bug]()
+            error = BUGS[bug]()
+            raise error
             yield call
 
     return breaks

@@ -56,7 +56,8 @@ class Player:
             elif type(step) is Race:
                 step = driver.tell(self._race(step))
             else:
-                assert type(step) is Call and step._asks.hedging is None
+                assert type(step) is Call
+                assert step._asks.hedging is None
                 step = driver.tell(self._send(step))
         return step
 

@@ -74,7 +74,8 @@ def test_every_flow_that_begins_ends(specs: list[Spec], script: Script) -> None:
 
     begun = [entry[1] for entry in observed.log if entry[0] == "begins"]
     ended = [entry[1] for entry in observed.log if entry[0] == "ends"]
-    assert observed.left == 0 and sorted(map(repr, begun)) == sorted(map(repr, ended))
+    assert observed.left == 0
+    assert sorted(map(repr, begun)) == sorted(map(repr, ended))
     assert isinstance(observed.outcome[0], grpc.StatusCode)
 
 
@@ -124,7 +125,8 @@ def test_a_call_inside_a_flow_may_be_repeated() -> None:
     outcome = player.play(tries, named("below"))
 
     assert names == ["first", "below", "second", "third", "below", "below"]
-    assert outcome.attempts == 3 and outcome.code is UNAVAILABLE
+    assert outcome.attempts == 3
+    assert outcome.code is UNAVAILABLE
 
 
 def test_what_a_called_chain_told_is_not_hidden() -> None:
@@ -140,7 +142,8 @@ def test_what_a_called_chain_told_is_not_hidden() -> None:
 
     outcome = Player([answer(UNAVAILABLE)]).play(breaks)
 
-    assert outcome.code is NOT_FOUND and outcome.details == "mapped"
+    assert outcome.code is NOT_FOUND
+    assert outcome.details == "mapped"
 
 
 def test_a_hedged_call_races_through_a_called_chain() -> None:
@@ -158,7 +161,9 @@ def test_a_hedged_call_races_through_a_called_chain() -> None:
 
     outcome = player.play(hedges)
 
-    assert outcome.ok and outcome.attempts == 2 and len(runs) == len(player.sent) == 2
+    assert outcome.ok
+    assert outcome.attempts == 2
+    assert len(runs) == len(player.sent) == 2
 
 
 def test_a_chain_when_called_asks_its_condition() -> None:
@@ -174,7 +179,8 @@ def test_a_chain_when_called_asks_its_condition() -> None:
 
     outcome = Player().play(calls)
 
-    assert outcome.ok and outcome.attempts == 2
+    assert outcome.ok
+    assert outcome.attempts == 2
 
 
 def test_an_outcome_may_answer_many_rpcs() -> None:
@@ -192,9 +198,16 @@ def test_an_outcome_may_answer_many_rpcs() -> None:
 
     first, second, third = Player().play(keeps), Player().play(keeps), Player([answer(UNAVAILABLE)]).play(told_more)
 
-    assert first is kept[0] and first.attempts == 1 and first.requests == 1
-    assert second.ok and second.attempts == 0 and second.requests == 0 and second.response == first.response
-    assert third.ok and third.attempts == 1 and kept[0].attempts == 1
+    assert first is kept[0]
+    assert first.attempts == 1
+    assert first.requests == 1
+    assert second.ok
+    assert second.attempts == 0
+    assert second.requests == 0
+    assert second.response == first.response
+    assert third.ok
+    assert third.attempts == 1
+    assert kept[0].attempts == 1
 
 
 def test_a_waiting_flow_names_itself() -> None:
@@ -208,4 +221,5 @@ def test_a_waiting_flow_names_itself() -> None:
 
     step = Driver(layers((needs_a_token,), METHOD)).start(CALL)
 
-    assert isinstance(step, Wait) and step.asker.endswith("needs_a_token")
+    assert isinstance(step, Wait)
+    assert step.asker.endswith("needs_a_token")

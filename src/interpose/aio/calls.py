@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from asyncio import InvalidStateError
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from contextvars import Context
 from functools import partial
@@ -39,6 +40,12 @@ from interpose.aio.requests import FINISHED, Requests, Upload
 _log = logging.getLogger("interpose")
 
 AioRpcError = grpc.aio.AioRpcError
+
+# When a message cannot be sent because the server has ended the call, grpc.aio makes up a status, INTERNAL with this
+# debug text, in front of the server's or in place of it: grpc/grpc, aio/_call.py, `_write`.
+SEND_FAILED = 'Failed "execute_batch"'
+SETTLING = 0.002  # seconds between two looks for the status that follows
+PATIENCE = 0.1  # seconds that a `write` then waits to learn how the call ended
 
 
 def typed(native: BaseException) -> BaseException:
@@ -71,16 +78,17 @@ def at_once(coroutine: Any) -> Any:
 class Ended:
     """A native call that has ended, asked without waiting."""
 
-    __slots__ = ("_native",)
+    __slots__ = ("_native", "_trailing")
 
-    def __init__(self, native: Any) -> None:
+    def __init__(self, native: Any, trailing: Any) -> None:
         self._native = native
+        self._trailing = trailing
 
     def initial_metadata(self) -> Any:
         return at_once(self._native.initial_metadata())
 
     def trailing_metadata(self) -> Any:
-        return at_once(self._native.trailing_metadata())
+        return at_once(self._native.trailing_metadata()) if self._trailing is None else self._trailing
 
 
 def call_later(route: Route, loop: asyncio.AbstractEventLoop, seconds: float, callback: Callable[[], object]) -> Alarm:
@@ -96,8 +104,11 @@ class Attempt:
     __slots__ = (
         "_native_over",
         "_on_response",
+        "_read",
         "_reading",
+        "_refused",
         "_started",
+        "_trailing",
         "_upload",
         "_waiting",
         "call",
@@ -118,6 +129,9 @@ class Attempt:
         self._on_response: Pass | None = None
         self._reading = False
         self._native_over = False
+        self._read: Any = None
+        self._refused: BaseException | None = None
+        self._trailing: Any = None
         self._waiting: Any = None
 
     def send(self) -> Outcome | None:
@@ -146,11 +160,25 @@ class Attempt:
             return self.outcome(error)
         exchange.publish(self)
         if route.method.kind.response_streaming:
+            self._read = self.native.read
             self.native.add_done_callback(self._when_native_is_over)
         else:
+            if exchange.requests is not None:
+                self.native.add_done_callback(self._note)
             self._waiting = self.native.__await__()
             self._wait()
         return None
+
+    def _note(self, _: Any = None) -> bool:
+        """Note the native call's status while it is the server's: a send that fails later would overwrite it."""
+        native = self.native
+        code = at_once(native.code())
+        if code is grpc.StatusCode.INTERNAL and str(at_once(native.debug_error_string())).startswith(SEND_FAILED):
+            return False
+        self._refused = None if code is OK else self._native_error(code)
+        if self.exchange.requests is not None:
+            self._trailing = at_once(native.trailing_metadata())
+        return True
 
     # - the end of a unary response -
 
@@ -161,25 +189,40 @@ class Attempt:
         except StopIteration as end:
             self.exchange.over(self, response=end.value)
         except BaseException as error:
-            self.exchange.over(self, error)
+            self.exchange.over(self, (isinstance(error, AioRpcError) and self._refused) or error)
         else:
             future._asyncio_future_blocking = False  # the protocol of asyncio's own tasks: we have taken note
             future.add_done_callback(self._wait)
 
     # - the end of a response stream -
 
-    def _when_native_is_over(self, _: Any) -> None:
+    def _when_native_is_over(self, _: Any = None) -> None:
+        exchange = self.exchange
+        if not self._note():
+            if self._refused is None:
+                self._refused = self._native_error(grpc.StatusCode.INTERNAL)
+                self._read = self.native._read  # for what came before the status: `read` looks at the status first
+                exchange.loop.call_later(PATIENCE, self._refuse_writes)
+            if not self.over:
+                exchange.loop.call_later(SETTLING, self._when_native_is_over)
+            return
         # A reader that holds a message has to count it first: the outcome tells how many were delivered.
         self._native_over = True
         if not self._reading:
-            self.exchange.over(self)
+            exchange.over(self)
+
+    def _refuse_writes(self) -> None:
+        """Responses stand in front of the status, so whoever only writes would wait for ever."""
+        requests = self.exchange.requests
+        if not self.over and requests is not None and requests.written is not None:
+            requests.written.end(self._refused or InvalidStateError(FINISHED))
 
     async def read(self) -> Any:
         """The next response message, or EOF; raises the status of a hook. The end of the RPC is told to the exchange."""
         self._reading = True
         error = None
         try:
-            message = await self.native.read()
+            message = await self._read()
             if message is not grpc.aio.EOF:
                 if not self.received and self.call._asks.on_initial_metadata:
                     show_initial_metadata(self.call, await self.native.initial_metadata())
@@ -187,10 +230,12 @@ class Attempt:
                     message = self._on_response(message)
                 self.received += 1
         except BaseException as raised:
-            message, error = grpc.aio.EOF, raised
+            message = grpc.aio.EOF
+            if type(raised) is not AioRpcError:  # that is the native call's status, of which we are told
+                error = raised
         finally:
             self._reading = False
-        if message is grpc.aio.EOF or self._native_over:
+        if error is not None or self._native_over:
             self.exchange.over(self, error)
             if error is not None and not self._native_over:
                 self.native.cancel()
@@ -204,10 +249,8 @@ class Attempt:
         if self.exchange.requests is not None:
             again, sent = (upload.close(), upload.sent) if upload is not None else (False, self.exchange.written)
             error = (upload.error if upload is not None else None) or error
-        if error is None and streaming:
-            code = at_once(native.code())
-            if code is not OK:
-                error = self._native_error(code)
+        if error is None:
+            error = self._refused
         if error is None:
             try:
                 if not self.received and self.call._asks.on_initial_metadata:
@@ -220,7 +263,7 @@ class Attempt:
                 error = raised
         replayable = again and not (streaming and self.received)
         elapsed = self.exchange.route.clock.now() - self._started
-        ended = None if native is None else Ended(native)
+        ended = None if native is None else Ended(native, self._trailing)
         if error is not None:
             return failure(typed(error), sent, self.received, elapsed, replayable, ended)
         return Outcome(OK, response, "", None, sent, self.received, elapsed, replayable, ended)
@@ -253,6 +296,7 @@ class Exchange:
         "attempt",
         "cancelled",
         "deadline",
+        "is_lane",
         "loop",
         "outcome",
         "requests",
@@ -276,6 +320,7 @@ class Exchange:
         self.outcome: Outcome | None = None
         self.answer: list[Any] | None = None  # a stream answered by a flow, without a native call
         self.cancelled = False
+        self.is_lane = False  # of a race: the request stream is everybody's
         self.requests = requests
         self.written = 0  # messages that the application wrote to the native call itself
         self._driver = driver
@@ -367,8 +412,8 @@ class Exchange:
             self.answer = list(outcome.response)
         self.outcome = outcome
         callbacks, self._callbacks = self._callbacks, None
-        if self.requests is not None:
-            self.requests.stop()
+        if self.requests is not None and not self.is_lane:
+            self.requests.stop(InvalidStateError(FINISHED) if outcome.ok else self.exception())
         self._wake()
         for callback in callbacks or ():
             try:
@@ -463,25 +508,35 @@ class _Race:
 
     def start_next(self) -> None:
         parent = self._exchange
-        if not self._lanes or self._over:
+        if self._over or not self._more():
             return
         if self._alarm is not None:
             self._alarm.cancel()
         driver, call = self._lanes.pop(0)()
         lane = Exchange(parent.route, driver, parent._context.copy(), parent.deadline, parent.requests, parent.loop)
+        lane.is_lane = True
         self._running.append(lane)
         self._alarm = call_later(parent.route, parent.loop, self._delay, self.start_next) if self._lanes else None
         lane.add_callback(partial(self._lane_over, lane))
         lane.turn(driver.start, call)
+        parent._wake()  # whoever writes can do so now
 
     def _lane_over(self, lane: Exchange) -> None:
         assert lane.outcome is not None
         self._running.remove(lane)
         self._attempts += lane.outcome.attempts
-        if lane.outcome.ok or self._exchange.cancelled or not (self._lanes or self._running):
+        more = self._more()
+        if lane.outcome.ok or self._exchange.cancelled or not (more or self._running):
             self.finish(lane.outcome)
-        elif self._lanes:
+        elif more:
             self.start_next()  # a failure lets the next copy go at once (gRFC A6)
+
+    def _more(self) -> bool:
+        """Is there another lane, and can the request stream be read once more for it?"""
+        requests = self._exchange.requests
+        if requests is not None and not requests.repeatable:
+            self._lanes.clear()
+        return bool(self._lanes)
 
     def finish(self, outcome: Outcome) -> None:
         if self._over:
@@ -660,22 +715,44 @@ class _ResponseStream(_Handle):
 
 class _RequestStream(_Handle):
     async def write(self, request: Any) -> None:
-        """Send one message; for calls made without a request iterator."""
+        """Send one message; for calls made without a request iterator. Cancelling who writes cancels the RPC."""
         exchange = self._exchange
-        attempt = await self._writable()
+        try:
+            error = await self._write(request)
+        except asyncio.CancelledError:
+            exchange.cancel()
+            exchange.cancelled = True  # though the native call may have told of its end before us
+            raise
+        if error is not None:
+            ended = exchange.outcome is not None and not exchange.outcome.ok
+            raise exchange.exception() if ended else typed(error)
+
+    async def _write(self, request: Any) -> Exception | None:
+        """Send it to the attempts, one after the other, until one takes it; gives what the last one had against it."""
+        exchange, attempt = self._exchange, await self._writable()
         requests = exchange.requests
         assert requests is not None
-        if requests.written is not None:
-            await requests.written.write(request)
-            return
-        hook = compose(attempt.call._asks.requests)
-        try:
-            await attempt.native.write(request if hook is None else hook(request))
-        except AioRpcError as error:
-            if not (await exchange.end()).ok:
-                raise exchange.exception() from None
-            raise typed(error) from None
-        exchange.written += 1
+        while True:
+            try:
+                if requests.written is not None:
+                    await requests.written.write(request)
+                else:
+                    assert attempt is not None
+                    hook = compose(attempt.call._asks.requests)
+                    await attempt.native.write(request if hook is None else hook(request))
+                    exchange.written += 1
+                return None
+            except AioRpcError as refused:
+                error = refused
+            try:
+                # Not for ever: responses that nobody reads while we write may stand in front of the status.
+                async with asyncio.timeout(PATIENCE):
+                    again = await exchange.next_attempt(attempt)
+            except TimeoutError:
+                return error
+            if again is None:
+                return error
+            attempt = again
 
     async def done_writing(self) -> None:
         """Tell the server that no more messages come."""
@@ -684,16 +761,21 @@ class _RequestStream(_Handle):
         attempt = await self._writable()
         requests = self._exchange.requests
         assert requests is not None
+        requests.half_closed = True
         if requests.written is not None:
             requests.written.done()
         else:
+            assert attempt is not None
             await attempt.native.done_writing()
 
-    async def _writable(self) -> Attempt:
-        attempt = await self._exchange.next_attempt()
-        if attempt is None:
-            raise asyncio.InvalidStateError(FINISHED)
-        return attempt
+    async def _writable(self) -> Attempt | None:
+        """Wait until there is something to write to: an attempt, or what takes the writes for all attempts of a race."""
+        exchange, requests = self._exchange, self._exchange.requests
+        while exchange.outcome is None:
+            if exchange.attempt is not None or (requests is not None and requests.written is not None):
+                return exchange.attempt
+            await exchange.changes()
+        raise InvalidStateError(FINISHED)
 
 
 class UnaryUnaryCall(_UnaryResponse, grpc.aio.UnaryUnaryCall):  # type: ignore[misc]

@@ -14,7 +14,7 @@ from interpose._call import Call
 from interpose._clock import Clock
 from interpose._flow import Driver, Interceptor, layers
 from interpose._method import Kind, Method, Side
-from interpose._native import Route, deadline_of
+from interpose._native import Pauses, Route, deadline_of
 from interpose.aio.calls import Exchange, StreamStreamCall, StreamUnaryCall, UnaryStreamCall, UnaryUnaryCall
 from interpose.aio.requests import Requests
 
@@ -26,7 +26,7 @@ class Channel(grpc.aio.Channel):  # type: ignore[misc]  # grpc.aio is untyped
         self._native = native
         self._interceptors = interceptors
         self._clock = clock
-        self._pauses: set[Callable[[], object]] = set()
+        self._pauses = Pauses()
 
     def unary_unary(self, method: str, *args: Any, **kwargs: Any) -> UnaryUnary:
         return UnaryUnary(self._route(Kind.UNARY_UNARY, self._native.unary_unary, method, *args, **kwargs))
@@ -58,13 +58,9 @@ class Channel(grpc.aio.Channel):  # type: ignore[misc]  # grpc.aio is untyped
 
     async def close(self, grace: float | None = None) -> None:
         """Close the native channel; calls that wait for a later attempt end too."""
-        self._end_pauses()
+        self._pauses.close()
         await self._native.close(grace)
-        self._end_pauses()
-
-    def _end_pauses(self) -> None:
-        for end in list(self._pauses):
-            end()
+        self._pauses.close()
 
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
         return self._native.get_state(try_to_connect)

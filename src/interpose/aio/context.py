@@ -9,10 +9,9 @@ import grpc
 import grpc.aio
 
 from interpose import errors
-from interpose._answer import Abort, Answer, sendable, status_code, text
+from interpose._answer import Abort, Answer, sendable, trailers
 from interpose._call import NOTHING, Call
 from interpose._messages import Pass, compose
-from interpose._metadata import Metadata
 from interpose._outcome import Outcome
 
 
@@ -77,21 +76,12 @@ class ServicerContext(Answer, grpc.aio.ServicerContext):  # type: ignore[misc]  
         """End the RPC with a `grpc.Status`."""
         return self.abort(status.code, status.details, status.trailing_metadata or ())
 
-    def set_trailing_metadata(self, trailing_metadata: Any) -> None:
-        self._trailing = Metadata(trailing_metadata)
-
     def trailing_metadata(self) -> Any:
         return self._trailing or ()
 
     def invocation_metadata(self) -> Any:
         changed = None if self._call is None else self._call._metadata
         return self._native.invocation_metadata() if changed is None else changed
-
-    def set_code(self, code: Any) -> None:
-        self._code = status_code(code)
-
-    def set_details(self, details: Any) -> None:
-        self._details = text(details)
 
     def code(self) -> Any:
         return self._code
@@ -137,12 +127,13 @@ class ServicerContext(Answer, grpc.aio.ServicerContext):  # type: ignore[misc]  
 
     def set_trailing(self, outcome: Outcome) -> None:
         """Put the trailing metadata of handler and flows behind the response."""
-        if outcome.trailing_metadata:
-            self._native.set_trailing_metadata(tuple(outcome.trailing_metadata))
+        trailing = trailers(outcome)
+        if trailing:
+            self._native.set_trailing_metadata(tuple(trailing))
 
     async def fail(self, outcome: Outcome) -> None:
         """End the RPC with the outcome's status: raises, as abort does."""
-        await self._native.abort(outcome.code, sendable(outcome.details), tuple(outcome.trailing_metadata))
+        await self._native.abort(outcome.code, sendable(outcome.details), tuple(trailers(outcome)))
 
     def __getattr__(self, name: str) -> Any:
         # What newer versions of grpc add to their context.

@@ -10,16 +10,18 @@ from interpose import errors
 from interpose._call import Call
 from interpose._messages import Encoded, compose
 
-FINISHED = "RPC already finished."  # grpcio's words
+FINISHED = "RPC already finished."  # grpcio's words, both
+HALF_CLOSED = 'RPC is half closed after calling "done_writing".'
 
 
 class Requests:
     """The request stream of an RPC: the application's iterator or its `write()`s, from which each attempt makes its upload."""
 
-    __slots__ = ("_encode", "_messages", "_replay", "_writes", "written")
+    __slots__ = ("_encode", "_messages", "_replay", "_writes", "half_closed", "written")
 
     def __init__(self, messages: AsyncIterable[Any] | Iterable[Any] | None, encode: Callable[[Any], bytes]) -> None:
         self._writes = messages is None
+        self.half_closed = False  # by `done_writing`
         self.written: Written | None = None  # what takes the application's writes, where they have to be kept
         self._messages = aiter(messages) if isinstance(messages, AsyncIterable) else _each(messages or ())
         self._encode = encode
@@ -33,16 +35,21 @@ class Requests:
                 self.written = Written()
                 messages = self.written.read()
             self._replay = Replay(messages, self._encode, call._asks.buffer)
-        if self._writes and self._replay is None:
+        if self._writes and self._replay is None and not self.half_closed:
             return None
         return Upload(self._messages, self._replay, call)
 
-    def stop(self) -> None:
-        """The RPC is over: take nothing more."""
+    def stop(self, error: BaseException) -> None:
+        """The RPC is over: take nothing more. error: what to tell those who wait to write."""
         if self._replay is not None:
             self._replay.stop()
         if self.written is not None:
-            self.written.end(asyncio.InvalidStateError(FINISHED))
+            self.written.end(error)
+
+    @property
+    def repeatable(self) -> bool:
+        """Can another attempt have all of it?"""
+        return self._replay is None or self._replay.replayable
 
 
 async def _each(messages: Iterable[Any]) -> AsyncIterator[Any]:
@@ -55,28 +62,37 @@ class Written:
 
     def __init__(self) -> None:
         self._messages: asyncio.Queue[tuple[Any, asyncio.Future[None]] | None] = asyncio.Queue()
+        self._in_hand: asyncio.Future[None] | None = None
+        self._closed: BaseException | None = None  # why nothing more can be written
 
     async def write(self, message: Any) -> None:
+        if self._closed is not None:
+            raise self._closed
         taken = asyncio.get_running_loop().create_future()
         self._messages.put_nowait((message, taken))
         await taken
 
     def done(self) -> None:
+        self._closed = asyncio.InvalidStateError(HALF_CLOSED)
         self._messages.put_nowait(None)
 
     async def read(self) -> AsyncIterator[Any]:
         while (item := await self._messages.get()) is not None:
-            message, taken = item
+            message, self._in_hand = item
             yield message
-            if not taken.done():
-                taken.set_result(None)
+            if not self._in_hand.done():
+                self._in_hand.set_result(None)
 
     def end(self, error: BaseException) -> None:
-        """The RPC is over: nobody will take what was written."""
+        """Nobody will take what is written."""
+        self._closed = error
+        waiting = [self._in_hand]
         while not self._messages.empty():
             item = self._messages.get_nowait()
-            if item is not None and not item[1].done():
-                item[1].set_exception(error)
+            waiting.append(item and item[1])
+        for taken in waiting:
+            if taken is not None and not taken.done():
+                taken.set_exception(error)
 
 
 class Upload:
@@ -146,6 +162,10 @@ class Replay:
         """Is everything that was read still here?"""
         return self._kept is not None
 
+    def _lost(self) -> errors.StatusError:
+        # Never an end of the stream: the server would take a part for the whole.
+        return errors.ResourceExhausted("the requests outgrew their buffer, and cannot be sent again", local=True)
+
     async def read(self, upload: Upload) -> AsyncIterator[Encoded]:
         """The stream from its start, for as long as the upload goes on."""
         position = 0
@@ -167,7 +187,9 @@ class Replay:
             if position < self._read:
                 if self._kept is not None:
                     return self._kept[position]
-                return self._last if position == self._read - 1 else None
+                if position == self._read - 1:
+                    return self._last
+                raise self._lost()
             if self._error is not None:
                 raise self._error
             if self._ended:

@@ -125,19 +125,22 @@ class AccessLog:
         if not self._logger.isEnabledFor(ERROR):  # the highest level that is used
             yield call
             return
-        # The deadline and the id are asked for now: once the RPC has ended, a server may not know them any more.
-        started, deadline, request_id = self._clock.now(), call.deadline, context.request_id()
+        # What a server knows of its client is asked for now: once the RPC has ended, it may be gone.
+        started, deadline, peer, request_id = self._clock.now(), call.deadline, call.peer, context.request_id()
         outcome = yield call
         try:
             level = (SERVER_LEVELS if call.side is Side.SERVER else CLIENT_LEVELS)[outcome.code]
             if self._logger.isEnabledFor(level):
-                self._write(level, self._fields(call, outcome, started, deadline, context.request_id() or request_id))
+                fields = self._fields(call, outcome, started, deadline)
+                if peer is not None:
+                    fields["peer.address"] = one_line(peer, MAX_NAME)
+                if (known := context.request_id() or request_id) is not None:
+                    fields["request_id"] = known
+                self._write(level, fields)
         except Exception:  # of a handler or filter of the logger: the RPC is not to blame
             self._complain()
 
-    def _fields(
-        self, call: Call, outcome: Outcome, started: float, deadline: float | None, request_id: str | None
-    ) -> dict[str, Any]:
+    def _fields(self, call: Call, outcome: Outcome, started: float, deadline: float | None) -> dict[str, Any]:
         now, wall = self._clock.now(), self._wall()
         method = call.method
         fields = {
@@ -152,14 +155,10 @@ class AccessLog:
         }
         if deadline is not None:
             fields["grpc.request.deadline"] = _date(wall - now + deadline)
-        if call.peer is not None:
-            fields["peer.address"] = one_line(call.peer, MAX_NAME)
         if not outcome.ok:
             fields["grpc.error"] = one_line(_reason(outcome), MAX_ERROR)
         if outcome.attempts > 1:
             fields["grpc.attempts"] = outcome.attempts
-        if request_id is not None:
-            fields["request_id"] = request_id
         return fields
 
     def _write(self, level: int, fields: dict[str, Any]) -> None:

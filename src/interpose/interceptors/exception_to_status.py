@@ -63,8 +63,8 @@ class ExceptionToStatus:
         if error is None or isinstance(error, StatusError) or call.side is Side.CLIENT:
             return None
         chosen = outcome.code is not grpc.StatusCode.UNKNOWN  # by the handler, or because the client has gone
-        if chosen and not isinstance(error, Exception):
-            return None  # asyncio's way to tell that the RPC was cancelled
+        if chosen and _tells_the_end(error):
+            return None
         status = self._mapped(error) or self._unexpected(call, error)
         if chosen:
             # grpc would send the text of the exception in the place of these details.
@@ -115,6 +115,14 @@ class ExceptionToStatus:
     def _report(self, message: str, *values: object, **options: Any) -> None:
         with contextlib.suppress(Exception):  # a broken log must not cost the caller the answer
             self._logger.error(message, *values, **options)
+
+
+def _tells_the_end(error: BaseException) -> bool:
+    """Is it how a handler learns that its client has gone or its time is up? None of these has a text.
+
+    A request stream raises grpc's bare RpcError, an await asyncio's CancelledError or TimeoutError.
+    """
+    return type(error) is grpc.RpcError or not isinstance(error, Exception) or type(error) is TimeoutError
 
 
 def _failed(status: StatusError, told: Outcome) -> Outcome:

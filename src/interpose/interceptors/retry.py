@@ -10,7 +10,7 @@ from grpc import StatusCode
 
 from interpose._call import Call
 from interpose._clock import SYSTEM, Clock
-from interpose._flow import MAX_SENDS, Flow
+from interpose._flow import MAX_RESENDS, Flow
 from interpose._method import Idempotency, Side
 from interpose._outcome import Outcome
 from interpose.errors import StatusError
@@ -77,8 +77,8 @@ class Retry:
         insist(
             "Retry",
             (
-                is_whole(attempts, 1, MAX_SENDS),
-                f"attempts must be a whole number from 1 (never again) to {MAX_SENDS}, not {attempts!r}",
+                is_whole(attempts, 1, MAX_RESENDS),
+                f"attempts must be a whole number from 1 (never again) to {MAX_RESENDS}, not {attempts!r}",
             ),
             (_are_failures(codes), f"codes must be a set like {{StatusCode.UNAVAILABLE}}, without OK, not {codes!r}"),
             (callable(backoff), f"backoff must be a function like exponential(0.1, cap=5.0), not {backoff!r}"),

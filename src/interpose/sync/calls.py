@@ -21,7 +21,7 @@ import grpc
 
 from interpose import errors
 from interpose._call import Call
-from interpose._clock import Alarm
+from interpose._clock import SYSTEM, Alarm
 from interpose._flow import Driver, Race, Wait
 from interpose._messages import Pass, compose, request_of, show_initial_metadata
 from interpose._metadata import Metadata
@@ -39,6 +39,8 @@ from interpose.sync.blocking import text
 from interpose.sync.requests import Requests, Upload
 
 _log = logging.getLogger("interpose")
+
+SETTLING = 0.001  # seconds between two looks for initial metadata that is still on its way
 
 # --- outcomes of native calls -----------------------------------------------------------------------------------------
 
@@ -182,6 +184,10 @@ class Attempt:
         return None
 
     def _when_native_is_over(self) -> None:
+        if getattr(getattr(self.native, "_state", None), "initial_metadata", ()) is None:
+            # grpc may tell the end before what came in front of it, both on this thread: it must not wait for itself.
+            SYSTEM.call_later(SETTLING, self._when_native_is_over)
+            return
         # A reader that holds a message has to count it first: the outcome tells how many were delivered.
         self._native_over = True
         if not self._reading:
@@ -457,7 +463,7 @@ class _Race:
         self._delay = step.delay
         self._lanes = list(step.lanes)
         self._running: list[Exchange] = []
-        self._attempts = 0  # of lanes that have ended
+        self._drivers: list[Driver] = []  # of all lanes that were started
         self._over = False
         self._lock = threading.Lock()
         self._alarm: Alarm | None = None
@@ -465,16 +471,17 @@ class _Race:
     def start_next(self) -> None:
         parent = self._exchange
         with self._lock:
-            if not self._lanes or self._over:
+            if self._over or not self._more():
                 return
             driver, call = self._lanes.pop(0)()
+            self._drivers.append(driver)
             context = parent._context.copy()
             lane = Exchange(parent.route, driver, context, parent.deadline, parent.begin, parent.requests)
             self._running.append(lane)
-            last = not self._lanes
-        if self._alarm is not None:
-            self._alarm.cancel()
-        self._alarm = None if last else parent.route.clock.call_later(self._delay, self.start_next)
+            # Under the lock: another thread may end the race, or start the lane after this one.
+            if self._alarm is not None:
+                self._alarm.cancel()
+            self._alarm = parent.route.clock.call_later(self._delay, self.start_next) if self._lanes else None
         lane.add_callback(partial(self._lane_over, lane))
         lane.turn(driver.start, call)
 
@@ -483,12 +490,18 @@ class _Race:
         assert outcome is not None
         with self._lock:
             self._running.remove(lane)
-            self._attempts += outcome.attempts
-            others, more = bool(self._running), bool(self._lanes)
+            others, more = bool(self._running), self._more()
         if outcome.ok or self._exchange.cancelled or not (more or others):
             self._finish(outcome)
         elif more:
             self.start_next()  # a failure lets the next copy go at once (gRFC A6)
+
+    def _more(self) -> bool:
+        """Is there another lane, and can the request stream be read once more for it?"""
+        requests = self._exchange.requests
+        if requests is not None and not requests.repeatable:
+            self._lanes.clear()
+        return bool(self._lanes)
 
     def _finish(self, outcome: Outcome) -> None:
         with self._lock:
@@ -496,11 +509,12 @@ class _Race:
                 return
             self._over = True
             losers = list(self._running)
-        if self._alarm is not None:
-            self._alarm.cancel()
+            if self._alarm is not None:
+                self._alarm.cancel()
         for loser in losers:
             loser.cancel()
-        outcome._attempts = self._attempts
+        # Not the sum of what the lanes told: another thread may be about to tell a loser's end.
+        outcome._attempts = sum(driver.sends for driver in self._drivers)
         self._exchange._race = None
         self._exchange.told(outcome)
 
@@ -614,9 +628,14 @@ class _Handle(grpc.Call, grpc.Future):  # type: ignore[misc]  # grpc.Call is unt
             f'\tstatus = {outcome.code}\n\tdetails = "{outcome.details}"\n>'
         )
 
+    def __del__(self) -> None:
+        exchange = getattr(self, "_exchange", None)
+        if exchange is not None:
+            exchange.abandon()
+
 
 class UnaryFuture(_Handle):
-    """What `.future()` of a stub gives."""
+    """What `.future()` of a stub gives. Dropping it cancels the RPC, unless a callback waits for it."""
 
 
 def finished(route: Route, outcome: Outcome) -> UnaryFuture:
@@ -663,8 +682,3 @@ class ResponseStream(_Handle):
         if outcome.ok:
             raise StopIteration
         raise exception_of(outcome, InactiveCall)
-
-    def __del__(self) -> None:
-        exchange = getattr(self, "_exchange", None)
-        if exchange is not None:
-            exchange.abandon()

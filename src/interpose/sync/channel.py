@@ -15,12 +15,15 @@ from interpose._flow import Driver, Interceptor, Wait, layers
 from interpose._messages import compose, request_of, show_initial_metadata
 from interpose._method import CLIENT, Kind, Method
 from interpose._native import (
+    Pauses,
     Route,
+    cancelled,
     deadline_of,
     exception_of,
     expired,
     failure,
     no_waiting,
+    pause_of,
     time_left,
 )
 from interpose._outcome import OK, Outcome
@@ -36,7 +39,7 @@ class Channel(grpc.Channel):  # type: ignore[misc]  # grpc.Channel is untyped
         self._native = native
         self._interceptors = interceptors
         self._clock = clock
-        self._pauses: set[Callable[[], object]] = set()
+        self._pauses = Pauses()
 
     def unary_unary(self, method: str, *args: Any, **kwargs: Any) -> UnaryUnary:
         return UnaryUnary(self._route(Kind.UNARY_UNARY, self._native.unary_unary, method, *args, **kwargs))
@@ -57,12 +60,13 @@ class Channel(grpc.Channel):  # type: ignore[misc]  # grpc.Channel is untyped
         path: str,
         request_serializer: Any = None,
         response_deserializer: Any = None,
-        **registered: Any,  # _registered_method, which generated stubs give
+        *more: Any,  # _registered_method: from native interceptors above,
+        **registered: Any,  # and from generated stubs
     ) -> Route:
         method = Method(path, kind)
 
         def make(serializer: Any) -> Any:
-            return native(path, serializer, response_deserializer, **registered)
+            return native(path, serializer, response_deserializer, *more, **registered)
 
         return Route(method, layers(self._interceptors, method), make, request_serializer, self._clock, self._pauses)
 
@@ -75,8 +79,7 @@ class Channel(grpc.Channel):  # type: ignore[misc]  # grpc.Channel is untyped
     def close(self) -> None:
         """Close the native channel; calls that wait for a later attempt end too."""
         self._native.close()
-        for end in list(self._pauses):
-            end()
+        self._pauses.close()
 
     def __enter__(self) -> Channel:
         return self
@@ -208,8 +211,8 @@ class _UnaryResponse(_Starter):
         """Send a unary request, and wait for the end."""
         route = self._route
         plain = call._asks is NOTHING
-        if not plain and call._asks.delay:
-            self._pause(call._asks.delay)
+        if not plain and call._asks.delay and (unsent := self._pause(call, deadline)) is not None:
+            return unsent
         now = route.clock.now
         started = now()
         timeout = call._timeout
@@ -233,8 +236,8 @@ class _UnaryResponse(_Starter):
     def _upload(self, call: Call, deadline: float | None, requests: Requests) -> Outcome:
         """Send a request stream, and wait for the end."""
         route = self._route
-        if call._asks.delay:
-            self._pause(call._asks.delay)
+        if call._asks.delay and (unsent := self._pause(call, deadline)) is not None:
+            return unsent
         now = route.clock.now
         started = now()
         timeout = time_left(call, deadline, started)
@@ -257,15 +260,20 @@ class _UnaryResponse(_Starter):
             return failure(error, upload.sent, received, now() - started, again, native)
         return Outcome(OK, response, "", None, upload.sent, 1, now() - started, again, native)
 
-    def _pause(self, seconds: float) -> None:
-        """Wait until the call is to be sent; no longer than the channel is open."""
+    def _pause(self, call: Call, deadline: float | None) -> Outcome | None:
+        """Wait until the call is to be sent, while the channel is open and time is left; the outcome if it is not sent."""
+        clock, pauses = self._route.clock, self._route.pauses
+        seconds, sent = pause_of(call, deadline, clock.now())
         woken = threading.Event()
-        pauses = self._route.pauses
         pauses.add(woken.set)
         try:
-            self._route.clock.sleep(seconds, woken)
+            if not pauses.closed:
+                clock.sleep(seconds, woken)
         finally:
             pauses.discard(woken.set)
+        if pauses.closed:
+            return cancelled()
+        return None if sent else expired()
 
 
 def shown(call: Call, response: Any, native: Any) -> Any:

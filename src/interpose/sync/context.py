@@ -7,9 +7,8 @@ from typing import Any
 
 import grpc
 
-from interpose._answer import Abort, Answer, sendable, status_code, text
+from interpose._answer import Abort, Answer, sendable, trailers
 from interpose._call import Call
-from interpose._metadata import Metadata
 from interpose._method import Method
 from interpose._outcome import Outcome
 
@@ -26,7 +25,10 @@ class ServicerContext(Answer, grpc.ServicerContext):  # type: ignore[misc]  # gr
     # grpc.RpcContext
 
     def is_active(self) -> bool:
-        return self.gone() is None
+        try:
+            return bool(self._native.is_active())
+        except AttributeError:  # a plain handler on an asyncio server is not told of a cancel
+            return self._native.time_remaining() != 0
 
     def cancel(self) -> None:
         self._native.cancel()
@@ -58,9 +60,6 @@ class ServicerContext(Answer, grpc.ServicerContext):  # type: ignore[misc]  # gr
     def send_initial_metadata(self, initial_metadata: Any) -> None:
         self._native.send_initial_metadata(self.initial_metadata(initial_metadata))
 
-    def set_trailing_metadata(self, trailing_metadata: Any) -> None:
-        self._trailing = Metadata(trailing_metadata)
-
     def trailing_metadata(self) -> Any:
         return self._trailing
 
@@ -69,12 +68,6 @@ class ServicerContext(Answer, grpc.ServicerContext):  # type: ignore[misc]  # gr
 
     def abort_with_status(self, status: Any) -> Any:
         raise self.record_abort(status.code, status.details, status.trailing_metadata or ())
-
-    def set_code(self, code: Any) -> None:
-        self._code = status_code(code)
-
-    def set_details(self, details: Any) -> None:
-        self._details = text(details)
 
     def code(self) -> Any:
         return self._code
@@ -86,11 +79,7 @@ class ServicerContext(Answer, grpc.ServicerContext):  # type: ignore[misc]  # gr
 
     def gone(self) -> grpc.StatusCode | None:
         """Why nobody listens any more: CANCELLED or DEADLINE_EXCEEDED; None while somebody does."""
-        try:
-            active = self._native.is_active()
-        except AttributeError:  # a plain handler on an asyncio server is not told of a cancel
-            active = self._native.time_remaining() != 0
-        if active:
+        if self.is_active():
             return None
         return grpc.StatusCode.CANCELLED if self._native.time_remaining() else grpc.StatusCode.DEADLINE_EXCEEDED
 
@@ -101,12 +90,17 @@ class ServicerContext(Answer, grpc.ServicerContext):  # type: ignore[misc]  # gr
 
     def set_trailing(self, outcome: Outcome) -> None:
         """Put the trailing metadata of handler and flows behind the response."""
-        trailing = outcome._trailing_metadata or outcome.trailing_metadata
+        trailing = trailers(outcome)
         if trailing:
             self._native.set_trailing_metadata(trailing)
 
     def fail(self, outcome: Outcome) -> None:
-        """End the RPC with the outcome's status: raises, as abort does."""
+        """End the RPC with the outcome's status: raises, as abort does, or lets a stream end with it."""
+        if self.sent and not hasattr(self._native, "is_active"):
+            # On asyncio servers abort() does not wait for the last message to be written: it fails, the client hangs.
+            self._native.set_code(outcome.code)
+            self._native.set_details(sendable(outcome.details))
+            return
         self._native.abort(outcome.code, sendable(outcome.details))
         raise Abort("Locally aborted.")
 

@@ -27,6 +27,11 @@ class Requests:
             self._replay = Replay(self._messages, self._encode, call._asks.buffer)
         return Upload(self._messages, self._replay, call)
 
+    @property
+    def repeatable(self) -> bool:
+        """Can another attempt have all of it?"""
+        return self._replay is None or self._replay.replayable
+
 
 class Upload:
     """The request stream of one attempt: iterate it once, on whatever thread grpc gives it."""
@@ -94,6 +99,10 @@ class Replay:
         """Is everything that was read still here?"""
         return self._kept is not None
 
+    def _lost(self) -> errors.StatusError:
+        # Never an end of the stream: the server would take a part for the whole.
+        return errors.ResourceExhausted("the requests outgrew their buffer, and cannot be sent again", local=True)
+
     def read(self, upload: Upload) -> Iterator[Encoded]:
         """The stream from its start, for as long as the upload goes on."""
         position = 0
@@ -113,7 +122,9 @@ class Replay:
             if upload.over:
                 return None
             if position < self._read:
-                return self._kept[position] if self._kept is not None else None
+                if self._kept is None:
+                    raise self._lost()
+                return self._kept[position]
             if self._error is not None:
                 raise self._error
             if self._ended:
