@@ -139,7 +139,7 @@ def test_native_and_typed(native: type) -> None:
     assert both.__cause__ is cause
     assert both.__notes__ == ["interceptor f raised"]
     assert str(both) == str(error)
-    assert type(pickle.loads(pickle.dumps(both))) is errors.NotFound
+    assert type(pickle.loads(pickle.dumps(both))) is type(both)
 
 
 class NoSuchBook(errors.NotFound):
@@ -158,6 +158,8 @@ def test_an_application_may_derive_its_own() -> None:
     assert isinstance(both, NoSuchBook)
     assert both.title == "Emma"
     assert both.details() == "no book called Emma"
+    assert pickle.loads(pickle.dumps(both)).title == "Emma"
+    assert type(copy.copy(NoSuchBook("Emma"))) is NoSuchBook
 
 
 def test_one_error_is_caught_by_every_name(place: Place) -> None:

@@ -281,6 +281,22 @@ def test_what_is_no_condition(condition: Any) -> None:
         when(condition, passes)
 
 
+@pytest.mark.parametrize("error", [ValueError, SystemExit])
+def test_a_condition_that_raises(place: Place, error: type[BaseException], caplog: pytest.LogCaptureFixture) -> None:
+    """Its calls end with INTERNAL that names it, rather than pass unguarded; neither client nor server breaks."""
+
+    def condition(method: Method) -> bool:
+        raise error
+
+    with place.open(when(condition, passes)) as rpc:
+        replies = [rpc.call("a"), rpc.call("a")]
+
+    assert [reply.code for reply in replies] == [grpc.StatusCode.INTERNAL] * 2
+    assert f"its condition raised {error.__name__}" in replies[0].details
+    assert not rpc.attempts
+    assert "its condition raised" in caplog.text
+
+
 def test_it_is_asked_once_per_method(place: Place) -> None:
     """However many RPCs there are: once when the stub or handler is first seen."""
     asked: list[str] = []

@@ -233,9 +233,11 @@ def test_if_all_fail_the_last_failure_stands(way: Way) -> None:
     """The caller sees the failure of the last copy, typed and native."""
     outcomes: list[Outcome] = []
 
-    with served(UNAVAILABLE, grpc.StatusCode.ABORTED, grpc.StatusCode.NOT_FOUND) as service:
-        with pytest.raises(errors.NotFound, match="copy 3") as failure:
-            way.call(service, watch(outcomes), hedge(3, FAR))
+    with (
+        served(UNAVAILABLE, grpc.StatusCode.ABORTED, grpc.StatusCode.NOT_FOUND) as service,
+        pytest.raises(errors.NotFound, match="copy 3") as failure,
+    ):
+        way.call(service, watch(outcomes), hedge(3, FAR))
 
     assert isinstance(failure.value, grpc.RpcError)
     assert outcomes[0].attempts == len(service.copies) == 3

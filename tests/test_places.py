@@ -35,7 +35,9 @@ def test_a_failure_is_an_outcome(place: Place) -> None:
     def watch(call: Call) -> Flow:
         outcomes.append((yield call))
 
-    with place.open(watch, script=[failed(grpc.StatusCode.NOT_FOUND, "no such thing", trailing=(("x-why", "gone"),))]) as rpc:
+    with place.open(
+        watch, script=[failed(grpc.StatusCode.NOT_FOUND, "no such thing", trailing=(("x-why", "gone"),))]
+    ) as rpc:
         reply = rpc.call(*requests(place))
 
     [outcome] = outcomes
@@ -70,7 +72,9 @@ def test_yielding_again_sends_again(place: Place) -> None:
         outcomes.append(outcome)
         return outcome
 
-    with place.open(twice, script=[failed(grpc.StatusCode.UNAVAILABLE, unread=place.side.value == "server"), ok()]) as rpc:
+    with place.open(
+        twice, script=[failed(grpc.StatusCode.UNAVAILABLE, unread=place.side.value == "server"), ok()]
+    ) as rpc:
         reply = rpc.call(*requests(place))
 
     assert reply.ok and reply.messages == FULL[place.kind.value]

@@ -33,7 +33,7 @@ _PLAIN = frozenset(range(0x20, 0x7F)) - {ord("%")}  # bytes of a grpc-message th
 _BY_NUMBER = {code.value[0]: code for code in grpc.StatusCode}
 
 
-class Abort(grpc.aio.AbortError):  # type: ignore[misc]  # grpc.aio is untyped
+class Abort(grpc.aio.AbortError):
     """What `context.abort` raises; the status is recorded, and sent once the flows are done."""
 
 
@@ -157,20 +157,16 @@ class Answer:
 
     def outcome(self, error: BaseException | None, response: Any, gone: grpc.StatusCode | None) -> Outcome:
         """How the attempt ended. gone: why nobody listens any more, if the client has left."""
+        assert self._call is not None
         kind = self._call._method.kind
         received, sent = (self.received if kind.request_streaming else 1), self.sent
         replayable = not (kind.request_streaming and received) and not (kind.response_streaming and sent)
         elapsed = self._clock.now() - (self._started or 0.0)
-        if error is None and gone is None and self._code is None:
+        if error is None and gone is None and self._abort is None and self._code in (None, OK):
             sent = sent if kind.response_streaming else 1
             details = self._details or ""
             return Outcome(OK, response, details, None, received, sent, elapsed, replayable, None, None, self._trailing)
-        failure = self._failure(error, gone)
-        if failure is None:
-            return Outcome(
-                OK, response, self._details or "", None, received, 1, elapsed, replayable, None, None, self._trailing
-            )
-        code, details, error = failure
+        code, details, error = self._failure(error, gone)
         trailing = self._trailing
         if isinstance(error, errors.StatusError) and self._abort is None:
             trailing = Metadata.trusted((*(trailing or ()), *error.trailing_metadata()))
@@ -178,12 +174,12 @@ class Answer:
 
     def _failure(
         self, error: BaseException | None, gone: grpc.StatusCode | None
-    ) -> tuple[grpc.StatusCode, str, BaseException | None] | None:
-        """Code, details and exception of a failure; None if it did not fail."""
+    ) -> tuple[grpc.StatusCode, str, BaseException | None]:
+        """Code, details and exception of a failure."""
+        code = grpc.StatusCode.UNKNOWN if self._code in (None, OK) else self._code
         if self._abort is not None:
-            code = self._code or grpc.StatusCode.UNKNOWN
             if error is not None and error is not self._abort:
-                _log.error("%s raised after it had aborted", self._call.method, exc_info=error)
+                _log.error("a handler raised after it had aborted", exc_info=error)
             return (
                 code,
                 self._details or "",
@@ -195,10 +191,8 @@ class Answer:
             details = "the client cancelled" if gone is grpc.StatusCode.CANCELLED else "the deadline passed"
             return gone, details, error or errors.of(gone)(details, local=True)
         if error is not None:
-            return self._code or grpc.StatusCode.UNKNOWN, self._details or "", error
-        if self._code is None or self._code is OK:
-            return None
-        return self._code, self._details or "", errors.of(self._code)(self._details or "")
+            return code, self._details or "", error
+        return code, self._details or "", errors.of(code)(self._details or "")
 
     def initial_metadata(self, pairs: Iterable[Any] = ()) -> Metadata:
         """What goes in front of the response: the interceptors' pairs, then the handler's."""

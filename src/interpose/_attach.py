@@ -39,7 +39,7 @@ def intercept_channel(channel: C, *interceptors: Interceptor, clock: Clock = SYS
     return result
 
 
-class ServerInterceptor(grpc.ServerInterceptor, grpc.aio.ServerInterceptor):  # type: ignore[misc]  # untyped bases
+class ServerInterceptor(grpc.ServerInterceptor, grpc.aio.ServerInterceptor):
     """A stack of interceptors as both kinds of server take it. Made by `server_interceptor`."""
 
     def __init__(self, interceptors: tuple[Interceptor, ...], clock: Clock) -> None:

@@ -33,16 +33,17 @@ class Clock(Protocol):
 
 
 class _Entry:
-    __slots__ = ("callback", "changed")
+    __slots__ = ("callback", "clock")
 
-    def __init__(self, callback: Callable[[], object], changed: threading.Condition) -> None:
+    def __init__(self, callback: Callable[[], object], clock: SystemClock) -> None:
         self.callback: Callable[[], object] | None = callback
-        self.changed = changed
+        self.clock = clock
 
     def cancel(self) -> None:
         self.callback = None
-        with self.changed:
-            self.changed.notify()  # so that the thread ends now if this was all it waited for
+        changed = self.clock._changed  # after a fork another than when this was made
+        with changed:
+            changed.notify()  # so that the thread ends now if this was all it waited for
 
 
 class SystemClock:
@@ -62,7 +63,7 @@ class SystemClock:
 
     def call_later(self, seconds: float, callback: Callable[[], object]) -> Alarm:
         """Call back once, on the clock's thread, in `seconds`; callbacks must not block."""
-        entry = _Entry(callback, self._changed)
+        entry = _Entry(callback, self)
         with self._changed:
             heapq.heappush(self._due, (self.now() + seconds, next(self._order), entry))
             if self._thread is None:

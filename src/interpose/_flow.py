@@ -34,7 +34,7 @@ import inspect
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from fnmatch import fnmatchcase
-from typing import Any, NoReturn, TypeAlias, TypeVar, cast
+from typing import Any, NoReturn, TypeAlias, TypeVar, cast, overload
 
 from interpose import errors
 from interpose._call import Call, Hedging
@@ -91,6 +91,10 @@ class Race:
         self.delay = delay
 
 
+@overload
+def wait(value: Awaitable[T]) -> Generator[Any, Any, T]: ...
+@overload
+def wait(value: Awaitable[T] | T) -> Generator[Any, Any, T]: ...
 def wait(value: Awaitable[T] | T) -> Generator[Any, Any, T]:
     """Wait inside a flow: `token = yield from wait(store.get(key))`.
 
@@ -99,7 +103,7 @@ def wait(value: Awaitable[T] | T) -> Generator[Any, Any, T]:
     """
     if inspect.isawaitable(value):
         return cast(T, (yield Wait(value)))
-    return value  # type: ignore[return-value]  # isawaitable does not narrow the other branch
+    return value
 
 
 # --- composing ------------------------------------------------------------------------------------------------------
@@ -196,7 +200,6 @@ def _selected(chain: Chain, method: Method) -> tuple[Interceptor, ...]:
 
         def failed(call: Call) -> Flow:
             raise errors.Internal(blame, local=True)
-            yield call
 
         return (failed,)
 
@@ -207,7 +210,7 @@ def _lifted(interceptor: Callable[[Call], AsyncFlow]) -> Layer:
     @functools.wraps(interceptor)
     def flow(call: Call) -> Generator[Any, Any, None]:
         steps = interceptor(call)
-        outcome = None
+        outcome: Any = None  # as the first thing that a generator is sent
         while True:
             try:
                 asked = yield Wait(steps.asend(outcome))
@@ -313,6 +316,7 @@ class Driver:
 
     def __init__(self, flows: Layers) -> None:
         self._flows = flows
+        self._asked: Race | None  # what the shell was handed last, if it is a race
         self._frames: list[Generator[Any, Any, Any]] = []  # frames[i] runs flows[i]
         self._sends = 0
 
@@ -369,7 +373,7 @@ class Driver:
                 else:
                     self._sends += 1
                     self._asked = None
-                    return asked
+                    return cast(Call, asked)
             if outcome is not None:
                 while frames:
                     try:

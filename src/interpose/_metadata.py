@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from typing import Any, SupportsIndex, TypeAlias, overload
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, SupportsIndex, TypeAlias, overload
 
 Pair: TypeAlias = tuple[str, str | bytes]
 
@@ -13,7 +13,7 @@ _KEY = re.compile(r"[0-9a-z_.\-]+")
 _VALUE = re.compile(r"[\x20-\x7e]*")
 
 
-class Metadata(tuple[Pair, ...]):
+class Metadata(tuple[Any, ...]):  # of pairs; Any, so that type checkers allow `"key" in metadata`
     """Immutable pairs of key and value: duplicate keys kept, order kept, look-up blind to case.
 
     It is a tuple of pairs, so grpc takes it as it is. `metadata["key"]` gives the first value,
@@ -29,7 +29,11 @@ class Metadata(tuple[Pair, ...]):
     @classmethod
     def trusted(cls, pairs: Iterable[Any] | None) -> Metadata:
         """Take pairs as they are: from the wire, or from an application that grpc will judge."""
-        return pairs if type(pairs) is cls else tuple.__new__(cls, pairs or ())
+        return pairs if isinstance(pairs, Metadata) else tuple.__new__(Metadata, pairs or ())
+
+    if TYPE_CHECKING:
+
+        def __iter__(self) -> Iterator[Pair]: ...
 
     @overload
     def __getitem__(self, key: str) -> str | bytes: ...
@@ -78,7 +82,8 @@ class Metadata(tuple[Pair, ...]):
         return tuple.__new__(Metadata, [pair for pair in self if pair[0].lower() not in unwanted])
 
     def __reduce__(self) -> Any:
-        return Metadata.trusted, (tuple(self),)  # a peer's pairs must survive pickling, also those we would not send
+        # A peer's pairs must survive pickling, also those we would not send; grpc's own class of pairs would not.
+        return Metadata.trusted, (tuple(map(tuple, self)),)
 
     def __repr__(self) -> str:
         return f"Metadata({tuple.__repr__(self)})"

@@ -6,14 +6,17 @@ from collections.abc import Callable
 from typing import Any
 
 import grpc
+import grpc.aio
 
 from interpose import errors
 from interpose._call import Call
 from interpose._clock import FOREVER, Clock
 from interpose._flow import Layers, Wait
 from interpose._messages import encoder
-from interpose._method import Method
+from interpose._method import Kind, Method
 from interpose._outcome import Outcome
+
+EOF: Any = grpc.aio.EOF  # pyright: ignore[reportAttributeAccessIssue]  # the stubs forget it
 
 LOCALLY_CANCELLED = "Locally cancelled by application!"  # grpcio's words
 
@@ -32,13 +35,13 @@ class Pauses(set[Callable[[], object]]):
 class Route:
     """What is compiled once per stub method."""
 
-    __slots__ = ("_encoded", "clock", "encode", "layers", "make", "method", "native", "pauses", "uploads")
+    __slots__ = ("clock", "encode", "layers", "method", "native", "pauses", "uploads")
 
     def __init__(
         self,
         method: Method,
         layers: Layers,
-        make: Callable[[Any], Any],
+        make: Callable[[Any], Any],  # a serializer → the native multi-callable
         serializer: Callable[[Any], bytes] | None,
         clock: Clock,
         pauses: Pauses,
@@ -46,20 +49,12 @@ class Route:
         self.method = method
         self.layers = layers
         self.uploads = method.kind.request_streaming
-        self.make = make  # a serializer → the native multi-callable
-        self.native = make(serializer)
         self.encode = encoder(serializer)
-        self._encoded: Any = None
+        # One for messages and for those that are kept: a second one, made when it is first needed, might be made on a
+        # channel that is closed, and there grpc ends the process (registered methods).
+        self.native = make(serializer if method.kind is Kind.UNARY_UNARY else self.encode)
         self.clock = clock
         self.pauses = pauses
-
-    def sender(self, upload: Any) -> Any:
-        """The native multi-callable for an upload; messages that are kept were serialized before."""
-        if upload is None or not upload.kept:
-            return self.native
-        if self._encoded is None:
-            self._encoded = self.make(self.encode)
-        return self._encoded
 
 
 def failure(
@@ -122,8 +117,9 @@ def exception_of(outcome: Outcome, native: type) -> BaseException:
 
 def no_waiting(step: Wait) -> TypeError:
     """What a flow that waits for an awaitable is told on a sync channel or server."""
-    if hasattr(step.awaitable, "close"):
-        step.awaitable.close()
+    close = getattr(step.awaitable, "close", None)
+    if close is not None:  # a coroutine that nobody will await
+        close()
     return TypeError(
         f"interceptor {step.asker} waits for {step.awaitable!r:.100}, and nothing can await on the sync side: "
         "pass it the plain value, from the sync version of what made it"

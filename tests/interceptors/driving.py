@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from contextvars import copy_context
 from typing import Any
 
 import grpc
@@ -68,8 +69,13 @@ def raising(error: BaseException, code: grpc.StatusCode = grpc.StatusCode.UNKNOW
 def play(interceptor: Interceptor, call: Call, *outcomes: Outcome) -> tuple[list[Call], Outcome]:
     """Play the other side: each call that the interceptor yields is answered with the next outcome.
 
-    Gives the calls, and the outcome that stands at the end; AssertionError if it sends less or more often.
+    Gives the calls, and the outcome that stands at the end; AssertionError if it sends less or more often. As in an
+    RPC, what the interceptor leaves in the context stays in there.
     """
+    return copy_context().run(_play, interceptor, call, outcomes)
+
+
+def _play(interceptor: Interceptor, call: Call, outcomes: tuple[Outcome, ...]) -> tuple[list[Call], Outcome]:
     flow: Any = interceptor(call)
     sent = [flow.send(None)]
     script = iter(outcomes)
@@ -93,6 +99,19 @@ def each(outcomes: list[Outcome]) -> Interceptor:
     return keep
 
 
+class Told:
+    """An interceptor that keeps the outcomes it is told, and says when; `pausing` is for a backoff to release."""
+
+    def __init__(self, outcomes: list[Outcome]) -> None:
+        self.ended = threading.Semaphore(0)
+        self.pausing = threading.Semaphore(0)
+        self._outcomes = outcomes
+
+    def __call__(self, call: Call) -> Flow:
+        self._outcomes.append((yield call))
+        self.ended.release()
+
+
 class StillClock:
     """Time that only a test moves. `asked` is set whenever somebody sleeps, or asks to be called later."""
 
@@ -107,7 +126,7 @@ class StillClock:
     def call_later(self, seconds: float, callback: Callable[[], object]) -> Any:
         self._due.append(callback)
         self.asked.set()
-        return _Alarm(lambda: callback in self._due and self._due.remove(callback))
+        return _Alarm(lambda: self._due.clear())
 
     def sleep(self, seconds: float, woken: threading.Event) -> None:
         self.asked.set()

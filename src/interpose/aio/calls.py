@@ -12,6 +12,7 @@ import asyncio
 import logging
 from asyncio import InvalidStateError
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from contextlib import suppress
 from contextvars import Context
 from functools import partial
 from typing import Any
@@ -23,9 +24,10 @@ from interpose import errors
 from interpose._call import Call
 from interpose._clock import SYSTEM, Alarm
 from interpose._flow import Driver, Race, Wait
-from interpose._messages import Pass, compose, request_of, show_initial_metadata
+from interpose._messages import Pass, compose, encoded, request_of, show_initial_metadata
 from interpose._metadata import Metadata
 from interpose._native import (
+    EOF,
     LOCALLY_CANCELLED,
     Route,
     cancelled,
@@ -44,6 +46,7 @@ AioRpcError = grpc.aio.AioRpcError
 # When a message cannot be sent because the server has ended the call, grpc.aio makes up a status, INTERNAL with this
 # debug text, in front of the server's or in place of it: grpc/grpc, aio/_call.py, `_write`.
 SEND_FAILED = 'Failed "execute_batch"'
+INVALID_METADATA = "Invalid metadata"  # what the core says of pairs that it refuses to send
 SETTLING = 0.002  # seconds between two looks for the status that follows
 PATIENCE = 0.1  # seconds that a `write` then waits to learn how the call ended
 
@@ -144,11 +147,12 @@ class Attempt:
         self._on_response = compose(call._asks.responses)
         try:
             if exchange.requests is None:
-                native, request = route.native, request_of(call)
+                request = request_of(call)
+                if route.method.kind.response_streaming:
+                    request = encoded(request, route.encode)  # grpc would tell of a failure to those alone who read
             else:
                 self._upload = request = exchange.requests.upload(call)
-                native = route.sender(request)
-            self.native = native(
+            self.native = route.native(
                 request,
                 timeout=timeout,
                 metadata=call._metadata or None,
@@ -209,7 +213,7 @@ class Attempt:
         # A reader that holds a message has to count it first: the outcome tells how many were delivered.
         self._native_over = True
         if not self._reading:
-            exchange.over(self)
+            exchange.over(self, self._refused)
 
     def _refuse_writes(self) -> None:
         """Responses stand in front of the status, so whoever only writes would wait for ever."""
@@ -223,23 +227,28 @@ class Attempt:
         error = None
         try:
             message = await self._read()
-            if message is not grpc.aio.EOF:
+            if message is not EOF:
                 if not self.received and self.call._asks.on_initial_metadata:
                     show_initial_metadata(self.call, await self.native.initial_metadata())
                 if self._on_response is not None:
                     message = self._on_response(message)
                 self.received += 1
         except BaseException as raised:
-            message = grpc.aio.EOF
+            message = EOF
             if type(raised) is not AioRpcError:  # that is the native call's status, of which we are told
                 error = raised
         finally:
             self._reading = False
         if error is not None or self._native_over:
-            self.exchange.over(self, error)
+            self.exchange.over(self, error or self._refused)
             if error is not None and not self._native_over:
                 self.native.cancel()
         return message
+
+    @property
+    def broken(self) -> bool:
+        """Did its request stream raise? grpc then cancels the native call, which looks as if the application had."""
+        return self._upload is not None and self._upload.error is not None
 
     def outcome(self, error: BaseException | None = None, response: Any = None) -> Outcome:
         """How it ended: with `error`, or as the native call says."""
@@ -247,10 +256,8 @@ class Attempt:
         upload, native = self._upload, self.native
         sent, again = 1, True
         if self.exchange.requests is not None:
-            again, sent = (upload.close(), upload.sent) if upload is not None else (False, self.exchange.written)
+            again, sent = (upload.close(), upload.sent) if upload is not None else (not self.exchange.written, self.exchange.written)
             error = (upload.error if upload is not None else None) or error
-        if error is None:
-            error = self._refused
         if error is None:
             try:
                 if not self.received and self.call._asks.on_initial_metadata:
@@ -270,14 +277,17 @@ class Attempt:
 
     def _native_error(self, code: grpc.StatusCode | None) -> BaseException:
         native = self.native
-        if code is None or (native.cancelled() and self.exchange.cancelled):
-            return errors.Cancelled(LOCALLY_CANCELLED, local=True)
+        details, debug = at_once(native.details()), at_once(native.debug_error_string())
+        if code is None or (native.cancelled() and debug is None):  # the core did not say so
+            return asyncio.CancelledError()
+        if details == INVALID_METADATA:
+            return errors.Internal(details, local=True)
         return AioRpcError(
             code,
             at_once(native.initial_metadata()),
             at_once(native.trailing_metadata()),
-            at_once(native.details()),
-            at_once(native.debug_error_string()),
+            details,
+            debug,
         )
 
 
@@ -403,11 +413,13 @@ class Exchange:
         if not attempt.over:
             attempt.over = True
             self.attempt = None
-            if isinstance(error, asyncio.CancelledError):
+            if isinstance(error, asyncio.CancelledError) and not attempt.broken:
                 self.cancelled = True
             self.told(attempt.outcome(error, response))
 
     def _settle(self, outcome: Outcome) -> None:
+        if self.cancelled and outcome._code is not grpc.StatusCode.CANCELLED and not self.is_lane:
+            outcome = cancelled()  # whatever a flow makes of it: `wait_for` and its like count on it
         if outcome.ok and outcome.response is not None and self.route.method.kind.response_streaming:
             self.answer = list(outcome.response)
         self.outcome = outcome
@@ -554,7 +566,7 @@ class _Race:
 # --- what applications hold -------------------------------------------------------------------------------------------
 
 
-class _Handle(grpc.aio.Call):  # type: ignore[misc]  # grpc.aio is untyped
+class _Handle(grpc.aio.Call):
     """A call as grpc.aio knows it, over an exchange."""
 
     def __init__(self, exchange: Exchange) -> None:
@@ -591,11 +603,11 @@ class _Handle(grpc.aio.Call):  # type: ignore[misc]  # grpc.aio is untyped
             metadata = await attempt.native.initial_metadata()
             if exchange.attempt is attempt:
                 return metadata
-        return (await exchange.end()).initial_metadata
+        return grpc.aio.Metadata(*(await exchange.end()).initial_metadata)
 
     async def trailing_metadata(self) -> Any:
         """What the server sent behind the response; waits for the end."""
-        return (await self._exchange.end()).trailing_metadata
+        return grpc.aio.Metadata(*(await self._exchange.end()).trailing_metadata)
 
     async def code(self) -> grpc.StatusCode:
         """The status code; waits for the end."""
@@ -614,9 +626,10 @@ class _Handle(grpc.aio.Call):  # type: ignore[misc]  # grpc.aio is untyped
         exchange, attempt = self._exchange, None
         while (attempt := await exchange.next_attempt(attempt)) is not None:
             try:
-                return await attempt.native.wait_for_connection()
+                await attempt.native.wait_for_connection()
             except AioRpcError:
                 continue  # the flows decide what becomes of it
+            return
         if not (await exchange.end()).ok:
             raise exchange.exception()
 
@@ -678,18 +691,22 @@ class _ResponseStream(_Handle):
         return await self._next(self._exchange.attempt)
 
     async def _iterate(self) -> AsyncIterator[Any]:
-        exchange, eof = self._exchange, grpc.aio.EOF
+        exchange, eof = self._exchange, EOF
         while (message := await self._next(exchange.attempt)) is not eof:
             yield message
 
     async def _next(self, attempt: Attempt | None) -> Any:
-        exchange, eof = self._exchange, grpc.aio.EOF
+        exchange, eof = self._exchange, EOF
         while True:
             if attempt is not None:
                 message = await attempt.read()
                 if message is not eof:
                     return message
-            attempt = await exchange.next_attempt(attempt)
+            try:
+                attempt = await exchange.next_attempt(attempt)
+            except asyncio.CancelledError:
+                exchange.cancel()
+                raise
             if attempt is None:
                 return self._last()
 
@@ -700,7 +717,7 @@ class _ResponseStream(_Handle):
             return exchange.answer.pop(0)
         if not exchange.outcome.ok:
             raise exchange.exception()
-        return grpc.aio.EOF
+        return EOF
 
     def _use(self, style: str) -> None:
         if self._style not in ("", style):
@@ -718,41 +735,35 @@ class _RequestStream(_Handle):
         """Send one message; for calls made without a request iterator. Cancelling who writes cancels the RPC."""
         exchange = self._exchange
         try:
-            error = await self._write(request)
+            await self._write(request)
         except asyncio.CancelledError:
             exchange.cancel()
-            exchange.cancelled = True  # though the native call may have told of its end before us
             raise
-        if error is not None:
+        except AioRpcError as error:
+            # Not for ever: responses that nobody reads while we write may stand in front of the server's status.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(PATIENCE):
+                    await exchange.end()
             ended = exchange.outcome is not None and not exchange.outcome.ok
-            raise exchange.exception() if ended else typed(error)
+            raise (exchange.exception() if ended else typed(error)) from None
 
-    async def _write(self, request: Any) -> Exception | None:
-        """Send it to the attempts, one after the other, until one takes it; gives what the last one had against it."""
+    async def _write(self, request: Any) -> None:
         exchange, attempt = self._exchange, await self._writable()
         requests = exchange.requests
         assert requests is not None
-        while True:
-            try:
-                if requests.written is not None:
-                    await requests.written.write(request)
-                else:
-                    assert attempt is not None
-                    hook = compose(attempt.call._asks.requests)
-                    await attempt.native.write(request if hook is None else hook(request))
-                    exchange.written += 1
-                return None
-            except AioRpcError as refused:
-                error = refused
-            try:
-                # Not for ever: responses that nobody reads while we write may stand in front of the status.
-                async with asyncio.timeout(PATIENCE):
-                    again = await exchange.next_attempt(attempt)
-            except TimeoutError:
-                return error
-            if again is None:
-                return error
-            attempt = again
+        if requests.written is not None:
+            await requests.written.write(request)
+            return
+        assert attempt is not None
+        hook = compose(attempt.call._asks.requests)
+        try:
+            message = request if hook is None else hook(request)
+        except errors.StatusError as error:
+            exchange.over(attempt, error)
+            attempt.native.cancel()
+            raise errors.nativized(error, AioRpcError) from error.__cause__
+        exchange.written += 1  # already: from now on the server may have it
+        await attempt.native.write(message)
 
     async def done_writing(self) -> None:
         """Tell the server that no more messages come."""
@@ -778,17 +789,17 @@ class _RequestStream(_Handle):
         raise InvalidStateError(FINISHED)
 
 
-class UnaryUnaryCall(_UnaryResponse, grpc.aio.UnaryUnaryCall):  # type: ignore[misc]
+class UnaryUnaryCall(_UnaryResponse, grpc.aio.UnaryUnaryCall[Any, Any]):
     """One request, one response: await it."""
 
 
-class StreamUnaryCall(_RequestStream, _UnaryResponse, grpc.aio.StreamUnaryCall):  # type: ignore[misc]
+class StreamUnaryCall(_RequestStream, _UnaryResponse, grpc.aio.StreamUnaryCall[Any, Any]):
     """A stream of requests, one response."""
 
 
-class UnaryStreamCall(_ResponseStream, grpc.aio.UnaryStreamCall):  # type: ignore[misc]
+class UnaryStreamCall(_ResponseStream, grpc.aio.UnaryStreamCall[Any, Any]):
     """One request, a stream of responses: iterate it. Dropping it cancels the RPC."""
 
 
-class StreamStreamCall(_RequestStream, _ResponseStream, grpc.aio.StreamStreamCall):  # type: ignore[misc]
+class StreamStreamCall(_RequestStream, _ResponseStream, grpc.aio.StreamStreamCall[Any, Any]):
     """A stream each way. Dropping it cancels the RPC."""

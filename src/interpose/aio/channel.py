@@ -19,7 +19,7 @@ from interpose.aio.calls import Exchange, StreamStreamCall, StreamUnaryCall, Una
 from interpose.aio.requests import Requests
 
 
-class Channel(grpc.aio.Channel):  # type: ignore[misc]  # grpc.aio is untyped
+class Channel(grpc.aio.Channel):
     """A channel with interceptors; everything that is no call goes straight to the native channel."""
 
     def __init__(self, native: grpc.aio.Channel, interceptors: tuple[Interceptor, ...], clock: Clock) -> None:
@@ -109,7 +109,7 @@ class _Starter:
         return exchange
 
 
-class UnaryUnary(_Starter, grpc.aio.UnaryUnaryMultiCallable):  # type: ignore[misc]
+class UnaryUnary(_Starter, grpc.aio.UnaryUnaryMultiCallable[Any, Any]):
     """One request, one response."""
 
     def __call__(
@@ -125,7 +125,7 @@ class UnaryUnary(_Starter, grpc.aio.UnaryUnaryMultiCallable):  # type: ignore[mi
         return UnaryUnaryCall(self._start(request, timeout, metadata, credentials, wait_for_ready, compression))
 
 
-class UnaryStream(_Starter, grpc.aio.UnaryStreamMultiCallable):  # type: ignore[misc]
+class UnaryStream(_Starter, grpc.aio.UnaryStreamMultiCallable[Any, Any]):
     """One request, a stream of responses."""
 
     def __call__(
@@ -141,7 +141,7 @@ class UnaryStream(_Starter, grpc.aio.UnaryStreamMultiCallable):  # type: ignore[
         return UnaryStreamCall(self._start(request, timeout, metadata, credentials, wait_for_ready, compression))
 
 
-class StreamUnary(_Starter, grpc.aio.StreamUnaryMultiCallable):  # type: ignore[misc]
+class StreamUnary(_Starter, grpc.aio.StreamUnaryMultiCallable[Any, Any]):
     """A stream of requests, one response."""
 
     def __call__(
@@ -158,7 +158,7 @@ class StreamUnary(_Starter, grpc.aio.StreamUnaryMultiCallable):  # type: ignore[
         )
 
 
-class StreamStream(_Starter, grpc.aio.StreamStreamMultiCallable):  # type: ignore[misc]
+class StreamStream(_Starter, grpc.aio.StreamStreamMultiCallable[Any, Any]):
     """A stream each way."""
 
     def __call__(

@@ -12,6 +12,7 @@ from interpose import errors
 from interpose._answer import Abort, Answer, sendable, trailers
 from interpose._call import NOTHING, Call
 from interpose._messages import Pass, compose
+from interpose._native import EOF
 from interpose._outcome import Outcome
 
 
@@ -28,7 +29,7 @@ class _Raising:
         yield
 
 
-class ServicerContext(Answer, grpc.aio.ServicerContext):  # type: ignore[misc]  # grpc.aio is untyped
+class ServicerContext(Answer, grpc.aio.ServicerContext[Any, Any]):  # type: ignore[misc]  # None without a deadline
     """A `grpc.aio.ServicerContext` over grpc's own."""
 
     on_request: Pass | None = None
@@ -44,7 +45,7 @@ class ServicerContext(Answer, grpc.aio.ServicerContext):  # type: ignore[misc]  
     async def read(self) -> Any:
         """The next request message, or EOF."""
         message = await self._native.read()
-        if message is grpc.aio.EOF:
+        if message is EOF:
             return message
         self.received += 1
         return message if self.on_request is None else self.on_request(message)

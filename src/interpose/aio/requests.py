@@ -8,7 +8,7 @@ from typing import Any
 
 from interpose import errors
 from interpose._call import Call
-from interpose._messages import Encoded, compose
+from interpose._messages import Encoded, compose, encoded
 
 FINISHED = "RPC already finished."  # grpcio's words, both
 HALF_CLOSED = 'RPC is half closed after calling "done_writing".'
@@ -37,7 +37,7 @@ class Requests:
             self._replay = Replay(messages, self._encode, call._asks.buffer)
         if self._writes and self._replay is None and not self.half_closed:
             return None
-        return Upload(self._messages, self._replay, call)
+        return Upload(self._messages, self._replay, call, self._encode)
 
     def stop(self, error: BaseException) -> None:
         """The RPC is over: take nothing more. error: what to tell those who wait to write."""
@@ -98,20 +98,18 @@ class Written:
 class Upload:
     """The request stream of one attempt: iterate it once."""
 
-    __slots__ = ("_hook", "_messages", "_replay", "error", "over", "sent")
+    __slots__ = ("_encode", "_hook", "_messages", "_replay", "error", "over", "sent")
 
-    def __init__(self, messages: AsyncIterator[Any], replay: Replay | None, call: Call) -> None:
+    def __init__(
+        self, messages: AsyncIterator[Any], replay: Replay | None, call: Call, encode: Callable[[Any], bytes]
+    ) -> None:
         self._messages = messages
+        self._encode = encode
         self._replay = replay
         self._hook = compose(call._asks.requests)
         self.sent = 0
         self.error: errors.StatusError | None = None  # what broke it; grpc itself only cancels
         self.over = False
-
-    @property
-    def kept(self) -> bool:
-        """Does it give encoded messages?"""
-        return self._replay is not None
 
     async def __aiter__(self) -> AsyncIterator[Any]:
         hook = self._hook
@@ -120,7 +118,7 @@ class Upload:
                 if hook is not None:
                     message = hook(message.message if type(message) is Encoded else message)
                 self.sent += 1
-                yield message
+                yield message if type(message) is Encoded else encoded(message, self._encode)
         except errors.StatusError as error:
             self.error = error
             raise
@@ -204,7 +202,7 @@ class Replay:
         """Take one message from the application."""
         try:
             taken = await anext(self._messages)
-            self._keep(Encoded(taken, self._encode(taken)))
+            self._keep(encoded(taken, self._encode))
         except StopAsyncIteration:
             self._ended = True
         except asyncio.CancelledError:

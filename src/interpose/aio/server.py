@@ -71,16 +71,23 @@ class Handlers:
 
 async def _attend(driver: Driver, step: Any, context: ServicerContext) -> Any:
     """Let the flows wait, as an interceptor asked: for an awaitable, or before the handler is called."""
-    while type(step) is Wait:
+    while True:
+        while type(step) is Wait:
+            try:
+                value = await step.awaitable
+            except BaseException as error:
+                step = driver.fail(error)
+            else:
+                step = driver.answer(value)
+        if type(step) is not Call or not step._asks.delay:
+            return step
         try:
-            value = await step.awaitable
-        except BaseException as error:
-            step = driver.fail(error)
+            await _sleep(step._asks.delay, context._clock)
+        except asyncio.CancelledError as error:  # the client has gone: the flows are told, not the handler
+            context.begin(step)
+            step = driver.tell(_outcome(context, error))
         else:
-            step = driver.answer(value)
-    if type(step) is Call and step._asks.delay:
-        await _sleep(step._asks.delay, context._clock)
-    return step
+            return step
 
 
 async def _sleep(seconds: float, clock: Clock) -> None:

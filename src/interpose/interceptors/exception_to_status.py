@@ -6,7 +6,7 @@ import contextlib
 import logging
 import random
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias, TypeVar, cast
 
 import grpc
 
@@ -20,6 +20,8 @@ from interpose.mechanisms.text import one_line, within
 
 LOGGER = "interpose.errors"
 MAX_DETAILS = 1024  # bytes; some 8 KiB of details and trailers turn any code into RESOURCE_EXHAUSTED at the client
+
+E = TypeVar("E", bound=BaseException)  # so that a dict of any kind of exceptions will do: keys are invariant
 
 Answer: TypeAlias = StatusError | grpc.StatusCode | None
 Rule: TypeAlias = grpc.StatusCode | type[StatusError] | Callable[[Any], Answer]
@@ -41,7 +43,7 @@ class ExceptionToStatus:
 
     def __init__(
         self,
-        mapping: Mapping[type[BaseException], Rule] | None = None,
+        mapping: Mapping[type[E], Rule] | None = None,
         *,
         unknown: grpc.StatusCode = grpc.StatusCode.INTERNAL,
         logger: logging.Logger | None = None,
@@ -53,7 +55,7 @@ class ExceptionToStatus:
             (_is_failure(unknown), f"unknown must be a grpc.StatusCode other than OK, not {unknown!r}"),
             (isinstance(logger, logging.Logger), f"logger must be like logging.getLogger({LOGGER!r}), not {logger!r}"),
         )
-        self._rules = dict(mapping or {})
+        self._rules: dict[type[BaseException], Rule] = {**(mapping or {})}
         self._unknown = unknown
         self._logger = logger
 

@@ -36,7 +36,8 @@ class State:
 
 def blocking(native: Any, error_class: type) -> Send:
     """The way to call this native multi-callable and wait; failures are typed, and instances of `error_class`."""
-    below = getattr(native, "_blocking", None)
+    # Only grpc's own: multi-callables of others, ours among them, have private names of their own.
+    below = getattr(native, "_blocking", None) if type(native).__module__ == "grpc._channel" else None
     if below is None:
         with_call: Send = native.with_call
         return with_call
@@ -49,6 +50,7 @@ def blocking(native: Any, error_class: type) -> Send:
                 trailing_metadata=Metadata.trusted(state.trailing_metadata),
                 initial_metadata=state.initial_metadata,
                 debug_error_string=text(state.debug_error_string),
+                local=not state.debug_error_string,  # the core describes every status that a server sent
             )
         return state.response, State(state)
 

@@ -26,12 +26,14 @@ from interpose._flow import Driver, Race, Wait
 from interpose._messages import Pass, compose, request_of, show_initial_metadata
 from interpose._metadata import Metadata
 from interpose._native import (
+    LOCALLY_CANCELLED,
     Route,
     cancelled,
     exception_of,
     expired,
     failure,
     no_waiting,
+    pause_of,
     time_left,
 )
 from interpose._outcome import OK, Outcome
@@ -45,7 +47,7 @@ SETTLING = 0.001  # seconds between two looks for initial metadata that is still
 # --- outcomes of native calls -----------------------------------------------------------------------------------------
 
 
-class InactiveCall(grpc.Call, grpc.Future):  # type: ignore[misc]  # grpc.Call is untyped
+class InactiveCall(grpc.Call, grpc.Future):  # type: ignore[type-arg]  # not generic at run time
     """The part of a raised error that is grpc's: a call that has ended."""
 
     def cancel(self) -> bool:
@@ -63,7 +65,7 @@ class InactiveCall(grpc.Call, grpc.Future):  # type: ignore[misc]  # grpc.Call i
     def is_active(self) -> bool:
         return False
 
-    def time_remaining(self) -> float | None:
+    def time_remaining(self) -> Any:
         return None
 
     def add_callback(self, callback: Callable[[], object]) -> bool:
@@ -89,28 +91,38 @@ def _traceback(error: BaseException) -> Any:
         return sys.exc_info()[2]
 
 
+def failed(native: Any) -> BaseException:
+    """What a native call failed with: typed if it has a status; the bug of a native interceptor below as it is."""
+    error = None if native.cancelled() else native.exception()
+    return typed(native) if error is None or isinstance(error, grpc.RpcError) else error
+
+
 def typed(native: Any) -> errors.StatusError:
     """The typed error of a native call that has failed."""
     kind = errors.native_class(errors.of(native.code()), InactiveCall)
+    # Not by asking it: after a local cancel or a failed (de)serializer grpc would wait for ever for the core's text.
+    state = getattr(native, "_state", None)
+    described = text(getattr(state, "debug_error_string", None))
     return kind(
         native.details() or "",
         trailing_metadata=Metadata.trusted(native.trailing_metadata()),
         initial_metadata=native.initial_metadata(),
-        debug_error_string=_debug_error_string(native),
+        debug_error_string=described,
+        local=state is not None and not described,  # the core describes every status that a server sent
     )
-
-
-def _debug_error_string(native: Any) -> str:
-    # Not by calling it: after a local cancel or a failed (de)serializer grpc would wait for ever for the core's text.
-    return text(getattr(getattr(native, "_state", None), "debug_error_string", None))
 
 
 def known(error: BaseException, local: bool = False) -> BaseException:
     """What grpc raised: typed if it has a status, as it is otherwise. local: no server was asked."""
     if isinstance(error, grpc.RpcError) and not isinstance(error, errors.StatusError):
         error = typed(error)
-        error.local = local
+        error.local |= local
     return error
+
+
+def single_threaded(native: Any) -> bool:
+    """Is it a stream that has no thread of grpc's (an experimental channel option)?"""
+    return "SingleThreaded" in type(native).__name__
 
 
 # --- one attempt ------------------------------------------------------------------------------------------------------
@@ -167,8 +179,9 @@ class Attempt:
                 native, request = exchange.route.native, request_of(call)
             else:
                 self._upload = exchange.requests.upload(call)
-                native, request = exchange.route.sender(self._upload), iter(self._upload)
-            self.native = exchange.begin(native)(
+                native, request = exchange.route.native, iter(self._upload)
+            begin = exchange.begin(native)
+            self.native = (begin if exchange.requests is None else partial(exchange.requests.run, begin))(
                 request,
                 timeout=timeout,
                 metadata=call._metadata,
@@ -181,6 +194,8 @@ class Attempt:
         exchange.publish(self)
         if not self.native.add_callback(self._when_native_is_over) and self.claim():
             return self.outcome()
+        if single_threaded(self.native):
+            exchange.hold(self)
         return None
 
     def _when_native_is_over(self) -> None:
@@ -222,7 +237,7 @@ class Attempt:
             again = upload.close()
             sent, error = upload.sent, error or upload.error
         if error is None and native.code() is not OK:
-            error = typed(native)
+            error = failed(native)
         if error is None:
             try:
                 if not self.received:
@@ -322,8 +337,11 @@ class Exchange:
                 race.cancel()
             return None
         if step._asks.delay > 0:
+            pauses = self.route.pauses
+            if pauses.closed:
+                return cancelled()
             alarm = self._alarm = _Alarm(self, step)
-            if self.cancelled:  # by another thread, which could not see the alarm yet
+            if self.cancelled or pauses.closed:  # by another thread, which could not see the alarm yet
                 alarm.cancel()
             return None
         return Attempt(self, step).send()
@@ -336,10 +354,19 @@ class Exchange:
         if self.cancelled:  # by another thread, which could not see the attempt yet
             attempt.native.cancel()
 
+    def hold(self, attempt: Attempt) -> None:
+        """Stay alive, flows and all, until it ends: grpc's threads hold other calls, but none a single-threaded one."""
+        pauses = self.route.pauses
+        pauses.add(self.cancel)
+        if attempt.over:
+            pauses.discard(self.cancel)
+
     def over(self, attempt: Attempt, error: BaseException | None = None) -> None:
         """An attempt has ended, as its native call says or with `error`; told by any thread, any number of times."""
         if attempt.claim():
             self.attempt = None
+            if single_threaded(attempt.native):
+                self.route.pauses.discard(self.cancel)
             self.told(attempt.outcome(error))
 
     def run(self, step: Any) -> Outcome:
@@ -390,17 +417,22 @@ class Exchange:
         if self.outcome is not None or self.cancelled:
             return
         self.cancelled = True
-        attempt, alarm = self.attempt, self._alarm
+        attempt, alarm, race = self.attempt, self._alarm, self._race
         if attempt is not None:
             attempt.native.cancel()
-            if "SingleThreaded" in type(attempt.native).__name__:
-                self.over(attempt)  # an experimental channel option: no thread of grpc's will bring the news
+            if single_threaded(attempt.native):  # no thread of grpc's will bring the news
+                gone = errors.Cancelled(LOCALLY_CANCELLED, local=True)
+                self.route.clock.call_later(0, partial(self.over, attempt, gone))
         elif alarm is not None:
             self.route.clock.call_later(0, alarm.cancel)
+        elif race is not None:
+            self.route.clock.call_later(0, race.cancel)
 
     def wait(self, timeout: float | None = None) -> Outcome:
         """Wait for the end; `grpc.FutureTimeoutError` if it does not come in time."""
         with self._changed:
+            if self.outcome is None and self.attempt is not None and single_threaded(self.attempt.native):
+                self.attempt.native.code()  # UsageError before the end: nobody but a reader learns of it
             if not self._changed.wait_for(lambda: self.outcome is not None, timeout):
                 raise grpc.FutureTimeoutError()
         assert self.outcome is not None
@@ -424,14 +456,18 @@ class Exchange:
 class _Alarm:
     """An attempt that is to be sent later; it is sent, or cancelled, once."""
 
-    __slots__ = ("_alarm", "_claims", "_exchange", "_step")
+    __slots__ = ("_alarm", "_claims", "_exchange", "_in_time", "_step")
 
     def __init__(self, exchange: Exchange, step: Call) -> None:
         self._exchange = exchange
         self._step = step
         self._claims = [True]
-        exchange.route.pauses.add(self.cancel)
-        self._alarm: Alarm = exchange.route.clock.call_later(step._asks.delay, self._ring)
+        clock, pauses = exchange.route.clock, exchange.route.pauses
+        seconds, self._in_time = pause_of(step, exchange.deadline, clock.now())
+        self._alarm: Alarm = clock.call_later(seconds, self._ring)
+        pauses.add(self.cancel)
+        if not self._claims:  # it has rung meanwhile
+            pauses.discard(self.cancel)
 
     def _claim(self) -> bool:
         try:
@@ -445,9 +481,12 @@ class _Alarm:
     def _ring(self) -> None:
         if self._claim():
             exchange = self._exchange
-            outcome = cancelled() if exchange.cancelled else Attempt(exchange, self._step).send()
+            outcome = cancelled() if exchange.cancelled else self._send()
             if outcome is not None:
                 exchange.told(outcome)
+
+    def _send(self) -> Outcome | None:
+        return Attempt(self._exchange, self._step).send() if self._in_time else expired()
 
     def cancel(self) -> None:
         if self._claim():
@@ -525,7 +564,7 @@ class _Race:
 # --- what applications hold -------------------------------------------------------------------------------------------
 
 
-class _Handle(grpc.Call, grpc.Future):  # type: ignore[misc]  # grpc.Call is untyped
+class _Handle(grpc.Call, grpc.Future):  # type: ignore[type-arg]  # not generic at run time
     """A call as grpc knows it, over an exchange."""
 
     def __init__(self, exchange: Exchange) -> None:
@@ -537,7 +576,7 @@ class _Handle(grpc.Call, grpc.Future):  # type: ignore[misc]  # grpc.Call is unt
         """Has it not ended yet?"""
         return self._exchange.outcome is None
 
-    def time_remaining(self) -> float | None:
+    def time_remaining(self) -> Any:
         """Seconds until the deadline, or None without one."""
         exchange = self._exchange
         return None if exchange.deadline is None else max(exchange.deadline - exchange.route.clock.now(), 0.0)
@@ -598,7 +637,7 @@ class _Handle(grpc.Call, grpc.Future):  # type: ignore[misc]  # grpc.Call is unt
             raise exception_of(outcome, InactiveCall)
         return outcome.response
 
-    def exception(self, timeout: float | None = None) -> BaseException | None:
+    def exception(self, timeout: float | None = None) -> Any:
         """What the RPC failed with, or None; raises FutureTimeoutError or FutureCancelledError."""
         outcome = self._end(timeout)
         return None if outcome.ok else exception_of(outcome, InactiveCall)

@@ -32,7 +32,7 @@ from interpose.sync.calls import Exchange, InactiveCall, ResponseStream, UnaryFu
 from interpose.sync.requests import Requests
 
 
-class Channel(grpc.Channel):  # type: ignore[misc]  # grpc.Channel is untyped
+class Channel(grpc.Channel):
     """A channel with interceptors; everything that is no call goes straight to the native channel."""
 
     def __init__(self, native: grpc.Channel, interceptors: tuple[Interceptor, ...], clock: Clock) -> None:
@@ -70,10 +70,10 @@ class Channel(grpc.Channel):  # type: ignore[misc]  # grpc.Channel is untyped
 
         return Route(method, layers(self._interceptors, method), make, request_serializer, self._clock, self._pauses)
 
-    def subscribe(self, callback: Callable[..., object], try_to_connect: bool | None = False) -> None:
+    def subscribe(self, callback: Any, try_to_connect: Any = False) -> None:
         self._native.subscribe(callback, try_to_connect=try_to_connect)
 
-    def unsubscribe(self, callback: Callable[..., object]) -> None:
+    def unsubscribe(self, callback: Any) -> None:
         self._native.unsubscribe(callback)
 
     def close(self) -> None:
@@ -84,9 +84,8 @@ class Channel(grpc.Channel):  # type: ignore[misc]  # grpc.Channel is untyped
     def __enter__(self) -> Channel:
         return self
 
-    def __exit__(self, *exc_info: object) -> bool:
+    def __exit__(self, *exc_info: object) -> None:
         self.close()
-        return False
 
 
 class _Starter:
@@ -233,7 +232,7 @@ class _UnaryResponse(_Starter):
             return failure(known(raised), 1, received, now() - started, True)
         return Outcome(OK, response, "", None, 1, 1, now() - started, True, native)
 
-    def _upload(self, call: Call, deadline: float | None, requests: Requests) -> Outcome:
+    def _upload(self, call: Call, deadline: float | None, requests: Any) -> Outcome:
         """Send a request stream, and wait for the end."""
         route = self._route
         if call._asks.delay and (unsent := self._pause(call, deadline)) is not None:
@@ -246,8 +245,7 @@ class _UnaryResponse(_Starter):
         upload = requests.upload(call)
         received, response, native, error = 0, None, None, None
         try:
-            send = route.sender(upload).with_call if upload.kept else self._blocking
-            response, native = send(
+            response, native = self._blocking(
                 iter(upload), timeout, call._metadata, call._credentials, call._wait_for_ready, call._compression
             )
             received = 1
@@ -261,7 +259,7 @@ class _UnaryResponse(_Starter):
         return Outcome(OK, response, "", None, upload.sent, 1, now() - started, again, native)
 
     def _pause(self, call: Call, deadline: float | None) -> Outcome | None:
-        """Wait until the call is to be sent, while the channel is open and time is left; the outcome if it is not sent."""
+        """Wait until the call is to be sent; its outcome if it is not, for the channel was closed or the time is up."""
         clock, pauses = self._route.clock, self._route.pauses
         seconds, sent = pause_of(call, deadline, clock.now())
         woken = threading.Event()
@@ -269,6 +267,8 @@ class _UnaryResponse(_Starter):
         try:
             if not pauses.closed:
                 clock.sleep(seconds, woken)
+        except BaseException as error:  # Ctrl-C
+            return failure(error)
         finally:
             pauses.discard(woken.set)
         if pauses.closed:
@@ -303,17 +303,17 @@ class _ResponseStream(_Starter):
         )
 
 
-class UnaryUnary(_UnaryResponse, grpc.UnaryUnaryMultiCallable):  # type: ignore[misc]
+class UnaryUnary(_UnaryResponse, grpc.UnaryUnaryMultiCallable):  # type: ignore[misc, type-arg]
     """One request, one response."""
 
 
-class StreamUnary(_UnaryResponse, grpc.StreamUnaryMultiCallable):  # type: ignore[misc]
+class StreamUnary(_UnaryResponse, grpc.StreamUnaryMultiCallable):  # type: ignore[misc, type-arg]
     """A stream of requests, one response."""
 
 
-class UnaryStream(_ResponseStream, grpc.UnaryStreamMultiCallable):  # type: ignore[misc]
+class UnaryStream(_ResponseStream, grpc.UnaryStreamMultiCallable):  # type: ignore[misc, type-arg]
     """One request, a stream of responses."""
 
 
-class StreamStream(_ResponseStream, grpc.StreamStreamMultiCallable):  # type: ignore[misc]
+class StreamStream(_ResponseStream, grpc.StreamStreamMultiCallable):  # type: ignore[misc, type-arg]
     """A stream each way."""

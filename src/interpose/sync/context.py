@@ -13,7 +13,7 @@ from interpose._method import Method
 from interpose._outcome import Outcome
 
 
-class ServicerContext(Answer, grpc.ServicerContext):  # type: ignore[misc]  # grpc.ServicerContext is untyped
+class ServicerContext(Answer, grpc.ServicerContext):  # type: ignore[misc]  # None without a deadline, as on asyncio
     """A `grpc.ServicerContext` over grpc's own, of a sync server or of a plain handler on an asyncio one."""
 
     def arrived(self, method: Method, argument: Any) -> Call:
@@ -28,10 +28,10 @@ class ServicerContext(Answer, grpc.ServicerContext):  # type: ignore[misc]  # gr
         try:
             return bool(self._native.is_active())
         except AttributeError:  # a plain handler on an asyncio server is not told of a cancel
-            return self._native.time_remaining() != 0
+            return bool(self._native.time_remaining() != 0)
 
-    def cancel(self) -> None:
-        self._native.cancel()
+    def cancel(self) -> bool:
+        return bool(self._native.cancel())
 
     def add_callback(self, callback: Callable[[], object]) -> bool:
         return self._native.add_callback(callback) is not False  # asyncio's gives None

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextvars import copy_context
 from typing import Any
 
 from interpose import errors
 from interpose._call import Call
-from interpose._messages import Encoded, compose
+from interpose._messages import Encoded, compose, encoded
 
 
 class Requests:
     """The request stream of an RPC: the application's iterator, from which each attempt makes its upload."""
 
-    __slots__ = ("_encode", "_messages", "_replay")
+    __slots__ = ("_context", "_encode", "_messages", "_replay")
 
     def __init__(self, messages: Iterable[Any], encode: Callable[[Any], bytes]) -> None:
         self._messages = iter(messages)
         self._encode = encode
         self._replay: Replay | None = None
+        self._context = copy_context()
+
+    def run(self, start: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Start a native call in the application's context: grpc reads the stream in it, whoever's thread this is."""
+        return self._context.copy().run(start, *args, **kwargs)
 
     def upload(self, call: Call) -> Upload:
         """The stream for one attempt; from its start if the call is buffered, else from where it stands."""
@@ -36,7 +42,7 @@ class Requests:
 class Upload:
     """The request stream of one attempt: iterate it once, on whatever thread grpc gives it."""
 
-    __slots__ = ("_hook", "_messages", "_replay", "error", "over", "sent")
+    __slots__ = ("_begun", "_hook", "_messages", "_replay", "error", "over", "sent")
 
     def __init__(self, messages: Iterator[Any], replay: Replay | None, call: Call) -> None:
         self._messages = messages
@@ -45,14 +51,13 @@ class Upload:
         self.sent = 0
         self.error: errors.StatusError | None = None  # what broke it; grpc itself only says that something did
         self.over = False
-
-    @property
-    def kept(self) -> bool:
-        """Does it give encoded messages?"""
-        return self._replay is not None
+        self._begun = False
 
     def __iter__(self) -> Iterator[Any]:
         hook = self._hook
+        self._begun = True
+        if self.over:  # a thread that comes too late: the messages belong to the next attempt
+            return
         try:
             for message in self._messages if self._replay is None else self._replay.read(self):
                 if hook is not None:
@@ -69,11 +74,10 @@ class Upload:
 
     def close(self) -> bool:
         """The attempt has ended. Could its requests be sent again?"""
+        if self._replay is not None:
+            return self._replay.leave(self)
         self.over = True
-        if self._replay is None:
-            return not self.sent
-        self._replay.wake()
-        return self._replay.replayable
+        return not self._begun  # once begun it may hold a message that it has not sent
 
 
 class Replay:
@@ -110,10 +114,12 @@ class Replay:
             yield message
             position += 1
 
-    def wake(self) -> None:
-        """Let a reader that waits see that it is over."""
+    def leave(self, upload: Upload) -> bool:
+        """An upload is over, also for a reader of it that waits. Is everything that was read still here?"""
         with self._changed:
+            upload.over = True
             self._changed.notify_all()
+            return self.replayable
 
     def _at(self, position: int, upload: Upload) -> Encoded | None:
         with self._changed:
@@ -130,14 +136,14 @@ class Replay:
             if self._ended:
                 return None
             self._asking = True
-        return self._ask()
+        return self._ask(upload)
 
-    def _ask(self) -> Encoded | None:
+    def _ask(self, upload: Upload) -> Encoded | None:
         """Take one message from the application; no lock is held while it makes up its mind."""
         message, error = None, None
         try:
             taken = next(self._messages)
-            message = Encoded(taken, self._encode(taken))
+            message = encoded(taken, self._encode)
         except StopIteration:
             pass
         except BaseException as raised:
@@ -148,15 +154,15 @@ class Replay:
             if message is None:
                 self._ended, self._error = True, error
             else:
-                self._keep(message)
+                self._keep(message, upload)
         if error is not None:
             raise error
         return message
 
-    def _keep(self, message: Encoded) -> None:
+    def _keep(self, message: Encoded, upload: Upload) -> None:
         self._read += 1
         self._room -= len(message.data)
-        if self._room < 0:
+        if self._room < 0 and not upload.over:  # what comes after an attempt has ended is for the next one
             self._kept = None
         elif self._kept is not None:
             self._kept.append(message)

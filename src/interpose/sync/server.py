@@ -50,13 +50,25 @@ def behavior(
 
 def _next(driver: Driver, step: Any, waiter: Waiter, context: ServicerContext) -> Any:
     """What to do next, after any waiting: a call to perform, which has begun, or the outcome of the RPC."""
-    while type(step) is Wait:
-        step = waiter(driver, step)
-    if type(step) is Call:
-        if step._asks is not NOTHING and step._asks.delay:
-            context._clock.sleep(step._asks.delay, threading.Event())
+    while True:
+        while type(step) is Wait:
+            step = waiter(driver, step)
+        if type(step) is not Call:
+            return step
+        gone = None if step._asks is NOTHING or not step._asks.delay else _slept(step._asks.delay, context)
         context.begin(step)
-    return step
+        if gone is None:
+            return step
+        step = driver.tell(context.outcome(None, None, gone))
+
+
+def _slept(seconds: float, context: ServicerContext) -> grpc.StatusCode | None:
+    """Sleep, but not longer than the client waits; if it has gone, give why."""
+    woken = threading.Event()
+    if context.add_callback(woken.set):
+        context._clock.sleep(seconds, woken)
+    # On an asyncio server nobody but the callback tells a plain handler.
+    return context.gone() or (grpc.StatusCode.CANCELLED if woken.is_set() else None)
 
 
 def _argument(call: Call, argument: Any, context: ServicerContext) -> Any:

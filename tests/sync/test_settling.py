@@ -1,0 +1,24 @@
+"""The end of a sync call may be told before what came in front of it."""
+
+import threading
+from types import SimpleNamespace
+from typing import Any
+
+from interpose._clock import SYSTEM
+from interpose.sync.calls import Attempt
+from tests.interceptors.driving import outgoing
+
+
+def test_the_channel_thread_does_not_wait_for_itself() -> None:
+    """grpc's thread tells the end first and the initial metadata later: it is let go, and the end is told once both are there."""
+    told = threading.Event()
+    exchange: Any = SimpleNamespace(route=SimpleNamespace(clock=SYSTEM), over=lambda attempt: told.set())
+    attempt = Attempt(exchange, outgoing())
+    attempt.native = SimpleNamespace(_state=SimpleNamespace(initial_metadata=None))
+
+    attempt._when_native_is_over()
+    too_early = told.is_set()
+    attempt.native._state.initial_metadata = ()
+
+    assert not too_early
+    assert told.wait(10)
