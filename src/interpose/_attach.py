@@ -47,7 +47,7 @@ class ServerInterceptor(grpc.ServerInterceptor, grpc.aio.ServerInterceptor):
         self._sync = sync.handlers(interceptors, clock)
         self._aio = aio.Handlers(interceptors, clock)
 
-    def intercept_service(self, continuation: Any, details: Any) -> Any:
+    def intercept_service(self, continuation: Any, details: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]  # both of them
         """What grpc calls once per RPC; on a sync server under its lock, so nothing but a look-up happens here."""
         found = continuation(details)
         if found is None:  # a method that nobody knows, on a sync server

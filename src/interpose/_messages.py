@@ -127,8 +127,8 @@ def encoded(message: Any, encode: Callable[[Any], bytes]) -> Encoded:
     """The message, serialized to be kept; what the serializer raises becomes INTERNAL, in grpc's words."""
     try:
         data = encode(message)
-        if not isinstance(data, bytes):  # grpc.aio would end the call without a word, or not at all
-            raise TypeError(f"the serializer gave {type(data).__name__}, not bytes")
-        return Encoded(message, data)
     except Exception as error:
         raise errors.Internal("Exception serializing request!", local=True) from error
+    if not isinstance(data, bytes):  # grpc.aio would end the call without a word, or not at all
+        raise errors.Internal(f"the serializer gave {type(data).__name__}, not bytes", local=True)
+    return Encoded(message, data)

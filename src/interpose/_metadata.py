@@ -41,7 +41,7 @@ class Metadata(tuple[Any, ...]):  # of pairs; Any, so that type checkers allow `
     def __getitem__(self, key: SupportsIndex) -> Pair: ...
     @overload
     def __getitem__(self, key: slice) -> tuple[Pair, ...]: ...
-    def __getitem__(self, key: str | SupportsIndex | slice) -> Any:
+    def __getitem__(self, key: str | SupportsIndex | slice) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]  # also by key
         """The first value of a key (KeyError if there is none), or the pair at an index."""
         if not isinstance(key, str):
             return super().__getitem__(key)

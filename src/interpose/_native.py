@@ -13,7 +13,7 @@ from interpose._call import Call
 from interpose._clock import FOREVER, Clock
 from interpose._flow import Layers, Wait
 from interpose._messages import encoder
-from interpose._method import Kind, Method
+from interpose._method import Method
 from interpose._outcome import Outcome
 
 EOF: Any = grpc.aio.EOF  # pyright: ignore[reportAttributeAccessIssue]  # the stubs forget it
@@ -52,7 +52,7 @@ class Route:
         self.encode = encoder(serializer)
         # One for messages and for those that are kept: a second one, made when it is first needed, might be made on a
         # channel that is closed, and there grpc ends the process (registered methods).
-        self.native = make(serializer if method.kind is Kind.UNARY_UNARY else self.encode)
+        self.native = make(self.encode)
         self.clock = clock
         self.pauses = pauses
 

@@ -254,8 +254,11 @@ async def test_compression_is_used(wrap: Wrap, generated: Generated, kind: Kind,
     with served(generated, options=identity_only) as (target, service):
         async with wrap(grpc.aio.insecure_channel(target, compression=of_channel)) as channel:
             methods = stub(generated, channel, "generated")
+            # Nothing is written: a refusal between two writes reaches a client of grpc.aio as INTERNAL now and then.
+            request = {} if kind.request_streaming else {"request": service.text(text="a")}
+            call = methods[kind](**request, timeout=BOUND, **options)
             with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await finish(kind, start(methods, kind, service.text, **options))
+                await finish(kind, call)
             assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
             assert "gzip" in caught.value.details()
             if given == "call":

@@ -31,6 +31,8 @@ from tests.protos.compiled import Generated
 
 T = TypeVar("T")
 
+LARGE = "a" * 1_000_000  # a message that fills the room for those on their way
+
 PATIENCE = 10.0  # seconds after which a test counts as hung
 
 OK = grpc.StatusCode.OK
@@ -114,7 +116,7 @@ class Service:
 
 
 class Gate(Service):
-    """A service that says when it has begun, and goes on when it is let: at once with its answer, for a stream with one."""
+    """A service that says when it has begun, and answers when it is let; a stream gives its first message before."""
 
     def __init__(self) -> None:
         self.begun = asyncio.Semaphore(0)  # released for each RPC that reaches a handler
@@ -263,7 +265,7 @@ def serving_in_threads(service: Any) -> Iterator[str]:
 
 async def no_task_left(before: set["asyncio.Task[Any]"]) -> None:
     """Every task that was not there before ends, without being asked to."""
-    left = {task for task in asyncio.all_tasks() - before if "AioServer" not in task.get_coro().__qualname__}
+    left = {task for task in asyncio.all_tasks() - before if "AioServer" not in str(task)}
     left -= {asyncio.current_task()}
     if left:
         _, left = await asyncio.wait(left, timeout=PATIENCE)
@@ -323,7 +325,7 @@ WRITABLE = pytest.mark.parametrize("flow", [passing, hooked, buffered], ids=["pl
 
 @ALL
 async def test_one_outcome_after_exhaustion(kind: Kind) -> None:
-    """An RPC that ends well is told to the flow once, also after grpc's objects are collected and the channel closed."""
+    """An RPC that ends well is told to the flow once, also after grpc's objects are collected."""
     watch = Watch()
 
     async with opened(Echo(), watch) as link:
@@ -876,7 +878,7 @@ async def test_a03_a_call_is_grpcs_own_kind_of_call(kind: Kind) -> None:
 
 @ALL
 async def test_a04_a_failure_is_a_value_for_flows_and_an_exception_for_callers(kind: Kind) -> None:
-    """Nothing is raised where the stub is called or in a flow; awaiting or iterating raises what is native and typed."""
+    """Nothing is raised where the stub is called or in a flow; awaiting raises what is native and typed."""
     watch = Watch()
 
     async with opened(Echo([failed(NOT_FOUND)]), watch) as link:
@@ -1080,13 +1082,9 @@ async def test_a06_a_writer_that_is_cancelled_cancels_the_rpc(kind: Kind, bare: 
     """Cancelling the task that writes cancels the RPC: on an intercepted channel as on a bare one."""
     gate, watch = Gate(), Watch()
 
-    async def flood(call: Any) -> None:
-        while True:
-            await call.write("a" * 1_000_000)
-
     async with opened(gate, watch, flow) as link:
         call = link.stub(kind, bare=bare)()
-        task = asyncio.create_task(flood(call))
+        task = asyncio.create_task(flood(call, LARGE))
         await within(gate.begun.acquire())
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -1107,14 +1105,10 @@ async def test_a06_a_writer_that_waits_when_the_call_ends_is_told(kind: Kind, fl
     """A `write` that waits for room ends with the RPC, with the RPC's failure."""
     gate = Gate()
 
-    async def flood(call: Any) -> None:
-        while True:
-            await call.write("a" * 1_000_000)
-
     async with opened(gate, flow) as link:
         call = link.stub(kind)(timeout=0.3)
         with pytest.raises((errors.DeadlineExceeded, asyncio.InvalidStateError)):
-            await within(flood(call))
+            await within(flood(call, LARGE))
         code = await within(call.code())
 
     assert code is DEADLINE_EXCEEDED
@@ -1167,19 +1161,35 @@ async def test_a06_reading_gives_the_messages_and_then_eof(kind: Kind) -> None:
     assert first == "a"
 
 
+class Prompt(Service):
+    """A service whose streams end at once, and say so."""
+
+    def __init__(self) -> None:
+        self.ended = asyncio.Event()
+
+    async def unary_unary(self, request: str, context: Any) -> str:
+        return request
+
+    async def unary_stream(self, argument: Any, context: Any) -> AsyncIterator[str]:
+        for message in ("1", "2", "3"):
+            yield message
+        self.ended.set()
+
+    stream_stream = unary_stream
+
+
 @STREAMING
 async def test_a06_a_stream_that_is_read_late_is_read_whole(kind: Kind) -> None:
     """Messages that wait while nobody reads are all there when somebody does, though the server has long ended."""
-    echo = Echo()
+    service = Prompt()
 
-    async with opened(echo, passing) as link:
-        call = link.start(kind, "a", "b")
-        while not (echo.attempts and echo.attempts[0].ended):
-            await asyncio.sleep(0.001)
-        await asyncio.sleep(0.05)
+    async with opened(service, passing) as link:
+        call = link.start(kind)
+        await within(service.ended.wait())
+        await link.call(Kind.UNARY_UNARY)  # on the same connection, so the stream's end has come before its answer
         messages = await within(answered(call))
 
-    assert messages == FULL[kind]
+    assert messages == ["1", "2", "3"]
 
 
 class Unserializable:
@@ -1196,21 +1206,20 @@ SERIALIZERS = pytest.mark.parametrize("serialize", [raising, encode], ids=["rais
 @ALL
 @SERIALIZERS
 async def test_a07_a_message_that_cannot_be_serialized_ends_the_call(kind: Kind, serialize: Any) -> None:
-    """A request that grpc cannot serialize fails the call for whoever awaits it, and is told once, with its cause."""
+    """A request that cannot be serialized fails the call for whoever awaits it, and is told once, with its cause."""
     watch = Watch()
 
     async with opened(Gate(), watch) as link:
         message: Any = Unserializable()
         stub = getattr(link.channel, kind.value)(path(kind), serialize, decode)
         call = stub(iter([message]) if kind.request_streaming else message)
-        with pytest.raises(Exception) as caught:  # noqa: PT011  what it is depends on grpc
+        with pytest.raises(errors.Internal) as caught:
             await within(answered(call))
 
     outcome = await watch.outcome()
-    assert not isinstance(caught.value, TimeoutError)
-    assert not outcome.ok
+    assert caught.value.local
     assert outcome.local
-    assert outcome.error is caught.value or outcome.error is caught.value.__cause__
+    assert isinstance(caught.value.__cause__, ValueError if serialize is raising else type(None))
 
 
 @ALL
@@ -1322,7 +1331,7 @@ class Broken(Exception):
 async def test_a11_c11_an_exception_of_the_request_stream_is_the_cause(
     kind: Kind, flow: Interceptor, asynchronous: bool
 ) -> None:
-    """A request stream that raises fails the call with UNKNOWN, made here, caused by what it raised: no CancelledError."""
+    """A request stream that raises fails the call with UNKNOWN, caused by what it raised, not with CancelledError."""
     watch, broken = Watch(), Broken("in the middle")
 
     def plain() -> Iterator[str]:
@@ -1392,6 +1401,25 @@ async def test_a13_a_flow_cannot_swallow_a_cancellation(kind: Kind, way: str) ->
 
     assert [outcome.code for outcome in outcomes] == [CANCELLED]
     assert call.cancelled()
+
+
+@UNARY
+async def test_a13_closing_the_channel_ends_a_hedged_call(kind: Kind) -> None:
+    """A channel that closes cancels every copy of a hedged call; nothing more is sent on it."""
+    watch, gate = Watch(), Gate()
+
+    def hedge(call: Call) -> Flow:
+        yield call.hedged(copies=3, delay=0.02)
+
+    async with opened(gate, watch, hedge) as link:
+        task = asyncio.create_task(answered(link.start(kind)))
+        for _ in range(2):
+            await within(gate.begun.acquire())
+        await within(link.channel.close())
+        with pytest.raises(asyncio.CancelledError):
+            await within(task)
+
+    assert (await watch.outcome()).code is CANCELLED
 
 
 @UNARY
@@ -1529,12 +1557,14 @@ async def test_two_tasks_may_await_one_call(kind: Kind, flow: Interceptor) -> No
     """Two tasks that await one call, before it has ended, both get the response; a third gets it afterwards."""
     watch = Watch()
 
-    async with opened(Echo([failed(UNAVAILABLE, delay=0.02)] if flow is kept else [ok(delay=0.02)]), watch, flow) as link:
+    async with opened(
+        Echo([failed(UNAVAILABLE, delay=0.02)] if flow is kept else [ok(delay=0.02)]), watch, flow
+    ) as link:
         call = link.start(kind)
         early = await within(asyncio.gather(answered(call), answered(call)))
         later = await within(call)
 
-    assert early == [["a"], ["a"]]
+    assert list(early) == [["a"], ["a"]]
     assert later == "a"
     assert (await watch.outcome()).ok
 
@@ -2105,7 +2135,7 @@ async def test_c20_generated_stubs_work(generated: Generated) -> None:
             yield request
 
         async def Collect(self, requests: AsyncIterator[Any], context: Any) -> Any:
-            return [request async for request in requests][0]
+            return await anext(requests)
 
         async def Chat(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
             async for request in requests:
@@ -2149,13 +2179,12 @@ async def test_row01_a_local_error_is_an_outcome(kind: Kind) -> None:
 async def test_row03_the_failure_of_a_stream_is_raised_by_iterating(kind: Kind) -> None:
     """A stream that fails after two messages gives both, then raises; calling the stub raised nothing."""
     async with opened(Echo([failed(NOT_FOUND, after=2)]), passing) as link:
-        call = link.start(kind, "a", "b", "c")
-        messages = []
+        messages = aiter(link.start(kind, "a", "b", "c"))
+        first, second = await within(anext(messages)), await within(anext(messages))
         with pytest.raises(errors.NotFound):
-            async for message in call:
-                messages.append(message)
+            await within(anext(messages))
 
-    assert len(messages) == 2
+    assert len({first, second}) == (2 if kind.request_streaming else 1)
 
 
 @STREAMING
@@ -2318,7 +2347,7 @@ async def test_row30_without_a_deadline_there_is_none(kind: Kind) -> None:
 @ALL
 @pytest.mark.parametrize("timeout", [float("inf"), 9.3e18, 9e9], ids=str)
 async def test_row31_a_timeout_of_ages_is_no_deadline(kind: Kind, timeout: float) -> None:
-    """A timeout that grpc would read as passed, forwarded from a call without one, is none: from caller and from flow."""
+    """A timeout that grpc would read as passed, as of a call without one, is none: of the caller and of a flow."""
     echo = Echo()
 
     def forward(call: Call) -> Flow:
@@ -2508,6 +2537,12 @@ async def test_row41_a_finalizer_may_run_on_another_thread() -> None:
     assert threads == [threading.get_ident()]
 
 
+async def flood(call: Any, message: str = "x") -> None:
+    """Write until it fails."""
+    while True:
+        await call.write(message)
+
+
 async def _several(count: int = 20, size: int = 10) -> AsyncIterator[str]:
     for _ in range(count):
         yield "x" * size
@@ -2518,7 +2553,7 @@ async def _several(count: int = 20, size: int = 10) -> AsyncIterator[str]:
 @pytest.mark.parametrize("size", [10, 100_000], ids=["small", "large"])
 async def test_row42_a_server_may_refuse_before_it_reads(kind: Kind, flow: Interceptor, size: int) -> None:
     """A call that is refused while it sends ends with the server's status, never with grpc.aio's "Internal error"."""
-    codes: collections.Counter[tuple[grpc.StatusCode, str]] = collections.Counter()
+    codes: collections.Counter[tuple[grpc.StatusCode, str | None]] = collections.Counter()
     outcomes: list[Outcome] = []
 
     def note(call: Call) -> Flow:
@@ -2560,14 +2595,14 @@ async def test_row42_a_writer_is_told_why(kind: Kind, flow: Interceptor) -> None
 @WRITABLE
 async def test_row42_a_server_may_end_well_before_it_reads(flow: Interceptor) -> None:
     """A bidi call that the server ends with OK while requests are on their way gives all messages, and its trailers."""
-    answers, outcomes = list[list[str]](), list[Outcome]()
+    outcomes: list[Outcome] = []
 
     def note(call: Call) -> Flow:
         outcomes.append((yield call))
 
     async with opened(Early(), note, flow) as link:
-        for _ in range(50):
-            answers.append(await within(answered(link.stub(Kind.STREAM_STREAM)(_several()))))
+        stub = link.stub(Kind.STREAM_STREAM)
+        answers = [await within(answered(stub(_several()))) for _ in range(50)]
 
     assert answers == [["1", "2", "3"]] * 50
     assert {(outcome.code, outcome.responses) for outcome in outcomes} == {(OK, 3)}
@@ -2580,8 +2615,7 @@ async def test_row42_messages_in_front_of_the_status_are_not_lost(flow: Intercep
     async with opened(Early(), flow) as link:
         call = link.stub(Kind.STREAM_STREAM)()
         with pytest.raises((grpc.aio.AioRpcError, asyncio.InvalidStateError)):
-            for _ in range(1000):
-                await within(call.write("x"))
+            await within(flood(call))
         messages = await within(answered(call))
         code, trailing = await within(call.code()), await within(call.trailing_metadata())
 
@@ -2641,7 +2675,7 @@ from concurrent import futures
 import grpc
 
 def forever(argument, context):
-    print("begun", flush=True)
+    print("begun\\n", end="", flush=True)  # in one piece: all four print
     threading.Event().wait()
 
 def stream(argument, context):
@@ -2812,3 +2846,27 @@ async def test_row56_binary_values_carry_anything(kind: Kind) -> None:
         await link.call(kind)
 
     assert echo.attempts[0].values("x-all-bin") == [everything]
+
+
+# --- rows without a test of their own ---------------------------------------------------------------------------------
+#
+# held by another test of this file
+#   C-11   test_a11_c11                        row 8    test_a01
+#   C-12   test_a14_c12, test_c12              row 32   test_c13_row32
+#   C-22   test_a12_c22, test_row38_c22        row 43   test_c19_row43, test_wait_for_connection_raises…
+#   A-10   also test_c18, test_c20             row 55   test_c16_row55, test_row52_row55, test_row55
+#   row 38, a request iterator that blocks: test_row38_a_stream_is_dropped_while_its_requests_wait
+#   row 45, at the end of grace, and new RPCs that get CANCELLED: test_one_outcome_after_the_server_stopped
+#
+# not yet
+#   A-16   callbacks lost on a call that has ended: seen on older grpcio only; what is held is that ours never are
+#   C-10   no retry past the cap               what Retry does with it is held by its own tests; replayable is held here
+#   C-19   wait_for_ready without a deadline   a warning belongs to describe() or the deadline battery of later issues
+#   C-13   timeout of a millisecond            it may succeed, and rightly; only no time at all is answered here
+#   51     retry buffer, throttling            of the core alone: nothing of ours takes part
+#   52, 54 parsing pushback, channel options   come with Retry and its helper for channels
+#
+# not here
+#   C-1…C-9, C-17, C-21, rows 2, 4, 37         of the sync client: test_sync_client.py
+#   11-29, 34, 35, 39, 40 and the server's view of 30-33: server tests
+#   47-49, 57-62                               of the server, the runner, or the core alone; 48 is held as it is cheap

@@ -406,3 +406,28 @@ def test_every_fault_is_told_at_once() -> None:
     """One error names all that is wrong."""
     with pytest.raises(ValueError, match=r"attempts .*; codes .*; backoff .*; safe .*; clock .*; on_retry "):
         Retry(0, codes=(), backoff=1, safe=1, clock=1, on_retry=1)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("sort", ["sync", "plain", "async"])
+def test_a_handler_that_sent_metadata_is_not_called_again(sort: str) -> None:
+    """The response has begun, as with a client: metadata cannot be sent a second time."""
+    called: list[str] = []
+
+    def begin(request: str, context: Any) -> str:
+        called.append(request)
+        context.send_initial_metadata((("x-node", "7"),))
+        context.abort(UNAVAILABLE, "not now")
+        return request
+
+    async def begin_later(request: str, context: Any) -> str:
+        called.append(request)
+        await context.send_initial_metadata((("x-node", "7"),))
+        await context.abort(UNAVAILABLE, "not now")
+        return request
+
+    handlers = {"unary_unary": begin_later if sort == "async" else begin}
+    with serving(sort, handlers, Retry(backoff=at_once, safe=True)) as client:
+        reply = client.call("a")
+
+    assert (reply.code, reply.details) == (UNAVAILABLE, "not now")
+    assert called == ["a"]

@@ -10,7 +10,7 @@ from tests.interceptors.driving import outgoing
 
 
 def test_the_channel_thread_does_not_wait_for_itself() -> None:
-    """grpc's thread tells the end first and the initial metadata later: it is let go, and the end is told once both are there."""
+    """grpc tells the end, then the initial metadata, both on one thread: it is let go, and told when both are there."""
     told = threading.Event()
     exchange: Any = SimpleNamespace(route=SimpleNamespace(clock=SYSTEM), over=lambda attempt: told.set())
     attempt = Attempt(exchange, outgoing())

@@ -34,6 +34,7 @@ from interpose._native import (
     exception_of,
     expired,
     failure,
+    pause_of,
     time_left,
 )
 from interpose._outcome import OK, Outcome
@@ -146,10 +147,9 @@ class Attempt:
             return expired()
         self._on_response = compose(call._asks.responses)
         try:
+            request: Any
             if exchange.requests is None:
-                request = request_of(call)
-                if route.method.kind.response_streaming:
-                    request = encoded(request, route.encode)  # grpc would tell of a failure to those alone who read
+                request = encoded(request_of(call), route.encode)  # here, since grpc.aio does not tell of a failure
             else:
                 self._upload = request = exchange.requests.upload(call)
             self.native = route.native(
@@ -256,7 +256,8 @@ class Attempt:
         upload, native = self._upload, self.native
         sent, again = 1, True
         if self.exchange.requests is not None:
-            again, sent = (upload.close(), upload.sent) if upload is not None else (not self.exchange.written, self.exchange.written)
+            sent = self.exchange.written if upload is None else upload.sent
+            again = not sent if upload is None else upload.close()
             error = (upload.error if upload is not None else None) or error
         if error is None:
             try:
@@ -366,7 +367,7 @@ class Exchange:
         if type(step) is Wait:
             # In the flow's own context, so that what it set is there, and what the awaitable sets is there later.
             self._waiting = self.loop.create_task(_awaited(step.awaitable), context=self._context)
-            self._waiting.add_done_callback(self._waited)
+            self._waiting.add_done_callback(partial(self._waited, step.awaitable))
             self._pause(True)
             return None
         if self.cancelled:
@@ -376,23 +377,28 @@ class Exchange:
             race.start_next()
             return None
         if step._asks.delay > 0:
-            self._alarm = call_later(self.route, self.loop, step._asks.delay, partial(self._ring, step))
+            if self.route.pauses.closed:
+                return cancelled()
+            seconds, in_time = pause_of(step, self.deadline, self.route.clock.now())
+            self._alarm = call_later(self.route, self.loop, seconds, partial(self._ring, step, in_time))
             self._pause(True)
             return None
         return Attempt(self, step).send()
 
-    def _ring(self, step: Call) -> None:
+    def _ring(self, step: Call, in_time: bool) -> None:
         if self._alarm is not None:
             self._alarm = None
             self._pause(False)
-            outcome = Attempt(self, step).send()
+            outcome = Attempt(self, step).send() if in_time else expired()
             if outcome is not None:
                 self.told(outcome)
 
-    def _waited(self, task: asyncio.Task[Any]) -> None:
+    def _waited(self, awaitable: Any, task: asyncio.Task[Any]) -> None:
         self._waiting = None
         self._pause(False)
         if task.cancelled():
+            if hasattr(awaitable, "close"):
+                awaitable.close()  # cancelled before it began, it would complain of never having been awaited
             self.turn(self._driver.fail, errors.Cancelled(LOCALLY_CANCELLED, local=True))
         elif (error := task.exception()) is not None:
             self.turn(self._driver.fail, error)
@@ -537,6 +543,8 @@ class _Race:
         assert lane.outcome is not None
         self._running.remove(lane)
         self._attempts += lane.outcome.attempts
+        if lane.cancelled and not self._over:
+            self._exchange.cancelled = True  # by a channel that closes: nothing more can be sent on it
         more = self._more()
         if lane.outcome.ok or self._exchange.cancelled or not (more or self._running):
             self.finish(lane.outcome)
@@ -659,10 +667,13 @@ class _UnaryResponse(_Handle):
                         yield from attempt.native.__await__()
                     except asyncio.CancelledError:
                         if not attempt.over:
-                            raise
-                    except Exception:
-                        if not attempt.over:
+                            if not attempt.broken:
+                                raise
                             yield from exchange.changes()
+                    except Exception:  # noqa: S110  the exchange is told too, and knows what becomes of it
+                        pass
+                    if not attempt.over:  # under native interceptors we may come first
+                        yield from exchange.changes()
         except BaseException:  # the task that awaits was cancelled, or closed
             exchange.cancel()
             raise

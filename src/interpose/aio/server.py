@@ -11,7 +11,6 @@ from contextvars import Context, copy_context
 from typing import Any, TypeAlias
 
 import grpc
-import grpc.aio
 
 from interpose import errors
 from interpose._answer import described, sendable, speakable, unexpected

@@ -9,9 +9,12 @@ import grpc
 
 try:
     from google.protobuf import any_pb2, message, symbol_database
-    from google.rpc import code_pb2, error_details_pb2, status_pb2  # noqa: F401  registers the standard messages
+    from google.rpc import error_details_pb2, status_pb2
 except ImportError as missing:  # pragma: no cover - the suite has the package; tests/contrib checks the text without it
     raise ImportError('rich error details need a package more: pip install "interpose[status]"') from missing
+
+
+STANDARD = error_details_pb2.DESCRIPTOR  # imported, so that its messages are known when a status is opened
 
 
 def pack(code: grpc.StatusCode, details: str, messages: Sequence[Any]) -> bytes:

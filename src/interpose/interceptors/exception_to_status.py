@@ -55,7 +55,7 @@ class ExceptionToStatus:
             (_is_failure(unknown), f"unknown must be a grpc.StatusCode other than OK, not {unknown!r}"),
             (isinstance(logger, logging.Logger), f"logger must be like logging.getLogger({LOGGER!r}), not {logger!r}"),
         )
-        self._rules: dict[type[BaseException], Rule] = {**(mapping or {})}
+        self._rules: dict[type[BaseException], Rule] = dict(cast(Mapping[type[BaseException], Rule], mapping or {}))
         self._unknown = unknown
         self._logger = logger
 

@@ -37,6 +37,7 @@ from interpose._native import (
     time_left,
 )
 from interpose._outcome import OK, Outcome
+from interpose.sync.bare import as_call
 from interpose.sync.blocking import text
 from interpose.sync.requests import Requests, Upload
 
@@ -181,7 +182,7 @@ class Attempt:
                 self._upload = exchange.requests.upload(call)
                 native, request = exchange.route.native, iter(self._upload)
             begin = exchange.begin(native)
-            self.native = (begin if exchange.requests is None else partial(exchange.requests.run, begin))(
+            native = (begin if exchange.requests is None else partial(exchange.requests.run, begin))(
                 request,
                 timeout=timeout,
                 metadata=call._metadata,
@@ -189,10 +190,12 @@ class Attempt:
                 wait_for_ready=call._wait_for_ready,
                 compression=call._compression,
             )
+            self.native = as_call(native)
         except BaseException as error:
             return self.outcome(known(error, local=True))
         exchange.publish(self)
         if not self.native.add_callback(self._when_native_is_over) and self.claim():
+            exchange.attempt = None  # it is over already: a cancel has to find what comes next
             return self.outcome()
         if single_threaded(self.native):
             exchange.hold(self)
@@ -708,6 +711,8 @@ class ResponseStream(_Handle):
                 attempt.native.cancel()
             except (StopIteration, grpc.RpcError):
                 exchange.over(attempt)
+            except Exception as error:  # the bug of a native interceptor below
+                exchange.over(attempt, error)
             attempt = exchange.wait_for_attempt(attempt)
             if attempt is None:
                 return self._answer()

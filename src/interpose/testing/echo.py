@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
-import grpc.aio
 
 from interpose._method import Kind
 
