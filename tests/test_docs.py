@@ -52,9 +52,7 @@ def test_what_a_page_shows_works(page: Path, tmp_path: Path) -> None:
         pytest.skip("shows no python")
 
     python = [sys.executable, "-W", "error", "-c", RUN, str(page)]
-    done = subprocess.run(
-        python, input=code.encode(), cwd=tmp_path, capture_output=True, timeout=50, check=False
-    )
+    done = subprocess.run(python, input=code.encode(), cwd=tmp_path, capture_output=True, timeout=50, check=False)
 
     assert done.returncode == 0, done.stderr.decode()
 

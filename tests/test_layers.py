@@ -22,7 +22,7 @@ ARROWS = {
     "sync": {"nouns", "sync"},
     "aio": {"nouns", "aio"},
     "contrib": {"nouns", "mechanisms", "interceptors"},
-    "the front door": {"nouns", "mechanisms", "interceptors", "sync", "aio"},
+    "the front door": {"nouns", "mechanisms", "interceptors", "sync", "aio", "the front door"},
 }
 FREE = {"testing", "demo", "compat"}  # may import everything
 

@@ -2709,6 +2709,9 @@ async def test_row46_a_killed_server_is_one_failure() -> None:
         target = f"127.0.0.1:{int(await within(process.stdout.readline()))}"
         async with intercept_channel(grpc.aio.insecure_channel(target), note) as channel:
             calls = [getattr(channel, kind.value)(path(kind), encode, decode)(requested(kind)) for kind in Kind]
+            for call in calls:
+                if isinstance(call, (grpc.aio.UnaryStreamCall, grpc.aio.StreamStreamCall)):
+                    assert await within(anext(aiter(call))) == "first"
             tasks = [asyncio.create_task(answered(call)) for call in calls]
             for _ in tasks:
                 assert await within(process.stdout.readline()) == b"begun\n"

@@ -845,6 +845,27 @@ def test_c09_a_failure_through_a_bare_generator_keeps_its_status(kind: Kind) -> 
     assert watch.outcome().code is NOT_FOUND
 
 
+@STREAMING
+def test_c09_a_bug_in_a_bare_generator_ends_the_stream(kind: Kind) -> None:
+    """An exception of a bare generator reaches the reader as it is, and is a local failure for flows, told once."""
+    watch = Watch()
+
+    class Buggy(NativeGenerator):
+        def _intercept(self, continuation: Any, details: Any, request: Any) -> Any:
+            yield next(continuation(details, request))
+            raise KeyError("a bug")
+
+        intercept_unary_stream = intercept_stream_stream = _intercept
+
+    with serving(Echo()) as (target, server), grpc.insecure_channel(target) as native:
+        channel = intercept_channel(grpc.intercept_channel(native, Buggy()), watch)
+        with pytest.raises(KeyError, match="a bug"):
+            in_time(lambda: Link(target, server, native, channel).call(kind, "a", "b"))
+
+    assert watch.outcome().local
+    assert watch.outcome().responses == 1
+
+
 @BLOCKING
 def test_c10_a_kept_request_stream_is_sent_again_in_full(blocking: bool) -> None:
     """The second attempt of a buffered request stream sends every message, though the application gave each once."""
@@ -1974,4 +1995,5 @@ def test_row56_a_flow_cannot_make_a_call_that_grpc_refuses(value: str) -> None:
 #   52, 55  parsing pushback as int32        comes with Retry
 #   51    retry buffer, throttling           of the core alone: nothing of ours takes part
 #   8, 9, 11-29  aio or server               other files of this folder
-#   45    blocked handlers at the end of grace, 47 keepalive, 49, 57-62: of the server, the runner, or the core alone
+#   45    blocked handlers at the end of grace, 47 keepalive, 49, 57-59, 62: of the server, the runner, or the core alone
+#   60, 61   test_process.py

@@ -336,8 +336,17 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, bytes]
         pytest.skip("openssl makes the certificate")
     home = tmp_path_factory.mktemp("certificate")
     subprocess.run(
-        [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
-        + [
+        [
+            openssl,
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+            "-days",
+            "2",
             "-subj",
             "/CN=localhost",
             "-addext",
@@ -645,5 +654,5 @@ def test_streams_read_by_one_thread(generated: Generated, server: tuple[str, Fea
 @pytest.mark.parametrize("what", [None, "localhost:1", object(), grpc.insecure_channel], ids=repr)
 def test_only_a_channel_can_be_wrapped(what: Any) -> None:
     """Anything but a channel is a TypeError that says what to give."""
-    with pytest.raises(TypeError, match="is no channel: give what grpc.insecure_channel"):
+    with pytest.raises(TypeError, match=r"is no channel: give what grpc\.insecure_channel"):
         intercept_channel(what, passes)

@@ -6,6 +6,7 @@ what grpcio does); its end is known when it has been read.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -55,10 +56,8 @@ class Bare:
         self._code, self._details = grpc.StatusCode.CANCELLED, LOCALLY_CANCELLED
         close = getattr(self._messages, "close", None)
         if close is not None:
-            try:
+            with contextlib.suppress(ValueError):  # another thread is reading: it finds the RPC over
                 close()
-            except ValueError:  # another thread is reading: it finds the RPC over
-                pass
         return True
 
     def code(self) -> grpc.StatusCode:

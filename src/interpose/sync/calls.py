@@ -87,7 +87,7 @@ class InactiveCall(grpc.Call, grpc.Future):  # type: ignore[type-arg]  # not gen
 
 def _traceback(error: BaseException) -> Any:
     try:
-        raise error
+        raise error  # noqa: TRY301  that gives it one
     except BaseException:
         return sys.exc_info()[2]
 
@@ -437,7 +437,7 @@ class Exchange:
             if self.outcome is None and self.attempt is not None and single_threaded(self.attempt.native):
                 self.attempt.native.code()  # UsageError before the end: nobody but a reader learns of it
             if not self._changed.wait_for(lambda: self.outcome is not None, timeout):
-                raise grpc.FutureTimeoutError()
+                raise grpc.FutureTimeoutError
         assert self.outcome is not None
         return self.outcome
 
@@ -658,7 +658,7 @@ class _Handle(grpc.Call, grpc.Future):  # type: ignore[type-arg]  # not generic 
     def _end(self, timeout: float | None) -> Outcome:
         outcome = self._exchange.wait(timeout)
         if self._exchange.cancelled:
-            raise grpc.FutureCancelledError()
+            raise grpc.FutureCancelledError
         return outcome
 
     def __repr__(self) -> str:

@@ -313,11 +313,11 @@ def _fail(context: ServicerContext, outcome: Outcome, error: BaseException | Non
 def handlers(interceptors: tuple[Interceptor, ...], clock: Clock) -> Compiled:
     """The handlers of sync servers, with the interceptors around them."""
 
-    def compile(handler: Any, name: str) -> Any:
+    def wrap(handler: Any, name: str) -> Any:
         method = Method(name, kind_of(handler))
         stack = layers(interceptors, method)
         if not stack:
             return handler
         return with_function(handler, behavior(method, stack, function_of(handler), clock))
 
-    return Compiled(compile)
+    return Compiled(wrap)

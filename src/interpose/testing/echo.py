@@ -186,11 +186,8 @@ class _Async:
             if not act.unread:
                 async for request in requests:
                     attempt.requests.append(request)
-            if act.hang:
-                while not self._echo._closed.is_set():
-                    await asyncio.sleep(0.005)
-            elif act.delay:
-                await asyncio.sleep(act.delay)
+            if act.delay or act.hang:
+                await self._pause(act)
             if act.trailing:
                 context.set_trailing_metadata(act.trailing)
             responses = self._echo.responses(attempt.requests, kind)
@@ -203,6 +200,11 @@ class _Async:
                 yield response
         finally:
             attempt.ended = True
+
+    async def _pause(self, act: Act) -> None:
+        while act.hang and not self._echo._closed.is_set():  # noqa: ASYNC110  closed from another thread
+            await asyncio.sleep(0.005)
+        await asyncio.sleep(act.delay)
 
 
 async def _each(messages: Iterable[str]) -> AsyncIterator[str]:

@@ -128,7 +128,7 @@ class _SyncRpc:
             if self._kind.response_streaming:
                 call = self._stub(request, **options)
                 for message in call:
-                    messages.append(message)
+                    messages.append(message)  # noqa: PERF402  what came before a failure counts
             else:
                 response, call = self._stub.with_call(request, **options)
                 messages.append(response)
@@ -197,7 +197,7 @@ class _AioRpc:
             call = self._stub(request, **options)
             if self._kind.response_streaming:
                 async for message in call:
-                    messages.append(message)
+                    messages.append(message)  # noqa: PERF401  what came before a failure counts
             else:
                 messages.append(await call)
         except grpc.RpcError as error:
