@@ -46,7 +46,7 @@ async def passes_async(call: Call) -> AsyncFlow:
 
 WAYS: dict[str, Callable[[grpc.aio.Channel], grpc.aio.Channel]] = {
     "raw": lambda channel: channel,
-    "empty": lambda channel: intercept_channel(channel),
+    "empty": intercept_channel,
     "passes": lambda channel: intercept_channel(channel, passes),
     "stack": lambda channel: intercept_channel(channel, passes, chain(looks, replaces), when("*", looks)),
     "waits": lambda channel: intercept_channel(channel, passes_async, looks),
@@ -76,7 +76,6 @@ class Rpc:
     channel: grpc.aio.Channel
     service: Features
     stub: dict[Kind, Any]
-    waits: bool = False  # do flows await?
 
     def requests(self, kind: Kind) -> Any:
         """What to send: "a", or "a" and "b" as a stream."""
@@ -124,7 +123,7 @@ async def rpc(request: pytest.FixtureRequest, generated: Generated) -> AsyncIter
     with served(generated) as (target, service):
         channel = WAYS[way](grpc.aio.insecure_channel(target, [("grpc.enable_retries", 0)]))
         try:
-            yield Rpc(channel, service, stub(generated, channel, style), way == "waits")
+            yield Rpc(channel, service, stub(generated, channel, style))
         finally:
             service.gate.set()
             await channel.close()
@@ -351,7 +350,7 @@ async def test_callbacks_come_once(rpc: Rpc, kind: Kind) -> None:
 
 @every_kind
 async def test_a_call_can_be_cancelled(rpc: Rpc, kind: Kind) -> None:
-    """`cancel` ends the call here and at the server, and at once unless a flow awaits; who awaits it is cancelled."""
+    """`cancel` ends the call here and at the server; who awaits it gets CancelledError."""
     call = await rpc.held(kind)
     told: list[Any] = []
     call.add_done_callback(told.append)
@@ -359,7 +358,7 @@ async def test_a_call_can_be_cancelled(rpc: Rpc, kind: Kind) -> None:
     assert call.cancel()
     assert not call.cancel()
     assert call.cancelled()
-    assert call.done() or rpc.waits
+    assert call.done()
     with pytest.raises(asyncio.CancelledError):
         await rpc.finish(kind, call)
     assert await call.code() is grpc.StatusCode.CANCELLED

@@ -1084,6 +1084,7 @@ async def test_a06_a_writer_that_is_cancelled_cancels_the_rpc(kind: Kind, bare: 
 
     async with opened(gate, watch, flow) as link:
         call = link.stub(kind, bare=bare)()
+        await within(call.write("a"))  # a bare call that is not connected yet would not mind
         task = asyncio.create_task(flood(call, LARGE))
         await within(gate.begun.acquire())
         task.cancel()

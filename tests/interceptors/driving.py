@@ -126,7 +126,7 @@ class StillClock:
     def call_later(self, seconds: float, callback: Callable[[], object]) -> Any:
         self._due.append(callback)
         self.asked.set()
-        return _Alarm(lambda: self._due.clear())
+        return _Alarm(self._due.clear)
 
     def sleep(self, seconds: float, woken: threading.Event) -> None:
         self.asked.set()

@@ -141,7 +141,7 @@ def test_what_refuses_inside_is_asked_again(place: Place) -> None:
 
 
 @pytest.mark.parametrize("kind", ["unary_unary", "unary_stream"])
-@pytest.mark.parametrize("sort", ["sync", "async"])
+@pytest.mark.parametrize("sort", ["sync", "plain", "async"])
 def test_a_client_that_leaves_during_the_pause_ends_it(sort: str, kind: str) -> None:
     """The handler is not called again, its flows are told CANCELLED, and nothing sleeps on."""
     outcomes: list[Outcome] = []
@@ -163,7 +163,7 @@ def test_a_client_that_leaves_during_the_pause_ends_it(sort: str, kind: str) -> 
         return 3600.0
 
     with serving(
-        sort, {kind: shaped(kind, refuse if sort == "sync" else refuse_later)}, told, Retry(backoff=pause)
+        sort, {kind: shaped(kind, refuse_later if sort == "async" else refuse)}, told, Retry(backoff=pause)
     ) as client:
         call = client.start("a", kind=kind, timeout=None)
         assert told.pausing.acquire(timeout=10)

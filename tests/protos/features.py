@@ -72,8 +72,9 @@ class Features:
 
     def Chat(self, requests: Iterable[Any], context: Any) -> Iterator[Any]:
         # A bidi call that fails before the client has half-closed reaches asyncio clients as INTERNAL now and then.
-        failing = FAIL[0] in context.invocation_metadata()
-        act = self._act(context, self._read(requests, context) if failing else None)
+        failing = {FAIL[0], BREAK[0]} & {(key, value) for key, value in context.invocation_metadata()}
+        requests = self._read(requests, context) if failing else requests
+        act = self._act(context)
         for request in requests:
             yield self._said(request)
             if act == "break":
@@ -89,7 +90,7 @@ class Features:
     def _read(self, requests: Iterable[Any], context: Any) -> list[Any]:
         return [] if FAIL_FIRST in context.invocation_metadata() else list(requests)
 
-    def _act(self, context: Any, read: Any = None) -> str:
+    def _act(self, context: Any) -> str:
         metadata = tuple((key, value) for key, value in context.invocation_metadata())
         self.seen.append(metadata)
         self.remaining.append(context.time_remaining())

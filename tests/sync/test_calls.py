@@ -41,7 +41,7 @@ from tests.protos.features import (
 
 WAYS: dict[str, Callable[[grpc.Channel], grpc.Channel]] = {
     "raw": lambda channel: channel,
-    "empty": lambda channel: intercept_channel(channel),
+    "empty": intercept_channel,
     "passes": lambda channel: intercept_channel(channel, passes),
     "stack": lambda channel: intercept_channel(channel, passes, chain(looks, replaces), when("*", looks)),
     "resends": lambda channel: intercept_channel(channel, passes, resends),

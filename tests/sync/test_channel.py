@@ -651,7 +651,9 @@ def test_streams_read_by_one_thread(generated: Generated, server: tuple[str, Fea
             assert caught.value.code() is grpc.StatusCode.NOT_FOUND  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("what", [None, "localhost:1", object(), grpc.insecure_channel], ids=["None", "text", "object", "function"])
+@pytest.mark.parametrize(
+    "what", [None, "localhost:1", object(), grpc.insecure_channel], ids=["None", "text", "object", "function"]
+)
 def test_only_a_channel_can_be_wrapped(what: Any) -> None:
     """Anything but a channel is a TypeError that says what to give."""
     with pytest.raises(TypeError, match=r"is no channel: give what grpc\.insecure_channel"):

@@ -588,8 +588,9 @@ class _Handle(grpc.aio.Call):
         )
 
     def done(self) -> bool:
-        """Has it ended?"""
-        return self._exchange.outcome is not None
+        """Has it ended, or is it about to since it was cancelled?"""
+        # A cancelled one is done, as futures are, though its flows may still have something to await.
+        return self._exchange.outcome is not None or self._exchange.cancelled
 
     def time_remaining(self) -> float | None:
         """Seconds until the deadline, or None without one."""

@@ -6,7 +6,8 @@ import asyncio
 import functools
 import inspect
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextvars import Context, copy_context
 from typing import Any, TypeAlias
 
@@ -123,12 +124,12 @@ def _limited(call: Call, context: ServicerContext, work: Coroutine[Any, Any, Any
 def _outcome(context: ServicerContext, error: BaseException | None, response: Any = None) -> Outcome:
     """How an attempt of the handler ended."""
     gone = None
-    if isinstance(error, asyncio.CancelledError):
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            gone = context.why_gone()
-        else:  # of a task of the handler's own: without a status the client would wait for ever
-            gone = grpc.StatusCode.CANCELLED
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():  # also if the handler swallowed it and answered: nobody listens
+        gone = context.why_gone()
+    elif isinstance(error, asyncio.CancelledError):
+        # Of a task of the handler's own: without a status the client would wait for ever.
+        gone = grpc.StatusCode.CANCELLED
     elif isinstance(error, TimeoutError) and context.expired():
         gone = grpc.StatusCode.DEADLINE_EXCEEDED
     return context.outcome(error, response, gone)
@@ -137,18 +138,18 @@ def _outcome(context: ServicerContext, error: BaseException | None, response: An
 async def _answer(context: ServicerContext, outcome: Outcome) -> Any:
     """Send the outcome of the RPC: gives the response, or raises what makes grpc send the status."""
     call = context.over()
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError  # nobody listens any more
+    asks = call._asks if call is not None else NOTHING
+    if asks is not NOTHING and asks.initial_metadata and not context._initial_sent:
+        await context._native.send_initial_metadata(asks.initial_metadata)
     if outcome._code is OK:
-        asks = call._asks if call is not None else NOTHING
-        if asks is not NOTHING and asks.initial_metadata and not context._initial_sent:
-            await context._native.send_initial_metadata(asks.initial_metadata)
         if outcome._trailing_metadata:
             context.set_trailing(outcome)
         if outcome._details:
             context._native.set_details(sendable(outcome._details))
         return outcome._response
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError  # nobody listens any more
     context.set_trailing(outcome)
     error = unexpected(outcome)
     if isinstance(error, (asyncio.CancelledError, TimeoutError)) and outcome.code is not grpc.StatusCode.UNKNOWN:
@@ -184,7 +185,8 @@ def _unary(method: Method, stack: Layers, handler: Behavior, clock: Clock) -> Be
                 response = await handler(argument, context)
             except BaseException as raised:
                 response, error = None, raised
-            if error is None and not context.decided:
+            task = asyncio.current_task()
+            if error is None and not context.decided and not (task is not None and task.cancelling()):
                 outcome = Outcome(OK, response, "", None, 1, 1, now() - started, True)
             else:
                 outcome = _outcome(context, error, response)
@@ -335,22 +337,86 @@ class _Plain:
             return driver.answer(value)
 
         behave = plain_behavior(self._method, self._stack, self._function, self._clock, waiter)
+        task = asyncio.current_task(loop)
+        assert task is not None  # grpc's, for this RPC
         if not self._method.kind.response_streaming:
-            return with_function(self._handler, lambda argument, native: context.run(behave, argument, native))
+            return with_function(
+                self._handler, lambda argument, native: context.run(behave, argument, _Told(native, task, loop))
+            )
 
         def stream(argument: Any, native: Any) -> Any:
-            messages = context.run(behave, argument, native)
-            try:
-                while True:
-                    try:
-                        message = context.run(next, messages)
-                    except StopIteration:
-                        return
-                    yield message
-            finally:
-                context.run(messages.close)
+            messages = _Pulled(context.run(behave, argument, _Told(native, task, loop)), context, loop)
+            loop.call_soon_threadsafe(task.add_done_callback, messages.when_over)
+            return messages.pulled()
 
         return with_function(self._handler, stream)
+
+
+class _Told:
+    """grpc's context for a plain handler, which does not tell when the RPC is over; grpc's task for it does."""
+
+    __slots__ = ("_loop", "_native", "_task")
+
+    def __init__(self, native: Any, task: asyncio.Task[Any], loop: asyncio.AbstractEventLoop) -> None:
+        self._native = native
+        self._task = task
+        self._loop = loop
+
+    def is_active(self) -> bool:
+        return not (self._task.cancelling() or self._task.done() or self._native.time_remaining() == 0)
+
+    def add_callback(self, callback: Callable[[], object]) -> bool:
+        # grpc's own is called only if the handler has answered.
+        self._loop.call_soon_threadsafe(self._task.add_done_callback, lambda _: callback())
+        return self.is_active()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._native, name)
+
+
+class _Pulled:
+    """The responses of a plain handler. grpc pulls them in a pool thread and, when the client leaves, forgets them."""
+
+    def __init__(self, messages: Any, context: Context, loop: asyncio.AbstractEventLoop) -> None:
+        self._messages = messages
+        self._context = context
+        self._loop = loop
+        self._lock = threading.Lock()
+        self._free = True  # suspended: who takes it may resume or close it
+        self._over = False
+
+    def pulled(self) -> Iterator[Any]:
+        """What grpc iterates."""
+        try:
+            yield from iter(self._next, None)
+        finally:
+            self._close()
+
+    def when_over(self, _: Any) -> None:
+        """grpc's task for the RPC has ended. A generator that nobody will resume is closed, in a thread like its own."""
+        self._over = True
+        if self._free:
+            self._loop.run_in_executor(None, self._close)
+
+    def _next(self) -> Any:
+        """The next message; None at the end."""
+        if not self._take():
+            return None
+        message = self._context.run(next, self._messages, None)
+        self._free = message is not None
+        if self._over:  # when_over may have come while the generator was not free
+            self._close()
+            return None
+        return message
+
+    def _close(self) -> None:
+        if self._take():
+            self._context.run(self._messages.close)
+
+    def _take(self) -> bool:
+        with self._lock:
+            taken, self._free = self._free, False
+        return taken
 
 
 async def _awaited(awaitable: Awaitable[Any]) -> Any:

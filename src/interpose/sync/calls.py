@@ -367,10 +367,13 @@ class Exchange:
     def over(self, attempt: Attempt, error: BaseException | None = None) -> None:
         """An attempt has ended, as its native call says or with `error`; told by any thread, any number of times."""
         if attempt.claim():
-            self.attempt = None
-            if single_threaded(attempt.native):
-                self.route.pauses.discard(self.cancel)
-            self.told(attempt.outcome(error))
+            self._end(attempt, error)
+
+    def _end(self, attempt: Attempt, error: BaseException | None = None) -> None:
+        self.attempt = None
+        if single_threaded(attempt.native):
+            self.route.pauses.discard(self.cancel)
+        self.told(attempt.outcome(error))
 
     def run(self, step: Any) -> Outcome:
         """Go on from this step, and wait for the end: a blocking call that has become a race."""
@@ -407,8 +410,10 @@ class Exchange:
             self.cancelled = True
             attempt, alarm, race = self.attempt, self._alarm, self._race
         if attempt is not None:
+            mine = attempt.claim()  # before grpc's thread brings the news, so that it is done when we return
             attempt.native.cancel()
-            self.over(attempt)
+            if mine:
+                self._end(attempt)
         elif alarm is not None:
             alarm.cancel()
         elif race is not None:
@@ -577,7 +582,7 @@ class _Handle(grpc.Call, grpc.Future):  # type: ignore[type-arg]  # not generic 
 
     def is_active(self) -> bool:
         """Has it not ended yet?"""
-        return self._exchange.outcome is None
+        return not self.done()
 
     def time_remaining(self) -> Any:
         """Seconds until the deadline, or None without one."""
@@ -627,11 +632,12 @@ class _Handle(grpc.Call, grpc.Future):  # type: ignore[type-arg]  # not generic 
 
     def running(self) -> bool:
         """Has it not ended yet?"""
-        return self._exchange.outcome is None
+        return not self.done()
 
     def done(self) -> bool:
-        """Has it ended?"""
-        return self._exchange.outcome is not None
+        """Has it ended, or is it about to since it was cancelled?"""
+        # A cancelled one is done, as futures are, though another thread may still be telling its flows.
+        return self._exchange.outcome is not None or self._exchange.cancelled
 
     def result(self, timeout: float | None = None) -> Any:
         """The response; raises what the RPC failed with, FutureTimeoutError or FutureCancelledError."""

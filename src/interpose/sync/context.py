@@ -18,23 +18,20 @@ class ServicerContext(Answer, grpc.ServicerContext):  # type: ignore[misc]  # No
 
     def arrived(self, method: Method, argument: Any) -> Call:
         """The call as it came in; from here on it is the current one."""
-        if not hasattr(self._native, "is_active"):  # on an asyncio server, whose RPC may end before the handler does
+        if not hasattr(self._native, "cancel"):  # on an asyncio server, whose RPC may end before the handler does
             self.peer()
         return super().arrived(method, argument)
 
     # grpc.RpcContext
 
     def is_active(self) -> bool:
-        try:
-            return bool(self._native.is_active())
-        except AttributeError:  # a plain handler on an asyncio server is not told of a cancel
-            return bool(self._native.time_remaining() != 0)
+        return bool(self._native.is_active())
 
     def cancel(self) -> bool:
         return bool(self._native.cancel())
 
     def add_callback(self, callback: Callable[[], object]) -> bool:
-        return self._native.add_callback(callback) is not False  # asyncio's gives None
+        return bool(self._native.add_callback(callback))
 
     # grpc.ServicerContext
 
@@ -81,7 +78,8 @@ class ServicerContext(Answer, grpc.ServicerContext):  # type: ignore[misc]  # No
         """Why nobody listens any more: CANCELLED or DEADLINE_EXCEEDED; None while somebody does."""
         if self.is_active():
             return None
-        return grpc.StatusCode.CANCELLED if self._native.time_remaining() else grpc.StatusCode.DEADLINE_EXCEEDED
+        left = self._native.time_remaining()  # on an asyncio server None without a deadline
+        return grpc.StatusCode.DEADLINE_EXCEEDED if left is not None and left <= 0 else grpc.StatusCode.CANCELLED
 
     def send_initial_metadata_if_due(self) -> None:
         """Send what interceptors asked for, if the handler has not sent its own with it."""
@@ -96,7 +94,7 @@ class ServicerContext(Answer, grpc.ServicerContext):  # type: ignore[misc]  # No
 
     def fail(self, outcome: Outcome) -> None:
         """End the RPC with the outcome's status: raises, as abort does, or lets a stream end with it."""
-        if self.sent and not hasattr(self._native, "is_active"):
+        if self.sent and not hasattr(self._native, "cancel"):
             # On asyncio servers abort() does not wait for the last message to be written: it fails, the client hangs.
             self._native.set_code(outcome.code)
             self._native.set_details(sendable(outcome.details))

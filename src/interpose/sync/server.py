@@ -67,8 +67,7 @@ def _slept(seconds: float, context: ServicerContext) -> grpc.StatusCode | None:
     woken = threading.Event()
     if context.add_callback(woken.set):
         context._clock.sleep(seconds, woken)
-    # On an asyncio server nobody but the callback tells a plain handler.
-    return context.gone() or (grpc.StatusCode.CANCELLED if woken.is_set() else None)
+    return context.gone()
 
 
 def _argument(call: Call, argument: Any, context: ServicerContext) -> Any:
@@ -254,7 +253,8 @@ class _Watched:
                 context.send_initial_metadata_if_due()
             context.sent += 1
             self._send(message)
-        elif (outcome := self.finish(None)) is not None:
+        # If the client has gone, the handler may say so from a callback on the serving thread: leave it to when_over.
+        elif context.is_active() and (outcome := self.finish(None)) is not None:
             context.set_trailing(outcome)
             if not outcome.ok:
                 context._native.set_code(outcome.code)
@@ -283,10 +283,10 @@ class _Watched:
 def _answer(context: ServicerContext, outcome: Outcome) -> Any:
     """Send the outcome of the RPC: gives the response, or raises what makes grpc send the status."""
     call = context.over()
+    asks = call._asks if call is not None else NOTHING
+    if asks is not NOTHING and asks.initial_metadata and not context._initial_sent and context.is_active():
+        context._native.send_initial_metadata(asks.initial_metadata)
     if outcome._code is OK:
-        asks = call._asks if call is not None else NOTHING
-        if asks is not NOTHING and asks.initial_metadata and not context._initial_sent:
-            context._native.send_initial_metadata(asks.initial_metadata)
         if outcome._trailing_metadata:
             context.set_trailing(outcome)
         if outcome._details:
