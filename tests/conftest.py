@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from interpose import context
 from interpose.testing import PLACES, Place, no_leaks
 from tests.protos.compiled import Generated
 
@@ -13,6 +14,13 @@ def place(request: pytest.FixtureRequest) -> Place:
     """One of the sixteen places; a test that takes it runs in all of them."""
     found: Place = request.param
     return found
+
+
+@pytest.fixture(autouse=True)
+def outside_any_rpc() -> None:
+    """A test begins as an application does, whatever an earlier one left in the context they share."""
+    context._call.set(None)
+    context._request_id.set(None)
 
 
 @pytest.fixture(autouse=True)

@@ -2,8 +2,6 @@
 
 import asyncio
 import itertools
-import signal
-import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent import futures
@@ -322,24 +320,6 @@ def test_cancelling_on_asyncio_cancels_every_copy(kind: Kind, how: str) -> None:
 
 async def _await(call: Any) -> Any:
     return await call
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="this system has no signals for threads")
-@pytest.mark.parametrize("kind", [Kind.UNARY_UNARY, Kind.STREAM_UNARY], ids=lambda kind: kind.value)
-def test_ctrl_c_ends_a_blocking_race(kind: Kind) -> None:
-    """A KeyboardInterrupt leaves the blocking call, and no copy behind."""
-    outcomes: list[Outcome] = []
-
-    def interrupt(number: int) -> None:
-        if number == 2:
-            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-
-    with served("hang", "hang", on_start=interrupt) as service:
-        with pytest.raises(KeyboardInterrupt):
-            Way("blocking", kind).call(service, watch(outcomes), hedge(2, SOON))
-        assert all(copy.cancelled.wait(PATIENCE) for copy in service.copies)
-
-    assert [outcome.code for outcome in outcomes] == [grpc.StatusCode.CANCELLED]
 
 
 def test_closing_the_channel_ends_a_race() -> None:

@@ -47,7 +47,7 @@ class StatusError(grpc.RpcError):
             raise TypeError(
                 "StatusError has no code of its own: raise one of its subclasses, or errors.of(code)(details)"
             )
-        super().__init__(details)
+        Exception.__init__(self, details)  # not super(): mixed with grpc.aio.AioRpcError that would be its constructor
         self._details = details if isinstance(details, str) else str(details)  # NotFound(order_id) fails nowhere later
         self._initial_metadata = Metadata.trusted(initial_metadata)
         self._trailing_metadata: Metadata = (

@@ -1080,13 +1080,18 @@ async def test_a06_writing_after_the_end_of_the_upload_is_an_error(kind: Kind, f
 @pytest.mark.parametrize("flow", [passing, buffered], ids=["plain", "buffered"])
 async def test_a06_a_writer_that_is_cancelled_cancels_the_rpc(kind: Kind, bare: bool, flow: Interceptor) -> None:
     """Cancelling the task that writes cancels the RPC: on an intercepted channel as on a bare one."""
-    gate, watch = Gate(), Watch()
+    gate, watch, writing = Gate(), Watch(), asyncio.Event()
+
+    async def write(call: Any) -> None:
+        writing.set()
+        await flood(call, LARGE)
 
     async with opened(gate, watch, flow) as link:
         call = link.stub(kind, bare=bare)()
         await within(call.write("a"))  # a bare call that is not connected yet would not mind
-        task = asyncio.create_task(flood(call, LARGE))
         await within(gate.begun.acquire())
+        task = asyncio.create_task(write(call))
+        await within(writing.wait())
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await within(task)

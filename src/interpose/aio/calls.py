@@ -456,7 +456,7 @@ class Exchange:
             self._pause(False)
             self.told(cancelled())
         elif self._waiting is not None:
-            self._waiting.cancel()
+            self.loop.call_soon(self._waiting.cancel)  # a step that was only just asked for has begun by then
         elif self._race is not None:
             self._race.finish(cancelled())
         return True

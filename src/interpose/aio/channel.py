@@ -109,7 +109,7 @@ class _Starter:
         return exchange
 
 
-class UnaryUnary(_Starter, grpc.aio.UnaryUnaryMultiCallable[Any, Any]):
+class UnaryUnary(_Starter, grpc.aio.UnaryUnaryMultiCallable):  # type: ignore[type-arg]  # older ones are not generic
     """One request, one response."""
 
     def __call__(
@@ -125,7 +125,7 @@ class UnaryUnary(_Starter, grpc.aio.UnaryUnaryMultiCallable[Any, Any]):
         return UnaryUnaryCall(self._start(request, timeout, metadata, credentials, wait_for_ready, compression))
 
 
-class UnaryStream(_Starter, grpc.aio.UnaryStreamMultiCallable[Any, Any]):
+class UnaryStream(_Starter, grpc.aio.UnaryStreamMultiCallable):  # type: ignore[type-arg]  # older ones are not generic
     """One request, a stream of responses."""
 
     def __call__(
@@ -141,7 +141,7 @@ class UnaryStream(_Starter, grpc.aio.UnaryStreamMultiCallable[Any, Any]):
         return UnaryStreamCall(self._start(request, timeout, metadata, credentials, wait_for_ready, compression))
 
 
-class StreamUnary(_Starter, grpc.aio.StreamUnaryMultiCallable[Any, Any]):
+class StreamUnary(_Starter, grpc.aio.StreamUnaryMultiCallable):  # type: ignore[type-arg]  # older ones are not generic
     """A stream of requests, one response."""
 
     def __call__(
@@ -158,7 +158,7 @@ class StreamUnary(_Starter, grpc.aio.StreamUnaryMultiCallable[Any, Any]):
         )
 
 
-class StreamStream(_Starter, grpc.aio.StreamStreamMultiCallable[Any, Any]):
+class StreamStream(_Starter, grpc.aio.StreamStreamMultiCallable):  # type: ignore[type-arg]  # older ones are not generic
     """A stream each way."""
 
     def __call__(

@@ -125,7 +125,8 @@ def _outcome(context: ServicerContext, error: BaseException | None, response: An
     """How an attempt of the handler ended."""
     gone = None
     task = asyncio.current_task()
-    if task is not None and task.cancelling():  # also if the handler swallowed it and answered: nobody listens
+    cancelled = task is not None and task.cancelling()  # even if the handler swallowed it and answered: nobody listens
+    if cancelled or isinstance(error, grpc.aio.InternalError):  # a write failed: grpc is about to say that it is over
         gone = context.why_gone()
     elif isinstance(error, asyncio.CancelledError):
         # Of a task of the handler's own: without a status the client would wait for ever.
@@ -245,6 +246,7 @@ def _streaming(method: Method, stack: Layers, handler: Behavior, clock: Clock) -
         context = ServicerContext(native, clock)
         driver = Driver(stack)
         step: Any = driver.start(context.arrived(method, argument))
+        context.peer()  # when_over may come when grpc's call is no more, and asking it then crashes the process
         rpc = _Streamed(context, driver)
         native.add_done_callback(rpc.when_over)
         while True:
@@ -256,24 +258,45 @@ def _streaming(method: Method, stack: Layers, handler: Behavior, clock: Clock) -
                     yield message
                 return
             context.begin(step)
-            sent, messages, error = 0, None, None
+            messages, error = None, None
             try:
                 plain = step._asks is NOTHING and step._timeout is None
-                messages = handler(_argument(step, argument, context), context)
+                messages = _messages(step, handler, argument, context)
                 async for message in messages:
                     if not plain:
                         message = await context.outgoing(message)
-                    sent += 1
-                    yield message
-            except GeneratorExit:  # grpc dropped us while it was writing: the callback has told the flows
-                await rpc.close(messages)
-                raise
+                    context.sent += 1  # and not in a local: when_over may come while we are suspended
+                    try:
+                        yield message
+                    except GeneratorExit:  # grpc dropped us while it was writing: the callback has told the flows
+                        await rpc.close(messages)
+                        return
             except BaseException as raised:
                 error = await _closed(messages) or raised
-            context.sent = sent
             step = driver.tell(_outcome(context, error))
 
     return behave
+
+
+def _messages(call: Call, handler: Behavior, argument: Any, context: ServicerContext) -> Any:
+    """What the handler generates, for as long as an interceptor allows."""
+    messages = handler(_argument(call, argument, context), context)
+    return messages if call._timeout is None else _punctual(messages, call._timeout)
+
+
+async def _punctual(messages: Any, seconds: float) -> AsyncIterator[Any]:
+    """The same messages; TimeoutError in the handler once `seconds` have passed. The time that grpc takes to write counts."""
+    end = asyncio.get_running_loop().time() + seconds
+    try:
+        while True:
+            async with asyncio.timeout_at(end):  # in the same task, so that the handler keeps its context variables
+                try:
+                    message = await anext(messages)
+                except StopAsyncIteration:
+                    return
+            yield message
+    finally:
+        await messages.aclose()
 
 
 async def _closed(messages: Any) -> BaseException | None:
@@ -293,13 +316,12 @@ class _Streamed:
         self.over = False
         self._context = context
         self._driver = driver
-        self._ambient = copy_context()
+        self._ambient = _own_context()
 
     def when_over(self, _: Any) -> None:
         """grpc's task for the RPC has ended; if the flows do not know, they are told."""
         if not self.over:
             self.over = True
-            self._context.peer()  # while it can still be asked
             outcome = self._context.outcome(None, None, self._context.why_gone())
             outcome._replayable = False
             step = self._ambient.run(self._driver.tell, outcome)
@@ -311,6 +333,12 @@ class _Streamed:
     async def close(self, messages: Any) -> None:
         """Let the handler's generator clean up where its context variables are."""
         await asyncio.get_running_loop().create_task(messages.aclose(), context=self._ambient)
+
+
+def _own_context() -> Context:
+    """The context of this RPC's task; before Python 3.12 a copy, in which its variables are seen, and no token is known."""
+    task = asyncio.current_task()
+    return task.get_context() if hasattr(task, "get_context") else copy_context()  # type: ignore[union-attr]
 
 
 # --- plain handlers ---------------------------------------------------------------------------------------------------
