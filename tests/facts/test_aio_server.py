@@ -677,7 +677,7 @@ def test_s21_row26_row33_a_deadline_has_the_outcome_deadline_exceeded(shape: str
     watch, held = Watch(), Held()
 
     with serve(handling(shape, held), watch) as rpc:
-        reply = rpc.call(kind=kind_of(shape), timeout=0.2)
+        reply = rpc.call(kind=kind_of(shape), timeout=0.4)
         outcome = watch.next()
 
     assert reply.code is Code.DEADLINE_EXCEEDED
@@ -713,7 +713,7 @@ def test_s23_row34_row45_a_client_gone_mid_stream_is_one_outcome(shape: str, how
     closed, started = threading.Event(), threading.Event()
 
     with serve(flooding(shape, "x" * size, closed, started), watch) as rpc:
-        pending = rpc.start("a", kind=kind_of(shape), timeout=0.2 if how == "deadline" else PATIENCE)
+        pending = rpc.start("a", kind=kind_of(shape), timeout=0.4 if how == "deadline" else PATIENCE)
         assert started.wait(PATIENCE)
         if how == "cancel":
             pending.cancel()
@@ -727,6 +727,28 @@ def test_s23_row34_row45_a_client_gone_mid_stream_is_one_outcome(shape: str, how
     assert len(watch.outcomes) == watch.begun == 1
     assert outcome.code is (Code.DEADLINE_EXCEEDED if how == "deadline" else Code.CANCELLED)
     assert outcome.responses >= 1 and not outcome.replayable
+
+
+@pytest.mark.parametrize("how", ["cancel", "stop"])
+@pytest.mark.parametrize("shape", STREAMS)
+def test_s23_the_peer_is_known_when_the_client_has_gone(shape: str, how: str) -> None:
+    """A flow may ask for the peer after a stream whose client left; grpc's own context crashes the process then."""
+    peers: list[Any] = []
+    watch = Watch()
+
+    def note(call: Call) -> Flow:
+        yield call
+        peers.append(call.peer)
+
+    for _ in range(5):
+        closed, started = threading.Event(), threading.Event()
+        with serve(flooding(shape, "x" * 100_000, closed, started), watch, note) as rpc:
+            pending = rpc.start("a", kind=kind_of(shape))
+            assert started.wait(PATIENCE)
+            rpc.stop(0) if how == "stop" else pending.cancel()
+            watch.next()
+
+    assert len(peers) == 5 and all(peer.startswith("ipv4:127.0.0.1:") for peer in peers)
 
 
 @pytest.mark.parametrize("shape", UPLOADS)
@@ -919,7 +941,7 @@ def test_a_timeout_of_a_flow_cancels_the_handler(shape: str, deadline: float | N
 
     assert reply.code is Code.DEADLINE_EXCEEDED
     assert [outcome.code for outcome in watch.outcomes] == [Code.DEADLINE_EXCEEDED]
-    assert [type(error) for error in held.raised] == [asyncio.CancelledError]
+    assert [type(error) for error in held.raised] == ([asyncio.CancelledError] if held.entered.is_set() else [])
 
 
 def test_row36_done_callbacks_of_a_handler_are_called_once() -> None:
@@ -1428,7 +1450,7 @@ def test_health_watch_of_the_plain_servicer_is_no_worse_than_bare() -> None:
     watch = Watch()
     with serve({}, watch, services=[add]) as rpc:
         stub = health_pb2_grpc.HealthStub(rpc.channel)
-        updates = stub.Watch(health_pb2.HealthCheckRequest(service=""), timeout=0.2)
+        updates = stub.Watch(health_pb2.HealthCheckRequest(service=""), timeout=0.4)
         first = next(updates)
         with pytest.raises(grpc.RpcError):
             list(updates)

@@ -732,7 +732,7 @@ def test_s09_row26_row33_a_deadline_has_the_outcome_deadline_exceeded(serve: Ser
     watch, held = Watch(), Held()
 
     with serve(handling(kind, held), watch) as rpc:
-        reply = rpc.call(kind=kind, timeout=0.2)
+        reply = rpc.call(kind=kind, timeout=0.4)
         assert held.over.wait(PATIENCE)
         held.release.set()
         outcome = watch.next()
@@ -800,7 +800,7 @@ def test_row34_a_deadline_in_a_stream(serve: Serve, kind: str) -> None:
             yield "a"
 
     with serve({kind: endless}, watch) as rpc:
-        reply = rpc.call(kind=kind, timeout=0.2)
+        reply = rpc.call(kind=kind, timeout=0.4)
         outcome = watch.next()
 
     assert reply.code is Code.DEADLINE_EXCEEDED

@@ -93,9 +93,10 @@ class ServicerContext(Answer, grpc.ServicerContext):  # type: ignore[misc]  # No
             self._native.set_trailing_metadata(trailing)
 
     def fail(self, outcome: Outcome) -> None:
-        """End the RPC with the outcome's status: raises, as abort does, or lets a stream end with it."""
-        if self.sent and not hasattr(self._native, "cancel"):
-            # On asyncio servers abort() does not wait for the last message to be written: it fails, the client hangs.
+        """End the RPC with the outcome's status: raises, as abort does, or lets the handler's end carry it."""
+        if not hasattr(self._native, "cancel"):
+            # On asyncio servers abort() waits neither for the last message to be written, and the client hangs, nor, in
+            # older versions, for its own end.
             self._native.set_code(outcome.code)
             self._native.set_details(sendable(outcome.details))
             return
