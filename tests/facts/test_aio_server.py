@@ -729,6 +729,25 @@ def test_s23_row34_row45_a_client_gone_mid_stream_is_one_outcome(shape: str, how
     assert outcome.responses >= 1 and not outcome.replayable
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+def test_s21_the_peer_is_known_when_the_client_has_cancelled(shape: str) -> None:
+    """A flow may ask for the peer after a handler that was cancelled; grpc itself has forgotten it then."""
+    peers: list[Any] = []
+    watch, held = Watch(), Held()
+
+    def note(call: Call) -> Flow:
+        yield call
+        peers.append(call.peer)
+
+    with serve(handling(shape, held), watch, note) as rpc:
+        pending = rpc.start("a", kind=kind_of(shape))
+        assert held.entered.wait(PATIENCE)
+        rpc.channel.close()
+        watch.next()
+
+    assert not pending.is_active() and peers[0].startswith("ipv4:127.0.0.1:")
+
+
 @pytest.mark.parametrize("how", ["cancel", "stop"])
 @pytest.mark.parametrize("shape", STREAMS)
 def test_s23_the_peer_is_known_when_the_client_has_gone(shape: str, how: str) -> None:

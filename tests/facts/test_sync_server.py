@@ -1229,6 +1229,27 @@ def test_s18_the_peer_is_known_to_flows(serve: Serve) -> None:
     assert peers[0].startswith("ipv4:127.0.0.1:")
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_s09_the_peer_is_known_when_the_client_has_left(serve: Serve, kind: str) -> None:
+    """A flow may ask for the peer after an RPC whose client has left."""
+    peers: list[Any] = []
+    watch, held = Watch(), Held()
+
+    def note(call: Call) -> Flow:
+        yield call
+        peers.append(call.peer)
+
+    with serve(handling(kind, held), watch, note) as rpc:
+        pending = rpc.start("a", kind=kind)
+        assert held.entered.wait(PATIENCE)
+        rpc.channel.close()
+        assert held.over.wait(PATIENCE)
+        held.release.set()
+        watch.next()
+
+    assert not pending.is_active() and peers[0].startswith("ipv4:127.0.0.1:")
+
+
 def test_a_handler_may_cancel_its_rpc_on_sync(serve_sync: Serve) -> None:
     """`context.cancel()` ends the RPC: the client and the flow see CANCELLED."""
     watch = Watch()

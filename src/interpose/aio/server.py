@@ -176,6 +176,7 @@ def _unary(method: Method, stack: Layers, handler: Behavior, clock: Clock) -> Be
     async def behave(argument: Any, native: Any) -> Any:
         context = ServicerContext(native, clock)
         call = context.arrived(method, argument)
+        context.peer()  # grpc has forgotten it once the client has gone
         driver = Driver(stack)
         step: Any = driver.start(call)
         if step is call and unary:
@@ -226,6 +227,7 @@ def _writing(method: Method, stack: Layers, handler: Behavior, clock: Clock) -> 
         context = ServicerContext(native, clock)
         driver = Driver(stack)
         step: Any = driver.start(context.arrived(method, argument))
+        context.peer()  # grpc has forgotten it once the client has gone
         while True:
             if type(step) is Wait or (type(step) is Call and step._asks is not NOTHING):
                 step = await _attend(driver, step, context)
@@ -260,11 +262,13 @@ def _streaming(method: Method, stack: Layers, handler: Behavior, clock: Clock) -
             context.begin(step)
             messages, error = None, None
             try:
-                plain = step._asks is NOTHING and step._timeout is None
+                hook, bound = context.on_response, bool(step._asks.initial_metadata) or step._timeout is not None
                 messages = _messages(step, handler, argument, context)
                 async for message in messages:
-                    if not plain:
+                    if bound:
                         message = await context.outgoing(message)
+                    elif hook is not None:
+                        message = hook(message)
                     context.sent += 1  # and not in a local: when_over may come while we are suspended
                     try:
                         yield message
