@@ -16,7 +16,7 @@ from interpose._messages import encoder
 from interpose._method import Method
 from interpose._outcome import Outcome
 
-EOF: Any = grpc.aio.EOF  # pyright: ignore[reportAttributeAccessIssue]  # the stubs forget it
+EOF: Any = vars(grpc.aio)["EOF"]  # the stubs forget it
 
 LOCALLY_CANCELLED = "Locally cancelled by application!"  # grpcio's words
 

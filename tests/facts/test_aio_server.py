@@ -555,7 +555,11 @@ def test_s22_row25_a_cancelled_error_of_the_handlers_own_ends_the_rpc(how: str, 
 
 @pytest.mark.parametrize("shape", ["unary_unary", "unary_stream", "unary_stream-rw"])
 @pytest.mark.parametrize("how", ["abort", "set_details", "status", "flow", "raise"])
-@pytest.mark.parametrize("details", ["line\r\nline", "gr\u00fc\u00dfe \u2713", "\ud800 lone"])
+@pytest.mark.parametrize(
+    "details",
+    ["line\r\nline", "gr\u00fc\u00dfe \u2713", "\ud800 lone"],
+    ids=["line breaks", "unicode", "lone surrogate"],
+)
 def test_row27_odd_details_reach_the_client(details: str, how: str, shape: str) -> None:
     """Line breaks and Unicode arrive intact; a lone surrogate is replaced, and the code stays."""
 
