@@ -46,6 +46,7 @@ class ServicerContext(Answer, grpc.aio.ServicerContext[Any, Any]):  # type: igno
         """The next request message, or EOF."""
         message = await self._native.read()
         if message is EOF:
+            await self.confirm_end()
             return message
         self.received += 1
         return message if self.on_request is None else self.on_request(message)
@@ -115,6 +116,14 @@ class ServicerContext(Answer, grpc.aio.ServicerContext[Any, Any]):  # type: igno
         return bool(self._native.done())
 
     # - for the shell -
+
+    async def confirm_end(self) -> None:
+        """The request stream has ended; raises CancelledError if that is because the client cancelled or its time is up.
+
+        grpc.aio ends the stream in that case as if the client had been done, and cancels the handler a moment later.
+        Another read is answered by the core after that news, so whoever waits for it is cancelled first.
+        """
+        await self._native.read()
 
     def why_gone(self) -> grpc.StatusCode:
         """Why the RPC was cancelled: by its deadline, or by the client."""

@@ -31,6 +31,10 @@ _log = logging.getLogger("interpose")
 
 Behavior: TypeAlias = Callable[..., Any]
 
+# Seconds from the end of a request stream until a plain handler sees it: what grpc knows of the client comes just after,
+# and a plain handler's context has nothing that could be waited for.
+SETTLING = 0.001
+
 
 class Handlers:
     """The handlers of asyncio servers, with the interceptors around them."""
@@ -114,6 +118,7 @@ async def _incoming(messages: AsyncIterator[Any], context: ServicerContext) -> A
     async for message in messages:
         context.received += 1
         yield message if hook is None else hook(message)
+    await context.confirm_end()
 
 
 def _limited(call: Call, context: ServicerContext, work: Coroutine[Any, Any, Any]) -> Awaitable[Any]:
@@ -368,16 +373,21 @@ class _Plain:
                 return driver.fail(error)
             return driver.answer(value)
 
-        behave = plain_behavior(self._method, self._stack, self._function, self._clock, waiter)
+        behavior = plain_behavior(self._method, self._stack, self._function, self._clock, waiter)
         task = asyncio.current_task(loop)
         assert task is not None  # grpc's, for this RPC
+
+        def behave(argument: Any, native: Any) -> Any:
+            told = _Told(native, task, loop)
+            if self._method.kind.request_streaming:
+                argument = told.confirmed(argument)
+            return context.run(behavior, argument, told)
+
         if not self._method.kind.response_streaming:
-            return with_function(
-                self._handler, lambda argument, native: context.run(behave, argument, _Told(native, task, loop))
-            )
+            return with_function(self._handler, behave)
 
         def stream(argument: Any, native: Any) -> Any:
-            messages = _Pulled(context.run(behave, argument, _Told(native, task, loop)), context, loop)
+            messages = _Pulled(behave(argument, native), context, loop)
             loop.call_soon_threadsafe(task.add_done_callback, messages.when_over)
             return messages.pulled()
 
@@ -401,6 +411,13 @@ class _Told:
         # grpc's own is called only if the handler has answered.
         self._loop.call_soon_threadsafe(self._task.add_done_callback, lambda _: callback())
         return self.is_active()
+
+    def confirmed(self, requests: Iterator[Any]) -> Iterator[Any]:
+        """The request stream; raises at its end if that came because the client has gone (see `confirm_end`)."""
+        yield from requests
+        asyncio.run_coroutine_threadsafe(asyncio.sleep(SETTLING), self._loop).result()
+        if not self.is_active():
+            raise grpc.RpcError  # as on sync servers
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._native, name)

@@ -88,6 +88,9 @@ def _incoming(messages: Iterator[Any], context: ServicerContext, hook: Pass | No
         for message in messages:
             context.received += 1
             yield hook(message)
+    # grpc ends the stream of a client that has gone as if it had been done, if the news of that comes a moment later.
+    # Another read is answered after that news, and raises then.
+    next(messages, None)
 
 
 def _unary(method: Method, stack: Layers, handler: Behavior, clock: Clock, waiter: Waiter) -> Behavior:
