@@ -81,6 +81,10 @@ class ServicerContext(Answer, grpc.ServicerContext):  # type: ignore[misc]  # No
         left = self._native.time_remaining()  # on an asyncio server None without a deadline
         return grpc.StatusCode.DEADLINE_EXCEEDED if left is not None and left <= 0 else grpc.StatusCode.CANCELLED
 
+    def heard(self) -> bool:
+        """Does grpc want to know how the handler failed? On asyncio servers it complains once the client has gone."""
+        return hasattr(self._native, "cancel") or self.is_active()
+
     def send_initial_metadata_if_due(self) -> None:
         """Send what interceptors asked for, if the handler has not sent its own with it."""
         if self.initial_metadata_due:

@@ -285,6 +285,12 @@ class _Watched:
 
 def _answer(context: ServicerContext, outcome: Outcome) -> Any:
     """Send the outcome of the RPC: gives the response, or raises what makes grpc send the status."""
+    if not (outcome._code is OK or context.heard()):
+        context.over()
+        error = unexpected(outcome)
+        if error is not None and type(error) is not grpc.RpcError:  # that is how a handler learns that its client has gone
+            _log.error("a handler raised, and its client has gone", exc_info=error)
+        return None
     call = context.over()
     asks = call._asks if call is not None else NOTHING
     if asks is not NOTHING and asks.initial_metadata and not context._initial_sent and context.is_active():
