@@ -330,6 +330,9 @@ class Driver:
         """How many flows have begun and not ended."""
         return len(self._frames)
 
+    def __repr__(self) -> str:
+        return f"<Driver of {', '.join(map(name_of, self._flows))}: {self.frames} have not ended>"
+
     def start(self, call: Call) -> Step:
         """The RPC begins."""
         self._resends = 0

@@ -8,6 +8,7 @@ import inspect
 import logging
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, suppress
 from contextvars import Context, copy_context
 from typing import Any, TypeAlias
 
@@ -98,10 +99,27 @@ async def _sleep(seconds: float, clock: Clock) -> None:
     if clock is SYSTEM:
         await asyncio.sleep(seconds)
         return
-    loop = asyncio.get_running_loop()
-    over = loop.create_future()
-    clock.call_later(seconds, lambda: loop.call_soon_threadsafe(over.set_result, None))
-    await over
+    with suppress(TimeoutError):
+        async with _timeout(seconds, clock):
+            await asyncio.get_running_loop().create_future()
+
+
+@asynccontextmanager
+async def _timeout(seconds: float, clock: Clock) -> AsyncIterator[None]:
+    """TimeoutError in the task once `seconds` have passed by the clock."""
+    if clock is SYSTEM:
+        async with asyncio.timeout(seconds):
+            yield
+        return
+    async with asyncio.timeout(None) as limit:
+        loop = asyncio.get_running_loop()
+        rung: list[Callable[[float], None]] = [limit.reschedule]
+        alarm = clock.call_later(seconds, lambda: loop.call_soon_threadsafe(lambda: rung and rung[0](loop.time())))
+        try:
+            yield
+        finally:
+            rung.clear()  # an alarm may be on its way to the loop
+            alarm.cancel()
 
 
 def _argument(call: Call, argument: Any, context: ServicerContext) -> Any:
@@ -123,7 +141,12 @@ async def _incoming(messages: AsyncIterator[Any], context: ServicerContext) -> A
 
 def _limited(call: Call, context: ServicerContext, work: Coroutine[Any, Any, Any]) -> Awaitable[Any]:
     """The handler's work, cancelled when an interceptor's timeout has passed."""
-    return work if call._timeout is None else asyncio.wait_for(work, call._timeout)
+    return work if call._timeout is None else _within(call._timeout, context._clock, work)
+
+
+async def _within(seconds: float, clock: Clock, work: Coroutine[Any, Any, Any]) -> Any:
+    async with _timeout(seconds, clock):
+        return await work
 
 
 def _outcome(context: ServicerContext, error: BaseException | None, response: Any = None) -> Outcome:
@@ -290,15 +313,16 @@ def _streaming(method: Method, stack: Layers, handler: Behavior, clock: Clock) -
 def _messages(call: Call, handler: Behavior, argument: Any, context: ServicerContext) -> Any:
     """What the handler generates, for as long as an interceptor allows."""
     messages = handler(_argument(call, argument, context), context)
-    return messages if call._timeout is None else _punctual(messages, call._timeout)
+    return messages if call._timeout is None else _punctual(messages, call._timeout, context._clock)
 
 
-async def _punctual(messages: Any, seconds: float) -> AsyncIterator[Any]:
+async def _punctual(messages: Any, seconds: float, clock: Clock) -> AsyncIterator[Any]:
     """The same messages; TimeoutError in the handler once `seconds` have passed. The time that grpc takes to write counts."""
-    end = asyncio.get_running_loop().time() + seconds
+    end = clock.now() + seconds
     try:
         while True:
-            async with asyncio.timeout_at(end):  # in the same task, so that the handler keeps its context variables
+            # In the same task, so that the handler keeps its context variables.
+            async with _timeout(end - clock.now(), clock):
                 try:
                     message = await anext(messages)
                 except StopAsyncIteration:

@@ -288,7 +288,9 @@ def _answer(context: ServicerContext, outcome: Outcome) -> Any:
     if not (outcome._code is OK or context.heard()):
         context.over()
         error = unexpected(outcome)
-        if error is not None and type(error) is not grpc.RpcError:  # that is how a handler learns that its client has gone
+        if (
+            error is not None and type(error) is not grpc.RpcError
+        ):  # that is how a handler learns that its client has gone
             _log.error("a handler raised, and its client has gone", exc_info=error)
         return None
     call = context.over()

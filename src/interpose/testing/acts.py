@@ -50,7 +50,7 @@ class Act:
     @property
     def fails(self) -> bool:
         """Does it end in anything but an answer?"""
-        return self.code is not grpc.StatusCode.OK or self.error is not None or self.die
+        return self.code is not grpc.StatusCode.OK or self.error is not None
 
     def answer(self, kind: Kind, requests: Sequence[Any]) -> list[Any]:
         """The whole answer: as scripted, or an echo of the requests.
@@ -102,7 +102,7 @@ def raised(error: BaseException, **more: Any) -> Act:
 
 def died(**more: Any) -> Act:
     """The connection breaks before a status was told, as when a server is killed: `died(after=1)`."""
-    return Act(die=True, **more)
+    return Act(die=True, code=grpc.StatusCode.UNAVAILABLE, **more)
 
 
 class Script:

@@ -1,23 +1,37 @@
 """An echo service for the four kinds of RPC, scripted per attempt, as plain and as async handlers.
 
-It speaks text without protobuf. A unary response joins the requests with ","; a response stream repeats a unary request
-three times, or echoes each message of a request stream.
+with Echo([failed(grpc.StatusCode.UNAVAILABLE), ok("hello")]).serve() as target:
+    with grpc.insecure_channel(target) as channel:
+        Stub(channel).unary_unary("hi")
+
+It speaks text without protobuf. How it answers where the script says nothing: `Act.answer`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import tempfile
 import threading
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable, Iterator
+from concurrent import futures
+from contextlib import ExitStack, aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
+from types import EllipsisType
 from typing import Any
 
 import grpc
+import grpc.aio
 
+from interpose._attach import server_interceptor
+from interpose._clock import FOREVER, SYSTEM, Clock
+from interpose._flow import Interceptor
 from interpose._method import Kind
+from interpose.testing.acts import Act, Script
+from interpose.testing.proxy import FaultProxy
 
 SERVICE = "interpose.testing.Echo"
-REPEATS = 3  # responses to a unary request with a response stream
+OK = Act()
 
 
 def path(kind: Kind) -> str:
@@ -35,43 +49,36 @@ def decode(data: bytes) -> str:
     return data.decode()
 
 
-@dataclass(frozen=True)
-class Act:
-    """What the service does in one attempt.
+class Stub:
+    """The client's methods, on a sync or an asyncio channel: `Stub(channel).unary_stream("hello")`."""
 
-    code, details, trailing: how it ends. after: how many responses it sends before a failure.
-    delay: seconds before it answers. hang: it answers only when the service is closed.
-    unread: it fails before it reads any request of a stream.
-    """
+    def __init__(self, channel: Any) -> None:
+        self.unary_unary = self._method(channel, Kind.UNARY_UNARY)
+        self.unary_stream = self._method(channel, Kind.UNARY_STREAM)
+        self.stream_unary = self._method(channel, Kind.STREAM_UNARY)
+        self.stream_stream = self._method(channel, Kind.STREAM_STREAM)
 
-    code: grpc.StatusCode = grpc.StatusCode.OK
-    details: str = ""
-    after: int = 0
-    delay: float = 0.0
-    hang: bool = False
-    unread: bool = False
-    trailing: tuple[tuple[str, str | bytes], ...] = ()
-
-
-def ok(**more: Any) -> Act:
-    """It answers."""
-    return Act(**more)
-
-
-def failed(code: grpc.StatusCode, details: str = "as scripted", **more: Any) -> Act:
-    """It fails with this code: `failed(grpc.StatusCode.UNAVAILABLE, after=2)` breaks a stream after two messages."""
-    return Act(code=code, details=details, **more)
+    @staticmethod
+    def _method(channel: Any, kind: Kind) -> Any:
+        return getattr(channel, kind.value)(path(kind), encode, decode)
 
 
 @dataclass
 class Attempt:
-    """One attempt as the server saw it."""
+    """One attempt as the server saw it.
+
+    time_remaining: seconds until its deadline when it arrived; None without one.
+    requests, responses: what came in, and how many responses were handed to grpc.
+    ended: has the handler ended? cancelled: had the client gone before, or its time run out?
+    """
 
     kind: Kind
     metadata: tuple[tuple[str, str | bytes], ...]
     time_remaining: float | None
     requests: list[str] = field(default_factory=list)
+    responses: int = 0
     ended: bool = False
+    cancelled: bool = False
 
     def values(self, key: str) -> list[str | bytes]:
         """All values of a metadata key."""
@@ -79,23 +86,89 @@ class Attempt:
 
 
 class Echo:
-    """The service: `handlers(asyncio=…)` for a server, and what it saw.
+    """The service, and what it saw.
 
-    script: an act per attempt; when it has run out, the service answers.
+    script: an act per attempt, of which the last may be followed by `...`; when it has run out, the service echoes.
     """
 
-    def __init__(self, script: Iterable[Act] = ()) -> None:
-        self._script = list(script)
+    def __init__(self, script: Iterable[Act | EllipsisType] = ()) -> None:
+        self._script = Script(script)
         self._lock = threading.Lock()
         self._closed = threading.Event()
+        self._ended = threading.Condition()
+        self._break: Callable[[], None] | None = None
         self.attempts: list[Attempt] = []
+
+    @contextmanager
+    def serve(
+        self, *interceptors: Interceptor, clock: Clock = SYSTEM, workers: int = 8, unix: bool = False
+    ) -> Generator[str]:
+        """Serve on a sync server with these interceptors, and give the target to connect to.
+
+        workers: threads that run handlers. unix: on a unix socket rather than a free port of the loopback interface.
+        """
+        with ExitStack() as closing:
+            pool = closing.enter_context(futures.ThreadPoolExecutor(workers))
+            server = grpc.server(pool, interceptors=_stack(interceptors, clock))
+            server.add_generic_rpc_handlers((self.handlers(asyncio=False),))
+            target = self._bound(server, unix, closing)
+            server.start()
+            closing.callback(lambda: server.stop(None).wait())
+            closing.callback(self.close)
+            yield target
+
+    @asynccontextmanager
+    async def serve_aio(
+        self,
+        *interceptors: Interceptor,
+        clock: Clock = SYSTEM,
+        workers: int = 8,
+        unix: bool = False,
+        plain: bool = False,
+    ) -> AsyncGenerator[str]:
+        """Serve on an asyncio server with these interceptors, and give the target to connect to.
+
+        plain: with plain handlers, not async ones; they run in a pool of `workers` threads.
+        """
+        with ExitStack() as closing:
+            pool = futures.ThreadPoolExecutor(workers)
+            server = grpc.aio.server(pool, interceptors=_stack(interceptors, clock))
+            server.add_generic_rpc_handlers((self.handlers(asyncio=True, plain=plain),))
+            target = self._bound(server, unix, closing)
+            await server.start()
+            try:
+                yield target
+            finally:
+                self.close()
+                await server.stop(None)
+                pool.shutdown()
+
+    def _bound(self, server: Any, unix: bool, closing: ExitStack) -> str:
+        """Bind the server; a script in which connections break needs something between it and its clients."""
+        if unix:
+            folder = closing.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
+            target = f"unix:{Path(folder) / 'echo.sock'}"
+            server.add_insecure_port(target)
+        else:
+            target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+        if self._script.deadly:
+            proxy = closing.enter_context(FaultProxy(target))
+            self._break = proxy.drop
+            target = proxy.target
+        return target
 
     def close(self) -> None:
         """Let the attempts that hang end."""
         self._closed.set()
 
+    def wait_ended(self, attempts: int = 1, timeout: float = 20.0) -> None:
+        """Block until that many attempts have ended; TimeoutError after `timeout` seconds."""
+        with self._ended:
+            if not self._ended.wait_for(lambda: sum(one.ended for one in self.attempts) >= attempts, timeout):
+                raise TimeoutError(f"not {attempts} attempts ended: {self.attempts}")
+
     def handlers(self, *, asyncio: bool, plain: bool = False) -> grpc.GenericRpcHandler:
-        """The four methods: async handlers for an asyncio server (or plain ones, if asked), plain ones otherwise."""
+        """The four methods for a server of your own: async handlers for an asyncio one, or plain ones if asked."""
         service = _Async(self) if asyncio and not plain else _Sync(self)
         make = {
             Kind.UNARY_UNARY: grpc.unary_unary_rpc_method_handler,
@@ -106,20 +179,35 @@ class Echo:
         methods = {kind.value: make[kind](getattr(service, kind.value), decode, encode) for kind in Kind}
         return grpc.method_handlers_generic_handler(SERVICE, methods)
 
+    # - for the handlers -
+
     def begin(self, kind: Kind, context: Any) -> tuple[Attempt, Act]:
         """An attempt begins."""
         left = context.time_remaining()
-        attempt = Attempt(kind, tuple(context.invocation_metadata()), None if left is None or left > 1e8 else left)
+        attempt = Attempt(kind, tuple(context.invocation_metadata()), None if left is None or left > FOREVER else left)
         with self._lock:
             self.attempts.append(attempt)
-            act = self._script.pop(0) if self._script else Act()
+            act = self._script.take() or OK
         return attempt, act
 
-    def responses(self, requests: list[str], kind: Kind) -> list[str]:
-        """The full answer."""
-        if not kind.response_streaming:
-            return [",".join(requests)]
-        return requests if kind.request_streaming else requests * REPEATS
+    def end(self, attempt: Attempt) -> None:
+        """An attempt has ended."""
+        with self._ended:
+            attempt.ended = True
+            self._ended.notify_all()
+
+    def fail(self, act: Act) -> None:
+        """Fail as the act says, if by other means than a status."""
+        if act.error is not None:
+            raise act.error
+        if act.die:
+            if self._break is None:
+                raise RuntimeError("died(): a connection can be broken only where serve() has put a proxy before it")
+            self._break()
+
+
+def _stack(interceptors: tuple[Interceptor, ...], clock: Clock) -> list[Any]:
+    return [server_interceptor(*interceptors, clock=clock)] if interceptors else []
 
 
 class _Sync:
@@ -141,23 +229,37 @@ class _Sync:
         yield from self._answer(Kind.STREAM_STREAM, requests, context)
 
     def _answer(self, kind: Kind, requests: Iterable[str], context: Any) -> Iterator[str]:
-        attempt, act = self._echo.begin(kind, context)
+        echo = self._echo
+        attempt, act = echo.begin(kind, context)
+        gone = threading.Event()
+        context.add_callback(gone.set)
         try:
             if not act.unread:
                 for request in requests:
                     attempt.requests.append(request)
+            if act.initial:
+                context.send_initial_metadata(act.initial)
             if act.delay or act.hang:
-                self._echo._closed.wait(None if act.hang else act.delay)
+                self._pause(act, gone)
             if act.trailing:
                 context.set_trailing_metadata(act.trailing)
-            responses = self._echo.responses(attempt.requests, kind)
-            if act.code is not grpc.StatusCode.OK:
-                if kind.response_streaming:
-                    yield from responses[: act.after]
+            for response in act.sent(kind, attempt.requests):
+                attempt.responses += 1
+                yield response
+            echo.fail(act)
+            if act.fails:
                 context.abort(act.code, act.details)
-            yield from responses
         finally:
-            attempt.ended = True
+            attempt.cancelled = gone.is_set()
+            echo.end(attempt)
+
+    def _pause(self, act: Act, gone: threading.Event) -> None:
+        """Until the delay is over; or, if it hangs, until the client has gone or the service is closed."""
+        if not act.hang:
+            self._echo._closed.wait(act.delay)
+            return
+        while not (self._echo._closed.wait(0.005) or gone.is_set()):
+            pass
 
 
 class _Async:
@@ -167,39 +269,47 @@ class _Async:
         self._echo = echo
 
     async def unary_unary(self, request: str, context: Any) -> str:
-        return await anext(self._answer(Kind.UNARY_UNARY, _each([request]), context))
+        async with aclosing(self._answer(Kind.UNARY_UNARY, _each([request]), context)) as answer:
+            return await anext(answer)
 
     async def stream_unary(self, requests: AsyncIterator[str], context: Any) -> str:
-        return await anext(self._answer(Kind.STREAM_UNARY, requests, context))
+        async with aclosing(self._answer(Kind.STREAM_UNARY, requests, context)) as answer:
+            return await anext(answer)
 
     async def unary_stream(self, request: str, context: Any) -> AsyncIterator[str]:
-        async for response in self._answer(Kind.UNARY_STREAM, _each([request]), context):
-            yield response
+        async with aclosing(self._answer(Kind.UNARY_STREAM, _each([request]), context)) as answer:
+            async for response in answer:
+                yield response
 
     async def stream_stream(self, requests: AsyncIterator[str], context: Any) -> AsyncIterator[str]:
-        async for response in self._answer(Kind.STREAM_STREAM, requests, context):
-            yield response
+        async with aclosing(self._answer(Kind.STREAM_STREAM, requests, context)) as answer:
+            async for response in answer:
+                yield response
 
-    async def _answer(self, kind: Kind, requests: AsyncIterator[str], context: Any) -> AsyncIterator[str]:
-        attempt, act = self._echo.begin(kind, context)
+    async def _answer(self, kind: Kind, requests: AsyncIterator[str], context: Any) -> AsyncGenerator[str]:
+        echo = self._echo
+        attempt, act = echo.begin(kind, context)
         try:
             if not act.unread:
                 async for request in requests:
                     attempt.requests.append(request)
+            if act.initial:
+                await context.send_initial_metadata(act.initial)
             if act.delay or act.hang:
                 await self._pause(act)
             if act.trailing:
                 context.set_trailing_metadata(act.trailing)
-            responses = self._echo.responses(attempt.requests, kind)
-            if act.code is not grpc.StatusCode.OK:
-                if kind.response_streaming:
-                    for response in responses[: act.after]:
-                        yield response
-                await context.abort(act.code, act.details)
-            for response in responses:
+            for response in act.sent(kind, attempt.requests):
+                attempt.responses += 1
                 yield response
+            echo.fail(act)
+            if act.fails:
+                await context.abort(act.code, act.details)
+        except asyncio.CancelledError:
+            attempt.cancelled = True
+            raise
         finally:
-            attempt.ended = True
+            echo.end(attempt)
 
     async def _pause(self, act: Act) -> None:
         while act.hang and not self._echo._closed.is_set():  # noqa: ASYNC110  closed from another thread

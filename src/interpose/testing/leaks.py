@@ -1,39 +1,67 @@
-"""Leak checks: nothing of an RPC may be left behind — no thread, no task, no generator of a flow."""
+"""Leak checks: nothing of an RPC may be left behind — no thread, no task, no suspended generator, no unfinished flow.
+
+with no_leaks():
+    ...                                     threads, unfinished RPCs
+async with no_task_leaks():
+    ...                                     tasks of this loop
+with no_generator_leaks():
+    ...                                     generators that were begun, are not at their end, and that nobody holds
+
+What is found raises `Leak`, after a time in which it may still end.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import gc
+import inspect
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
+from types import AsyncGeneratorType, GeneratorType
 from typing import Any
 
 from interpose._flow import Driver
 
-PATIENCE = 5.0  # seconds that threads have to end after the work has
+PATIENCE = 5.0  # seconds that what was begun has to end after the work has
 
 
 class Leak(AssertionError):
     """Something was left behind."""
 
 
+def _nothing(name: str) -> bool:
+    return False
+
+
 @contextmanager
-def no_leaks(ignore: Callable[[str], bool] = lambda name: False) -> Generator[None]:
-    """Raise `Leak` if threads or suspended interceptor flows are left that were not there before.
+def no_leaks(ignore: Callable[[str], bool] = _nothing) -> Generator[None]:
+    """Raise `Leak` if threads or unfinished RPCs are left that were not there before.
 
     ignore: names of threads that may stay.
     """
+    with no_thread_leaks(ignore), no_rpc_leaks():
+        yield
+
+
+# --- threads ----------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def no_thread_leaks(ignore: Callable[[str], bool] = _nothing) -> Generator[None]:
+    """Raise `Leak`, saying where they stand, if threads are left that were not there before.
+
+    ignore: names of threads that may stay. Threads of grpcio's own are never counted: they end on their own time.
+    """
     threads = set(threading.enumerate())
-    flows = set(map(id, _flows()))
     yield
-    _settle(lambda: not _left(threads, ignore), "threads", lambda: _left(threads, ignore))
-    _settle(lambda: not _new(flows), "flows", lambda: _new(flows))
+    _settle("threads", lambda: _threads(threads, ignore))
 
 
-def _left(before: set[threading.Thread], ignore: Callable[[str], bool]) -> list[str]:
+def _threads(before: set[threading.Thread], ignore: Callable[[str], bool]) -> list[str]:
     return [
         f"{thread.name} at {_place(thread)}"
         for thread in threading.enumerate()
@@ -61,7 +89,7 @@ def _place(thread: threading.Thread) -> str:
 
 
 def _of_grpc(name: str) -> bool:
-    """Threads of grpcio's own, which end on their own time: asyncio's poller, a channel's and a server's event loop.
+    """Threads of grpcio's own: asyncio's poller, a channel's and a server's event loop.
 
     "Dummy-": a thread of its core that asked a Python plugin for call credentials.
     """
@@ -69,23 +97,94 @@ def _of_grpc(name: str) -> bool:
     return any(own in name for own in names)
 
 
-def _flows() -> list[Any]:
-    """The drivers of RPCs that have not ended."""
+# --- tasks ------------------------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def no_task_leaks(ignore: Callable[[str], bool] = _nothing) -> AsyncGenerator[None]:
+    """Raise `Leak`, saying where they stand, if tasks of this loop are left that were not there before.
+
+    ignore: names of tasks that may stay. Tasks of grpc.aio's own servers are never counted.
+    """
+    before = asyncio.all_tasks()
+    yield
+    end = time.monotonic() + PATIENCE
+    while left := [task for task in asyncio.all_tasks() - before if not (ignore(task.get_name()) or _serves(task))]:
+        if time.monotonic() > end:
+            raise Leak(f"tasks left behind: {[_task(task) for task in left]}")
+        await asyncio.sleep(0.002)
+
+
+def _serves(task: asyncio.Task[Any]) -> bool:
+    """Is it grpc.aio's, for as long as its server lives?"""
+    return "AioServer" in getattr(task.get_coro(), "__qualname__", "")
+
+
+def _task(task: asyncio.Task[Any]) -> str:
+    stack = task.get_stack(limit=1)
+    name = getattr(task.get_coro(), "__qualname__", repr(task.get_coro()))
+    return f"{name}:{stack[0].f_lineno}" if stack else name
+
+
+# --- generators and flows ---------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def no_generator_leaks(ignore: Callable[[str], bool] = _nothing) -> Generator[None]:
+    """Raise `Leak` if generators, plain or async, are left suspended that were not there before.
+
+    ignore: qualified names of generator functions whose generators may stay.
+    """
+    before = {id(found) for found in gc.get_objects() if _is_suspended(found)}
+    yield
+    _settle("generators", lambda: _generators(before, ignore))
+
+
+def _generators(before: set[int], ignore: Callable[[str], bool]) -> list[str]:
+    gc.collect()
+    return [
+        found.__qualname__
+        for found in gc.get_objects()
+        if _is_suspended(found) and id(found) not in before and not ignore(found.__qualname__)
+    ]
+
+
+def _is_suspended(found: Any) -> bool:
+    kind = type(found)
+    if kind is GeneratorType:
+        return inspect.getgeneratorstate(found) == inspect.GEN_SUSPENDED
+    return (
+        kind is AsyncGeneratorType
+        and found.ag_frame is not None
+        and found.ag_frame.f_lasti > 0
+        and not found.ag_running
+    )
+
+
+@contextmanager
+def no_rpc_leaks() -> Generator[None]:
+    """Raise `Leak`, naming their flows, if RPCs are left whose interceptors were not told the end."""
+    before = set(map(id, unfinished()))
+    yield
+    _settle("unfinished RPCs", lambda: _rpcs(before))
+
+
+def unfinished() -> list[Driver]:
+    """The drivers of RPCs that have begun and not ended."""
     return [found for found in gc.get_objects() if type(found) is Driver and found.frames]
 
 
-def _new(before: set[int]) -> list[Any]:
-    left = [flow for flow in _flows() if id(flow) not in before]
-    if left:  # collecting takes longer than most tests, so only if it matters
-        del left
-        gc.collect()
-        left = [flow for flow in _flows() if id(flow) not in before]
-    return left
+def _rpcs(before: set[int]) -> list[str]:
+    if not [driver for driver in unfinished() if id(driver) not in before]:
+        return []
+    gc.collect()  # takes longer than most tests, so only if it matters
+    return [repr(driver) for driver in unfinished() if id(driver) not in before]
 
 
-def _settle(clean: Callable[[], bool], what: str, left: Callable[[], list[Any]]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not clean():
-        if time.monotonic() > deadline:
-            raise Leak(f"{what} left behind: {left()}")
+def _settle(what: str, left: Callable[[], list[str]]) -> None:
+    """Wait until nothing is left."""
+    end = time.monotonic() + PATIENCE
+    while found := left():
+        if time.monotonic() > end:
+            raise Leak(f"{what} left behind: {found}")
         time.sleep(0.002)

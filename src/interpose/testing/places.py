@@ -9,20 +9,23 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Coroutine, Generator, Iterable
-from concurrent import futures
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import EllipsisType
 from typing import Any, Protocol
 
 import grpc
 import grpc.aio
 
-from interpose._attach import intercept_channel, server_interceptor
+from interpose._attach import intercept_channel
 from interpose._clock import SYSTEM, Clock
 from interpose._flow import Interceptor
 from interpose._metadata import Metadata
 from interpose._method import Kind, Side
-from interpose.testing.echo import Act, Attempt, Echo, decode, encode, path
+from interpose.testing.acts import Act
+from interpose.testing.echo import Attempt, Echo, Stub
+
+NO_RETRIES = [("grpc.enable_retries", 0)]  # an attempt is an attempt: the core's own would multiply with ours
 
 PATIENCE = 20  # seconds that a call in a test may take before it counts as hung
 
@@ -47,6 +50,11 @@ class Rpc(Protocol):
     """A running echo service and a client to it, in one place."""
 
     @property
+    def echo(self) -> Echo:
+        """The service."""
+        ...
+
+    @property
     def attempts(self) -> list[Attempt]:
         """What the server saw, an entry per attempt."""
         ...
@@ -59,7 +67,7 @@ class Rpc(Protocol):
     def call(
         self, *requests: str, timeout: float | None = None, metadata: Any = None, wait_for_ready: bool | None = None
     ) -> Reply:
-        """Perform one RPC to its end; never raises what the RPC failed with."""
+        """Perform one RPC to its end; never raises what the RPC failed with. Without requests it sends "hello"."""
         ...
 
 
@@ -76,7 +84,11 @@ class Place:
 
     @contextmanager
     def open(
-        self, *interceptors: Interceptor, script: Iterable[Act] = (), clock: Clock = SYSTEM, plain: bool = False
+        self,
+        *interceptors: Interceptor,
+        script: Iterable[Act | EllipsisType] = (),
+        clock: Clock = SYSTEM,
+        plain: bool = False,
     ) -> Generator[Rpc]:
         """Serve the echo service with the interceptors in this place, and give what calls it.
 
@@ -100,28 +112,22 @@ PLACES = [Place(asyncio, side, kind) for asyncio in (False, True) for side in Si
 class _SyncRpc:
     def __init__(self, place: Place, echo: Echo, interceptors: tuple[Interceptor, ...], clock: Clock) -> None:
         self._kind = place.kind
-        self._echo = echo
+        self.echo = echo
         here = place.side is Side.SERVER
-        self._pool = futures.ThreadPoolExecutor(8)
-        self._server = grpc.server(
-            self._pool, interceptors=[server_interceptor(*interceptors, clock=clock)] if here else []
-        )
-        self._server.add_generic_rpc_handlers((echo.handlers(asyncio=False),))
-        port = self._server.add_insecure_port("127.0.0.1:0")
-        self._server.start()
-        self.channel: Any = grpc.insecure_channel(f"127.0.0.1:{port}", [("grpc.enable_retries", 0)])
+        self._serving = echo.serve(*(interceptors if here else ()), clock=clock)
+        self.channel: Any = grpc.insecure_channel(self._serving.__enter__(), NO_RETRIES)
         if not here:
             self.channel = intercept_channel(self.channel, *interceptors, clock=clock)
-        self._stub = getattr(self.channel, self._kind.value)(path(self._kind), encode, decode)
+        self._stub = getattr(Stub(self.channel), self._kind.value)
 
     @property
     def attempts(self) -> list[Attempt]:
-        return self._echo.attempts
+        return self.echo.attempts
 
     def call(
         self, *requests: str, timeout: float | None = None, metadata: Any = None, wait_for_ready: bool | None = None
     ) -> Reply:
-        request: Any = iter(requests) if self._kind.request_streaming else requests[0]
+        request = _request(self._kind, requests)
         options = {"timeout": timeout, "metadata": metadata, "wait_for_ready": wait_for_ready}
         messages: list[str] = []
         try:
@@ -146,10 +152,9 @@ class _SyncRpc:
         )
 
     def close(self) -> None:
-        self._echo.close()
+        self.echo.close()
         self.channel.close()
-        self._server.stop(None).wait()
-        self._pool.shutdown()
+        self._serving.__exit__(None, None, None)
 
 
 class _AioRpc:
@@ -157,31 +162,26 @@ class _AioRpc:
         self, place: Place, echo: Echo, interceptors: tuple[Interceptor, ...], clock: Clock, plain: bool
     ) -> None:
         self._kind = place.kind
-        self._echo = echo
+        self.echo = echo
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="place", daemon=True)
         self._thread.start()
-        self._pool = futures.ThreadPoolExecutor(8)
-        self._run(self._open(place.side is Side.SERVER, interceptors, clock, plain))
+        here = place.side is Side.SERVER
+        self._serving = echo.serve_aio(*(interceptors if here else ()), clock=clock, plain=plain)
+        self._run(self._open(() if here else interceptors, clock))
 
     def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE)
 
-    async def _open(self, here: bool, interceptors: tuple[Interceptor, ...], clock: Clock, plain: bool) -> None:
-        self._server = grpc.aio.server(
-            self._pool, interceptors=[server_interceptor(*interceptors, clock=clock)] if here else []
-        )
-        self._server.add_generic_rpc_handlers((self._echo.handlers(asyncio=True, plain=plain),))
-        port = self._server.add_insecure_port("127.0.0.1:0")
-        await self._server.start()
-        channel: Any = grpc.aio.insecure_channel(f"127.0.0.1:{port}", [("grpc.enable_retries", 0)])
+    async def _open(self, interceptors: tuple[Interceptor, ...], clock: Clock) -> None:
+        channel: Any = grpc.aio.insecure_channel(await self._serving.__aenter__(), NO_RETRIES)
         # For a server's sake too: a bare client that still sends when the status comes reports INTERNAL at times.
-        self.channel = intercept_channel(channel, *(() if here else interceptors), clock=clock)
-        self._stub = getattr(self.channel, self._kind.value)(path(self._kind), encode, decode)
+        self.channel = intercept_channel(channel, *interceptors, clock=clock)
+        self._stub = getattr(Stub(self.channel), self._kind.value)
 
     @property
     def attempts(self) -> list[Attempt]:
-        return self._echo.attempts
+        return self.echo.attempts
 
     def call(
         self, *requests: str, timeout: float | None = None, metadata: Any = None, wait_for_ready: bool | None = None
@@ -191,10 +191,9 @@ class _AioRpc:
         return reply
 
     async def _call(self, requests: tuple[str, ...], options: dict[str, Any]) -> Reply:
-        request: Any = iter(requests) if self._kind.request_streaming else requests[0]
         messages: list[str] = []
         try:
-            call = self._stub(request, **options)
+            call = self._stub(_request(self._kind, requests), **options)
             if self._kind.response_streaming:
                 async for message in call:
                     messages.append(message)  # noqa: PERF401  what came before a failure counts
@@ -214,19 +213,23 @@ class _AioRpc:
         )
 
     def close(self) -> None:
-        self._echo.close()
+        self.echo.close()
         self._run(self._close())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
-        self._pool.shutdown()
 
     async def _close(self) -> None:
         await self.channel.close()
-        await self._server.stop(None)
+        await self._serving.__aexit__(None, None, None)
         others = asyncio.all_tasks() - {asyncio.current_task()}
         if others:
             await asyncio.wait(others, timeout=PATIENCE)
+
+
+def _request(kind: Kind, requests: tuple[str, ...]) -> Any:
+    messages = requests or ("hello",)
+    return iter(messages) if kind.request_streaming else messages[0]
 
 
 def _failed(error: Any, messages: list[str]) -> Reply:

@@ -1,0 +1,73 @@
+"""The pytest plugin of Interpose: fixtures over `interpose.testing`.
+
+A package of its own, since pytest loads it in every project where Interpose is installed: it imports Interpose, and
+with it grpc, only for a test that uses one of the fixtures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from interpose.testing import FakeClock, Place, Rpc
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers",
+        'rpc(places="aio-server-*"): run a test that uses the fixture `rpc` in these of the sixteen places only; '
+        "a glob on their names, several globs, or a function of the Place",
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test that takes `rpc` runs once in each place."""
+    if "rpc" not in metafunc.fixturenames:
+        return
+    from interpose.testing import PLACES
+
+    places = PLACES
+    for marker in metafunc.definition.iter_markers("rpc"):
+        places = [place for place in places if _chosen(place, marker.kwargs["places"])]
+    if not places:
+        raise pytest.UsageError(
+            f"{metafunc.definition.nodeid}: none of {', '.join(map(str, PLACES))} is chosen by `places`"
+        )
+    metafunc.parametrize("rpc", places, ids=str, indirect=True)
+
+
+def _chosen(place: Place, places: Any) -> bool:
+    if callable(places):
+        return bool(places(place))
+    return any(fnmatchcase(str(place), glob) for glob in ([places] if isinstance(places, str) else places))
+
+
+@pytest.fixture
+def rpc(request: pytest.FixtureRequest) -> Iterator[Callable[..., Rpc]]:
+    """`rpc(*interceptors, script=[…])` serves the echo service with these interceptors in the place of this run.
+
+    It gives an `interpose.testing.Rpc`: `rpc(retry, script=[failed(UNAVAILABLE), ok()]).call("hello")`. The test runs
+    once in each of the sixteen places, or those chosen with `@pytest.mark.rpc(places="sync-client-*")`; `rpc.place`
+    says where it is. All is closed at the end of the test.
+    """
+    place: Place = request.param
+    with ExitStack() as closing:
+
+        def opened(*interceptors: Any, **options: Any) -> Rpc:
+            return closing.enter_context(place.open(*interceptors, **options))
+
+        opened.place = place  # type: ignore[attr-defined]  # a function may carry what its test asks for
+        yield opened
+
+
+@pytest.fixture
+def fake_clock() -> FakeClock:
+    """An `interpose.testing.FakeClock`: time that stands still until the test moves it."""
+    from interpose.testing import FakeClock
+
+    return FakeClock()
