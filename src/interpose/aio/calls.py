@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import weakref
 from asyncio import InvalidStateError
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from contextlib import suppress
@@ -689,6 +690,15 @@ class _ResponseStream(_Handle):
         super().__init__(exchange)
         self._style = ""
         self._messages: AsyncIterator[Any] | None = None
+
+    def add_done_callback(self, callback: Callable[[Any], object]) -> None:
+        """Call `callback(self)` at the end; at once if that was before. A dropped stream is cancelled all the same.
+
+        `callback` is then given another call object of the same RPC.
+        """
+        # Held by the exchange, a callback that held the stream would keep it from ever being dropped.
+        exchange, kind, stream = self._exchange, type(self), weakref.ref(self)
+        exchange.add_callback(lambda: callback(stream() or kind(exchange)))
 
     def __aiter__(self) -> AsyncIterator[Any]:
         """The messages; raises what the RPC failed with."""

@@ -432,9 +432,34 @@ class _Told:
         return not (self._task.cancelling() or self._task.done() or self._native.time_remaining() == 0)
 
     def add_callback(self, callback: Callable[[], object]) -> bool:
+        if not self.is_active():
+            return False
         # grpc's own is called only if the handler has answered.
         self._loop.call_soon_threadsafe(self._task.add_done_callback, lambda _: callback())
-        return self.is_active()
+        return True
+
+    def peer(self) -> str:
+        return str(self._asked("peer", ""))
+
+    def peer_identities(self) -> Any:
+        return self._asked("peer_identities", None)
+
+    def peer_identity_key(self) -> Any:
+        return self._asked("peer_identity_key", None)
+
+    def auth_context(self) -> Any:
+        return self._asked("auth_context", {})
+
+    def _asked(self, name: str, unknown: Any) -> Any:
+        """Ask grpc's context for what the core knows: on the loop, where its call cannot end meanwhile.
+
+        Asked when that has ended, grpc would crash the process.
+        """
+
+        async def asked() -> Any:
+            return unknown if self._task.done() else getattr(self._native, name)()
+
+        return asyncio.run_coroutine_threadsafe(asked(), self._loop).result()
 
     def confirmed(self, requests: Iterator[Any]) -> Iterator[Any]:
         """The request stream; raises at its end if that came because the client has gone (see `confirm_end`)."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextvars import Context
 from functools import partial
@@ -697,6 +698,16 @@ def finished(route: Route, outcome: Outcome) -> UnaryFuture:
 
 class ResponseStream(_Handle):
     """What a stub with a response stream gives: iterate it. Dropping it cancels the RPC."""
+
+    def add_done_callback(self, fn: Callable[[Any], object]) -> None:
+        """Call `fn(self)` at the end; at once if that was before. A dropped stream is cancelled all the same.
+
+        `fn` is then given another call object of the same RPC.
+        """
+        # Held by the exchange, a callback that held the stream would keep it from ever being dropped.
+        exchange, stream = self._exchange, weakref.ref(self)
+        if not exchange.add_callback(lambda: fn(stream() or ResponseStream(exchange))):
+            fn(self)
 
     def __iter__(self) -> Iterator[Any]:
         return self

@@ -16,12 +16,6 @@ from interpose._outcome import Outcome
 class ServicerContext(Answer, grpc.ServicerContext):  # type: ignore[misc]  # None without a deadline, as on asyncio
     """A `grpc.ServicerContext` over grpc's own, of a sync server or of a plain handler on an asyncio one."""
 
-    def arrived(self, method: Method, argument: Any) -> Call:
-        """The call as it came in; from here on it is the current one."""
-        if not hasattr(self._native, "cancel"):  # on an asyncio server, whose RPC may end before the handler does
-            self.peer()
-        return super().arrived(method, argument)
-
     # grpc.RpcContext
 
     def is_active(self) -> bool:

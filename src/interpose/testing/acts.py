@@ -127,8 +127,8 @@ class Script:
 
     @property
     def left(self) -> list[Any]:
-        """The acts that nobody took, without those that repeat."""
-        return [act for act in self._acts[self._taken :] if act is not ...]
+        """The acts that nobody took, without the one that repeats, however often."""
+        return self._acts[self._taken : len(self._acts) - 2 * self._repeats]
 
     @property
     def deadly(self) -> bool:

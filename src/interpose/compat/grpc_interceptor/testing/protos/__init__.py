@@ -1,0 +1,1 @@
+"""The messages of the service to try interceptors on, and its stub."""
