@@ -115,6 +115,11 @@ def exception_of(outcome: Outcome, native: type) -> BaseException:
     return errors.nativized(error, native) if isinstance(error, errors.StatusError) else error
 
 
+def debug_text(outcome: Outcome) -> str:
+    """What gRPC's core said about a failure: the peer's address, the cause."""
+    return str(getattr(outcome.error, "_debug_error_string", ""))
+
+
 def no_waiting(step: Wait) -> TypeError:
     """What a flow that waits for an awaitable is told on a sync channel or server."""
     close = getattr(step.awaitable, "close", None)

@@ -26,8 +26,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test that takes `rpc` runs once in each place."""
-    if "rpc" not in metafunc.fixturenames:
+    """A test that takes our `rpc`, and not one of its own by that name, runs once in each place."""
+    if "interpose_place" not in metafunc.fixturenames:
         return
     from interpose.testing import PLACES
 
@@ -38,7 +38,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         raise pytest.UsageError(
             f"{metafunc.definition.nodeid}: none of {', '.join(map(str, PLACES))} is chosen by `places`"
         )
-    metafunc.parametrize("rpc", places, ids=str, indirect=True)
+    metafunc.parametrize("interpose_place", places, ids=str)
 
 
 def _chosen(place: Place, places: Any) -> bool:
@@ -48,20 +48,19 @@ def _chosen(place: Place, places: Any) -> bool:
 
 
 @pytest.fixture
-def rpc(request: pytest.FixtureRequest) -> Iterator[Callable[..., Rpc]]:
+def rpc(interpose_place: Place) -> Iterator[Callable[..., Rpc]]:
     """`rpc(*interceptors, script=[…])` serves the echo service with these interceptors in the place of this run.
 
     It gives an `interpose.testing.Rpc`: `rpc(retry, script=[failed(UNAVAILABLE), ok()]).call("hello")`. The test runs
     once in each of the sixteen places, or those chosen with `@pytest.mark.rpc(places="sync-client-*")`; `rpc.place`
     says where it is. All is closed at the end of the test.
     """
-    place: Place = request.param
     with ExitStack() as closing:
 
         def opened(*interceptors: Any, **options: Any) -> Rpc:
-            return closing.enter_context(place.open(*interceptors, **options))
+            return closing.enter_context(interpose_place.open(*interceptors, **options))
 
-        opened.place = place  # type: ignore[attr-defined]  # a function may carry what its test asks for
+        opened.place = interpose_place  # type: ignore[attr-defined]  # a function may carry what its test asks for
         yield opened
 
 

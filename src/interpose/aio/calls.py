@@ -32,6 +32,7 @@ from interpose._native import (
     LOCALLY_CANCELLED,
     Route,
     cancelled,
+    debug_text,
     exception_of,
     expired,
     failure,
@@ -49,6 +50,7 @@ AioRpcError = grpc.aio.AioRpcError
 # debug text, in front of the server's or in place of it: grpc/grpc, aio/_call.py, `_write`.
 SEND_FAILED = 'Failed "execute_batch"'
 INVALID_METADATA = "Invalid metadata"  # what the core says of pairs that it refuses to send
+MIXED = "The iterator and read/write APIs may not be mixed on a single RPC."  # grpcio's words
 SETTLING = 0.002  # seconds between two looks for the status that follows
 PATIENCE = 0.1  # seconds that a `write` then waits to learn how the call ended
 
@@ -629,7 +631,7 @@ class _Handle(grpc.aio.Call):
 
     async def debug_error_string(self) -> str:
         """What gRPC's core says about a failure; waits for the end."""
-        return str(getattr((await self._exchange.end()).error, "_debug_error_string", ""))
+        return debug_text(await self._exchange.end())
 
     async def wait_for_connection(self) -> None:
         """Wait until an attempt is connected; raises the RPC's failure if it ends instead."""
@@ -647,9 +649,10 @@ class _Handle(grpc.aio.Call):
         outcome = self._exchange.outcome
         if outcome is None:
             return f"<{type(self).__name__} of {self._exchange.route.method}, active>"
+        described = "" if outcome.ok else f'\tdebug_error_string = "{debug_text(outcome)}"\n'
         return (
             f"<{type(self).__name__} of RPC that terminated with:\n"
-            f'\tstatus = {outcome.code}\n\tdetails = "{outcome.details}"\n>'
+            f'\tstatus = {outcome.code}\n\tdetails = "{outcome.details}"\n{described}>'
         )
 
 
@@ -709,7 +712,8 @@ class _ResponseStream(_Handle):
 
     async def read(self) -> Any:
         """The next message, or EOF; raises what the RPC failed with."""
-        self._use("reader")
+        if not self.done():  # after the end either style may look for what is left, as with grpc.aio
+            self._use("reader")
         return await self._next(self._exchange.attempt)
 
     async def _iterate(self) -> AsyncIterator[Any]:
@@ -743,7 +747,7 @@ class _ResponseStream(_Handle):
 
     def _use(self, style: str) -> None:
         if self._style not in ("", style):
-            raise grpc.aio.UsageError("The iterator and read/write APIs may not be mixed on a single RPC.")
+            raise grpc.aio.UsageError(MIXED)
         self._style = style
 
     def __del__(self) -> None:
@@ -770,9 +774,8 @@ class _RequestStream(_Handle):
             raise (exchange.exception() if ended else typed(error)) from None
 
     async def _write(self, request: Any) -> None:
-        exchange, attempt = self._exchange, await self._writable()
-        requests = exchange.requests
-        assert requests is not None
+        exchange, requests = self._exchange, self._own_requests()
+        attempt = await self._writable()
         if requests.written is not None:
             await requests.written.write(request)
             return
@@ -789,17 +792,24 @@ class _RequestStream(_Handle):
 
     async def done_writing(self) -> None:
         """Tell the server that no more messages come."""
+        requests = self._own_requests()
         if self._exchange.outcome is not None:
             return
         attempt = await self._writable()
-        requests = self._exchange.requests
-        assert requests is not None
         requests.half_closed = True
         if requests.written is not None:
             requests.written.done()
         else:
             assert attempt is not None
             await attempt.native.done_writing()
+
+    def _own_requests(self) -> Requests:
+        """The requests, which the application writes itself."""
+        requests = self._exchange.requests
+        assert requests is not None
+        if not requests.written_by_hand:
+            raise grpc.aio.UsageError(MIXED)
+        return requests
 
     async def _writable(self) -> Attempt | None:
         """Wait until there is something to write to: an attempt, or what takes the writes for all attempts of a race."""

@@ -17,10 +17,10 @@ HALF_CLOSED = 'RPC is half closed after calling "done_writing".'
 class Requests:
     """The request stream of an RPC: the application's iterator or its `write()`s, from which each attempt makes its upload."""
 
-    __slots__ = ("_encode", "_messages", "_replay", "_writes", "half_closed", "written")
+    __slots__ = ("_encode", "_messages", "_replay", "half_closed", "written", "written_by_hand")
 
     def __init__(self, messages: AsyncIterable[Any] | Iterable[Any] | None, encode: Callable[[Any], bytes]) -> None:
-        self._writes = messages is None
+        self.written_by_hand = messages is None
         self.half_closed = False  # by `done_writing`
         self.written: Written | None = None  # what takes the application's writes, where they have to be kept
         self._messages = aiter(messages) if isinstance(messages, AsyncIterable) else _each(messages or ())
@@ -31,11 +31,11 @@ class Requests:
         """The stream for one attempt; None if the application writes straight to the native call."""
         if call._asks.buffer is not None and self._replay is None:
             messages = self._messages
-            if self._writes:
+            if self.written_by_hand:
                 self.written = Written()
                 messages = self.written.read()
             self._replay = Replay(messages, self._encode, call._asks.buffer)
-        if self._writes and self._replay is None and not self.half_closed:
+        if self.written_by_hand and self._replay is None and not self.half_closed:
             return None
         return Upload(self._messages, self._replay, call, self._encode)
 

@@ -30,6 +30,7 @@ from interpose._native import (
     LOCALLY_CANCELLED,
     Route,
     cancelled,
+    debug_text,
     exception_of,
     expired,
     failure,
@@ -623,7 +624,7 @@ class _Handle(grpc.Call, grpc.Future):  # type: ignore[type-arg]  # not generic 
 
     def debug_error_string(self) -> str:
         """What gRPC's core says about a failure; waits for the end."""
-        return str(getattr(self._exchange.wait().error, "_debug_error_string", ""))
+        return debug_text(self._exchange.wait())
 
     # grpc.Future
 
@@ -672,9 +673,10 @@ class _Handle(grpc.Call, grpc.Future):  # type: ignore[type-arg]  # not generic 
         outcome = self._exchange.outcome
         if outcome is None:
             return f"<{type(self).__name__} of {self._exchange.route.method}, active>"
+        described = "" if outcome.ok else f'\tdebug_error_string = "{debug_text(outcome)}"\n'
         return (
             f"<{type(self).__name__} of RPC that terminated with:\n"
-            f'\tstatus = {outcome.code}\n\tdetails = "{outcome.details}"\n>'
+            f'\tstatus = {outcome.code}\n\tdetails = "{outcome.details}"\n{described}>'
         )
 
     def __del__(self) -> None:

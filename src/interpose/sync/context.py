@@ -8,8 +8,6 @@ from typing import Any
 import grpc
 
 from interpose._answer import Abort, Answer, sendable, trailers
-from interpose._call import Call
-from interpose._method import Method
 from interpose._outcome import Outcome
 
 

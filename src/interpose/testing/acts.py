@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import EllipsisType
 from typing import Any, TypeAlias
 
 import grpc
 
 from interpose._method import Kind
+from interpose.errors import StatusError
 
 REPEATS = 3  # responses to a unary request with a response stream
 
@@ -51,6 +52,14 @@ class Act:
     def fails(self) -> bool:
         """Does it end in anything but an answer?"""
         return self.code is not grpc.StatusCode.OK or self.error is not None
+
+    def aborted(self) -> Act:
+        """With a status in the place of a `StatusError` that is raised, for a server that does not know those."""
+        error = self.error
+        if not isinstance(error, StatusError):
+            return self
+        trailing = (*self.trailing, *error.trailing_metadata())
+        return replace(self, error=None, code=error.code(), details=error.details(), trailing=trailing)
 
     def answer(self, kind: Kind, requests: Sequence[Any]) -> list[Any]:
         """The whole answer: as scripted, or an echo of the requests.

@@ -97,6 +97,7 @@ class Echo:
         self._closed = threading.Event()
         self._ended = threading.Condition()
         self._break: Callable[[], None] | None = None
+        self._bare = False  # served without Interpose, to which a raised StatusError is an exception like any other
         self.attempts: list[Attempt] = []
 
     @contextmanager
@@ -111,6 +112,7 @@ class Echo:
             pool = closing.enter_context(futures.ThreadPoolExecutor(workers))
             server = grpc.server(pool, interceptors=_stack(interceptors, clock))
             server.add_generic_rpc_handlers((self.handlers(asyncio=False),))
+            self._bare = not interceptors
             target = self._bound(server, unix, closing)
             server.start()
             closing.callback(lambda: server.stop(None).wait())
@@ -134,6 +136,7 @@ class Echo:
             pool = futures.ThreadPoolExecutor(workers)
             server = grpc.aio.server(pool, interceptors=_stack(interceptors, clock))
             server.add_generic_rpc_handlers((self.handlers(asyncio=True, plain=plain),))
+            self._bare = not interceptors
             target = self._bound(server, unix, closing)
             await server.start()
             try:
@@ -188,7 +191,7 @@ class Echo:
         with self._lock:
             self.attempts.append(attempt)
             act = self._script.take() or OK
-        return attempt, act
+        return attempt, act.aborted() if self._bare else act
 
     def end(self, attempt: Attempt) -> None:
         """An attempt has ended."""

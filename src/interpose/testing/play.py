@@ -19,7 +19,7 @@ import grpc
 from interpose import context, errors
 from interpose._call import Call, Hedging, Hook
 from interpose._flow import Driver, Interceptor, Race, Wait, check, layers, name_of
-from interpose._messages import compose
+from interpose._messages import compose, request_of
 from interpose._metadata import Metadata
 from interpose._method import Kind, Method, Side
 from interpose._native import cancelled, expired, pause_of, time_left
@@ -243,7 +243,11 @@ class _Player:
         pause, in_time = pause_of(call, self._deadline, now) if call.delay else (0.0, True)
         left = time_left(call, self._deadline, now + pause)
         if not in_time or (left is not None and left <= 0):
-            return expired(), pause
+            return _expired(call), pause
+        try:
+            request = None if call.kind.request_streaming else request_of(call)
+        except errors.StatusError as error:  # by a tap or a map: there is nothing to send
+            return _unsent(error, 1), pause
         act = self._script.take()
         if act is None:
             raise ScriptError(
@@ -254,7 +258,8 @@ class _Player:
         if isinstance(act, Outcome):
             self._played.sent.append(Sent(call, at, tuple(self._requests), (), act))
             return act, pause + act.elapsed
-        sent = _attempt(call, act, self._requests, left, at)
+        requests = self._requests if call.kind.request_streaming else [request]
+        sent = _attempt(call, act, requests, left, at)
         self._played.sent.append(sent)
         return sent.outcome, pause + sent.outcome.elapsed
 
@@ -308,6 +313,19 @@ def _by_hand(step: Wait) -> Any:
 # --- one attempt ------------------------------------------------------------------------------------------------------
 
 
+def _expired(call: Call) -> Outcome:
+    """The outcome of an attempt with no time left."""
+    if call.side is Side.CLIENT:
+        return expired()
+    late = errors.DeadlineExceeded("the time was up before the handler was called", local=True)
+    return _unsent(late, 0 if call.kind.request_streaming else 1)
+
+
+def _unsent(error: errors.StatusError, requests: int) -> Outcome:
+    """The outcome of an attempt that ended on this side, when so many requests had come."""
+    return Outcome(error.code(), None, error.details(), error, requests, replayable=True)
+
+
 def _attempt(call: Call, act: Act, given: list[Any], limit: float | None, at: float) -> Sent:
     """One call that is sent, and answered as the act says. limit: seconds that it may take."""
     kind, asks = call.kind, call._asks
@@ -317,7 +335,7 @@ def _attempt(call: Call, act: Act, given: list[Any], limit: float | None, at: fl
     responses: list[Any] = []
     try:
         if not (act.unread and kind.request_streaming):
-            _hooked(asks.requests, given if kind.request_streaming else [call.request], requests)
+            _hooked(asks.requests if kind.request_streaming else (), given, requests)
         for tap in asks.on_initial_metadata:
             _hooked(((False, tap),), [Metadata.trusted(act.initial)], [])
         if not late:
@@ -333,7 +351,7 @@ def _attempt(call: Call, act: Act, given: list[Any], limit: float | None, at: fl
         len(requests),
         len(responses),
         elapsed,
-        _replayable(call, requests, responses),
+        _replayable(call, act, requests, responses),
         initial_metadata=Metadata.trusted(act.initial),
         trailing_metadata=None if isinstance(error, errors.StatusError) else Metadata.trusted(act.trailing),
     )
@@ -358,10 +376,11 @@ def _hooked(hooks: tuple[Hook, ...], messages: Iterable[Any], passed: list[Any])
         passed.append(message if hook is None else hook(message))  # noqa: PERF401  what passed before a failure counts
 
 
-def _replayable(call: Call, requests: list[Any], responses: list[Any]) -> bool:
-    if call.kind.response_streaming and responses:
-        return False
-    return not call.kind.request_streaming or not requests or call._asks.buffer is not None
+def _replayable(call: Call, act: Act, requests: list[Any], responses: list[Any]) -> bool:
+    server = call.side is Side.SERVER
+    begun = (call.kind.response_streaming and responses) or (server and act.initial)
+    read = call.kind.request_streaming and requests and (server or call._asks.buffer is None)
+    return not begun and not read
 
 
 # --- hedged calls -----------------------------------------------------------------------------------------------------

@@ -25,6 +25,8 @@ class ExceptionToStatusInterceptor(ServerInterceptor):
     ValueError for OK, which is no failure.
     """
 
+    _status_on_unknown_exception: grpc.StatusCode | None = None  # for heirs whose `__init__` does not call ours
+
     def __init__(self, status_on_unknown_exception: grpc.StatusCode | None = None) -> None:
         self._status_on_unknown_exception = _failure(status_on_unknown_exception)
 
@@ -76,6 +78,8 @@ class ExceptionToStatusInterceptor(ServerInterceptor):
 
 class AsyncExceptionToStatusInterceptor(AsyncServerInterceptor):
     """The same for asyncio servers; `handle_exception` is a coroutine function there."""
+
+    _status_on_unknown_exception: grpc.StatusCode | None = None  # for heirs whose `__init__` does not call ours
 
     def __init__(self, status_on_unknown_exception: grpc.StatusCode | None = None) -> None:
         self._status_on_unknown_exception = _failure(status_on_unknown_exception)
