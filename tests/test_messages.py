@@ -8,7 +8,8 @@ import grpc
 import pytest
 
 from interpose import Call, Flow, Kind, Metadata, Method, errors
-from interpose._messages import Encoded, compose, encoded, encoder, request_of, show_initial_metadata
+from interpose._codec import Encoded, encoded, encoder
+from interpose._messages import compose, request_of, show_initial_metadata
 from interpose.testing import Place
 
 CALL = Call(Method("/a/b", Kind.UNARY_UNARY), request="m")

@@ -7,7 +7,7 @@ and it is sent only when the flows are done with it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import CancelledError
 from itertools import accumulate
 from typing import Any
@@ -241,6 +241,18 @@ def trailers(outcome: Outcome) -> Metadata:
     return trailing.without(errors.RICH_KEY)
 
 
+def contained(callback: Callable[..., object]) -> Callable[..., None]:
+    """A callback that fails without harm to who calls it: grpc's serving thread, or the callbacks behind it."""
+
+    def call(*args: Any) -> None:
+        try:
+            callback(*args)
+        except BaseException:
+            _log.exception("a callback of a handler failed")
+
+    return call
+
+
 def unexpected(outcome: Outcome) -> BaseException | None:
     """The handler's own exception, if nobody made a status of it: grpc shall log and answer as it always does."""
     error = outcome.error
@@ -253,7 +265,7 @@ def speakable(error: BaseException) -> bool:
         return False
     try:
         return len(str(error).encode()) <= MAX_DETAILS // 3  # bytes that are not plain ASCII travel as three
-    except Exception:
+    except BaseException:
         return False
 
 
@@ -261,5 +273,5 @@ def described(error: BaseException) -> str:
     """The text of an exception as sync grpc puts it, for those that grpc itself would choke on."""
     try:
         return f"Exception calling application: {error}"
-    except Exception:
+    except BaseException:
         return "Calling application raised unprintable Exception!"

@@ -7,6 +7,7 @@ from typing import Any
 
 import grpc
 
+from interpose._codec import bearable
 from interpose._method import Kind
 
 MAX_METHODS = 4096  # handlers remembered; a generic handler may answer to any name that a peer makes up
@@ -49,6 +50,7 @@ def function_of(handler: Any) -> Any:
     return getattr(handler, _ATTRIBUTE[kind_of(handler)])
 
 
-def with_function(handler: Any, function: Any) -> Any:
-    """The handler with another function."""
-    return _MAKE[kind_of(handler)](function, handler.request_deserializer, handler.response_serializer)
+def with_function(handler: Any, function: Any, deserializer: Any = None) -> Any:
+    """The handler with another function, perhaps with another deserializer, and safe ones in any case."""
+    deserializer = deserializer or bearable(handler.request_deserializer)
+    return _MAKE[kind_of(handler)](function, deserializer, bearable(handler.response_serializer))

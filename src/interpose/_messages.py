@@ -100,35 +100,3 @@ def show_initial_metadata(call: Call, metadata: Any) -> None:
     """Let taps see what the server sent in front of the response."""
     for tap in call._asks.on_initial_metadata:
         _tapped(tap)(Metadata.trusted(metadata))
-
-
-class Encoded:
-    """A request message that was serialized already, because it is kept to be sent again."""
-
-    __slots__ = ("data", "message")
-
-    def __init__(self, message: Any, data: bytes) -> None:
-        self.message = message
-        self.data = data
-
-
-def encoder(serialize: Callable[[Any], bytes] | None) -> Callable[[Any], bytes]:
-    """A serializer that takes what was encoded before as it is."""
-
-    def encode(message: Any) -> bytes:
-        if type(message) is Encoded:
-            return message.data
-        return message if serialize is None else serialize(message)
-
-    return encode
-
-
-def encoded(message: Any, encode: Callable[[Any], bytes]) -> Encoded:
-    """The message, serialized to be kept; what the serializer raises becomes INTERNAL, in grpc's words."""
-    try:
-        data = encode(message)
-    except Exception as error:
-        raise errors.Internal("Exception serializing request!", local=True) from error
-    if not isinstance(data, bytes):  # grpc.aio would end the call without a word, or not at all
-        raise errors.Internal(f"the serializer gave {type(data).__name__}, not bytes", local=True)
-    return Encoded(message, data)

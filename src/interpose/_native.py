@@ -11,8 +11,8 @@ import grpc.aio
 from interpose import errors
 from interpose._call import Call
 from interpose._clock import FOREVER, Clock
+from interpose._codec import bearable, encoder
 from interpose._flow import Layers, Wait
-from interpose._messages import encoder
 from interpose._method import Method
 from interpose._outcome import Outcome
 
@@ -52,7 +52,8 @@ class Route:
         self.encode = encoder(serializer)
         # One for messages and for those that are kept: a second one, made when it is first needed, might be made on a
         # channel that is closed, and there grpc ends the process (registered methods).
-        self.native = make(self.encode)
+        # A stream is serialized on a thread of grpc's, a unary request where the application calls.
+        self.native = make(bearable(self.encode) if self.uploads else self.encode)
         self.clock = clock
         self.pauses = pauses
 

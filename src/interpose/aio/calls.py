@@ -24,8 +24,9 @@ import grpc.aio
 from interpose import errors
 from interpose._call import Call
 from interpose._clock import SYSTEM, Alarm
+from interpose._codec import Undecodable, encoded
 from interpose._flow import Driver, Race, Wait
-from interpose._messages import Pass, compose, encoded, request_of, show_initial_metadata
+from interpose._messages import Pass, compose, request_of, show_initial_metadata
 from interpose._metadata import Metadata
 from interpose._native import (
     EOF,
@@ -230,6 +231,8 @@ class Attempt:
         error = None
         try:
             message = await self._read()
+            if type(message) is Undecodable:
+                message.fail("response")
             if message is not EOF:
                 if not self.received and self.call._asks.on_initial_metadata:
                     show_initial_metadata(self.call, await self.native.initial_metadata())
@@ -268,6 +271,8 @@ class Attempt:
                     show_initial_metadata(self.call, at_once(native.initial_metadata()))
                 if not streaming:
                     self.received = 1
+                    if type(response) is Undecodable:
+                        response.fail("response")
                     if self._on_response is not None:
                         response = self._on_response(response)
             except errors.StatusError as raised:
@@ -403,10 +408,12 @@ class Exchange:
             if hasattr(awaitable, "close"):
                 awaitable.close()  # cancelled before it began, it would complain of never having been awaited
             self.turn(self._driver.fail, errors.Cancelled(LOCALLY_CANCELLED, local=True))
-        elif (error := task.exception()) is not None:
+            return
+        value, error = task.result()
+        if error is not None:
             self.turn(self._driver.fail, error)
         else:
-            self.turn(self._driver.answer, task.result())
+            self.turn(self._driver.answer, value)
 
     def _pause(self, begins: bool) -> None:
         """Nothing is under way at grpc: a channel that closes has to be told of us."""
@@ -439,7 +446,7 @@ class Exchange:
         for callback in callbacks or ():
             try:
                 callback()
-            except Exception:
+            except BaseException:  # SystemExit too: other callbacks, and the loop, go on
                 _log.exception("a callback of %s failed", self.route.method)
 
     # - what applications ask -
@@ -511,8 +518,14 @@ class Exchange:
         return exception_of(self.outcome, AioRpcError)
 
 
-async def _awaited(awaitable: Awaitable[Any]) -> Any:
-    return await awaitable
+async def _awaited(awaitable: Awaitable[Any]) -> tuple[Any, BaseException | None]:
+    """What it gives, or raises: a task that raised SystemExit would stop the loop."""
+    try:
+        return await awaitable, None
+    except asyncio.CancelledError:
+        raise
+    except BaseException as error:
+        return None, error
 
 
 class _Race:
@@ -782,7 +795,7 @@ class _RequestStream(_Handle):
         assert attempt is not None
         hook = compose(attempt.call._asks.requests)
         try:
-            message = request if hook is None else hook(request)
+            message = encoded(request if hook is None else hook(request), exchange.route.encode)
         except errors.StatusError as error:
             exchange.over(attempt, error)
             attempt.native.cancel()

@@ -12,6 +12,7 @@ import grpc.aio
 
 from interpose._call import Call
 from interpose._clock import Clock
+from interpose._codec import decoder
 from interpose._flow import Driver, Interceptor, layers
 from interpose._method import Kind, Method, Side
 from interpose._native import Pauses, Route, deadline_of
@@ -52,7 +53,8 @@ class Channel(grpc.aio.Channel):
         method = Method(path, kind)
 
         def make(serializer: Any) -> Any:
-            return native(path, serializer, response_deserializer, **registered)
+            # grpc.aio makes None of a message that cannot be deserialized, and the RPC a success.
+            return native(path, serializer, decoder(response_deserializer), **registered)
 
         return Route(method, layers(self._interceptors, method), make, request_serializer, self._clock, self._pauses)
 

@@ -9,7 +9,7 @@ import grpc
 import grpc.aio
 
 from interpose import errors
-from interpose._answer import Abort, Answer, sendable, trailers
+from interpose._answer import Abort, Answer, contained, sendable, trailers
 from interpose._call import NOTHING, Call
 from interpose._messages import Pass, compose
 from interpose._native import EOF
@@ -107,7 +107,8 @@ class ServicerContext(Answer, grpc.aio.ServicerContext[Any, Any]):  # type: igno
         return self._native.auth_context()
 
     def add_done_callback(self, callback: Callable[[Any], object]) -> None:
-        self._native.add_done_callback(lambda _: callback(self))
+        told = contained(callback)
+        self._native.add_done_callback(lambda _: told(self))
 
     def cancelled(self) -> bool:
         return bool(self._native.cancelled())

@@ -8,7 +8,8 @@ from typing import Any
 
 from interpose import errors
 from interpose._call import Call
-from interpose._messages import Encoded, compose, encoded
+from interpose._codec import Encoded, encoded
+from interpose._messages import compose
 
 FINISHED = "RPC already finished."  # grpcio's words, both
 HALF_CLOSED = 'RPC is half closed after calling "done_writing".'

@@ -399,7 +399,7 @@ class Exchange:
         for callback in callbacks or ():
             try:
                 callback()
-            except Exception:
+            except BaseException:  # this may be grpc's thread, and other callbacks wait
                 _log.exception("a callback of %s failed", self.route.method)
 
     # - what applications ask -

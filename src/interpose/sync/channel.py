@@ -11,6 +11,7 @@ import grpc
 
 from interpose._call import NOTHING, Call
 from interpose._clock import Clock
+from interpose._codec import bearable
 from interpose._flow import Driver, Interceptor, Wait, layers
 from interpose._messages import compose, request_of, show_initial_metadata
 from interpose._method import CLIENT, Kind, Method
@@ -66,7 +67,7 @@ class Channel(grpc.Channel):
         method = Method(path, kind)
 
         def make(serializer: Any) -> Any:
-            return native(path, serializer, response_deserializer, *more, **registered)
+            return native(path, serializer, bearable(response_deserializer), *more, **registered)
 
         return Route(method, layers(self._interceptors, method), make, request_serializer, self._clock, self._pauses)
 

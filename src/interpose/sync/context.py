@@ -7,7 +7,7 @@ from typing import Any
 
 import grpc
 
-from interpose._answer import Abort, Answer, sendable, trailers
+from interpose._answer import Abort, Answer, contained, sendable, trailers
 from interpose._outcome import Outcome
 
 
@@ -23,7 +23,7 @@ class ServicerContext(Answer, grpc.ServicerContext):  # type: ignore[misc]  # No
         return bool(self._native.cancel())
 
     def add_callback(self, callback: Callable[[], object]) -> bool:
-        return bool(self._native.add_callback(callback))
+        return bool(self._native.add_callback(contained(callback)))
 
     # grpc.ServicerContext
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from interpose import errors
 from interpose._call import Call
-from interpose._messages import Encoded, compose, encoded
+from interpose._codec import Encoded, encoded
+from interpose._messages import compose
 
 
 class Requests:
@@ -54,7 +55,7 @@ class Upload:
         self._begun = False
 
     def __iter__(self) -> Iterator[Any]:
-        hook = self._hook
+        hook, closed = self._hook, False
         self._begun = True
         if self.over:  # a thread that comes too late: the messages belong to the next attempt
             return
@@ -63,14 +64,18 @@ class Upload:
                 if hook is not None:
                     message = hook(message.message if type(message) is Encoded else message)
                 self.sent += 1
+                closed = True
                 yield message
+                closed = False
         except errors.StatusError as error:
             self.error = error
             raise
-        except Exception as error:
+        except BaseException as error:
+            if closed:  # not the application's: grpc wants no more
+                raise
             self.error = errors.Unknown("Exception iterating requests!", local=True)  # grpcio's words
             self.error.__cause__ = error
-            raise
+            raise self.error from error  # grpc's thread bears an Exception only
 
     def close(self) -> bool:
         """The attempt has ended. Could its requests be sent again?"""

@@ -19,6 +19,7 @@ from interpose import errors
 from interpose._answer import described, sendable, speakable, unexpected
 from interpose._call import NOTHING, Call
 from interpose._clock import Clock
+from interpose._codec import Undecodable, decoder
 from interpose._flow import Driver, Interceptor, Layers, Wait, layers
 from interpose._handlers import Compiled, function_of, kind_of, with_function
 from interpose._messages import Pass, compose, request_of
@@ -80,14 +81,11 @@ def _argument(call: Call, argument: Any, context: ServicerContext) -> Any:
 
 
 def _incoming(messages: Iterator[Any], context: ServicerContext, hook: Pass | None) -> Iterator[Any]:
-    if hook is None:
-        for message in messages:
-            context.received += 1
-            yield message
-    else:
-        for message in messages:
-            context.received += 1
-            yield hook(message)
+    for message in messages:
+        if type(message) is Undecodable:
+            message.fail("request")
+        context.received += 1
+        yield message if hook is None else hook(message)
     # grpc ends the stream of a client that has gone as if it had been done, if the news of that comes a moment later.
     # Another read is answered after that news, and raises then.
     next(messages, None)
@@ -329,6 +327,8 @@ def handlers(interceptors: tuple[Interceptor, ...], clock: Clock) -> Compiled:
         stack = layers(interceptors, method)
         if not stack:
             return handler
-        return with_function(handler, behavior(method, stack, function_of(handler), clock))
+        # In the middle of a stream, grpc makes of what cannot be deserialized the end of it.
+        deserializer = decoder(handler.request_deserializer) if method.kind.request_streaming else None
+        return with_function(handler, behavior(method, stack, function_of(handler), clock), deserializer)
 
     return Compiled(wrap)

@@ -98,6 +98,8 @@ def failed(
     pushback: what the server asks of a retry, in the trailer `grpc-retry-pushback-ms` (gRFC A6): seconds to wait, or a
     text that is sent as it is, like "-1" for *do not retry*.
     """
+    if code is grpc.StatusCode.OK or not isinstance(code, grpc.StatusCode):
+        raise ValueError(f"failed: code must be a grpc.StatusCode other than OK, not {code!r}; to answer, write ok()")
     pairs = tuple(trailing)
     if pushback is not None:
         pairs += (("grpc-retry-pushback-ms", pushback if isinstance(pushback, str) else str(round(pushback * 1000))),)
@@ -117,12 +119,15 @@ def died(**more: Any) -> Act:
 class Script:
     """Acts in order, handed out once each; what stands before `...` for ever."""
 
-    def __init__(self, acts: Iterable[Any | EllipsisType]) -> None:
+    def __init__(self, acts: Iterable[Any | EllipsisType], *others: type) -> None:
+        """others: what may stand in it beside acts."""
         self._acts = list(acts)
         self._taken = 0
         self._lock = threading.Lock()
         self._repeats = ... in self._acts
         for position, act in enumerate(self._acts):
+            if not isinstance(act, (Act, EllipsisType, *others)):
+                raise TypeError(f"a script is made of acts like ok() and failed(code), not of {act!r}")
             if act is ... and (not position or position + 1 < len(self._acts)):
                 raise ValueError("a script's ... stands at its end, behind the act that it repeats")
 

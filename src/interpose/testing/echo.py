@@ -32,6 +32,7 @@ from interpose.testing.proxy import FaultProxy
 
 SERVICE = "interpose.testing.Echo"
 OK = Act()
+PATIENCE = 10.0  # real seconds until a server has noticed that its client has gone
 
 
 def path(kind: Kind) -> str:
@@ -93,10 +94,9 @@ class Echo:
 
     def __init__(self, script: Iterable[Act | EllipsisType] = ()) -> None:
         self._script = Script(script)
-        self._lock = threading.Lock()
         self._closed = threading.Event()
-        self._ended = threading.Condition()
-        self._break: Callable[[], None] | None = None
+        self._changed = threading.Condition()
+        self._break: Callable[[], futures.Future[None]] | None = None
         self._bare = False  # served without Interpose, to which a raised StatusError is an exception like any other
         self.attempts: list[Attempt] = []
 
@@ -156,7 +156,7 @@ class Echo:
             target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
         if self._script.deadly:
             proxy = closing.enter_context(FaultProxy(target))
-            self._break = proxy.drop
+            self._break = proxy.dropping
             target = proxy.target
         return target
 
@@ -164,10 +164,16 @@ class Echo:
         """Let the attempts that hang end."""
         self._closed.set()
 
+    def wait_begun(self, attempts: int = 1, timeout: float = 20.0) -> None:
+        """Block until that many attempts have begun; TimeoutError after `timeout` seconds."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: len(self.attempts) >= attempts, timeout):
+                raise TimeoutError(f"not {attempts} attempts began: {self.attempts}")
+
     def wait_ended(self, attempts: int = 1, timeout: float = 20.0) -> None:
         """Block until that many attempts have ended; TimeoutError after `timeout` seconds."""
-        with self._ended:
-            if not self._ended.wait_for(lambda: sum(one.ended for one in self.attempts) >= attempts, timeout):
+        with self._changed:
+            if not self._changed.wait_for(lambda: sum(one.ended for one in self.attempts) >= attempts, timeout):
                 raise TimeoutError(f"not {attempts} attempts ended: {self.attempts}")
 
     def handlers(self, *, asyncio: bool, plain: bool = False) -> grpc.GenericRpcHandler:
@@ -188,25 +194,23 @@ class Echo:
         """An attempt begins."""
         left = context.time_remaining()
         attempt = Attempt(kind, tuple(context.invocation_metadata()), None if left is None or left > FOREVER else left)
-        with self._lock:
+        with self._changed:
             self.attempts.append(attempt)
             act = self._script.take() or OK
+            self._changed.notify_all()
         return attempt, act.aborted() if self._bare else act
 
     def end(self, attempt: Attempt) -> None:
         """An attempt has ended."""
-        with self._ended:
+        with self._changed:
             attempt.ended = True
-            self._ended.notify_all()
+            self._changed.notify_all()
 
-    def fail(self, act: Act) -> None:
-        """Fail as the act says, if by other means than a status."""
-        if act.error is not None:
-            raise act.error
-        if act.die:
-            if self._break is None:
-                raise RuntimeError("died(): a connection can be broken only where serve() has put a proxy before it")
-            self._break()
+    def broken(self) -> futures.Future[None]:
+        """Break the connections."""
+        if self._break is None:
+            raise RuntimeError("died(): a connection can be broken only where serve() has put a proxy before it")
+        return self._break()
 
 
 def _stack(interceptors: tuple[Interceptor, ...], clock: Clock) -> list[Any]:
@@ -244,13 +248,20 @@ class _Sync:
                 context.send_initial_metadata(act.initial)
             if act.delay or act.hang:
                 self._pause(act, gone)
+            if act.hang and kind.response_streaming:
+                return
             if act.trailing:
                 context.set_trailing_metadata(act.trailing)
             for response in act.sent(kind, attempt.requests):
                 attempt.responses += 1
                 yield response
-            echo.fail(act)
-            if act.fails:
+            if act.error is not None:
+                raise act.error
+            if act.die:
+                echo.broken().result()
+                gone.wait(PATIENCE)
+                yield from () if kind.response_streaming else ("nobody hears this",)
+            elif act.fails:
                 context.abort(act.code, act.details)
         finally:
             attempt.cancelled = gone.is_set()
@@ -305,8 +316,12 @@ class _Async:
             for response in act.sent(kind, attempt.requests):
                 attempt.responses += 1
                 yield response
-            echo.fail(act)
-            if act.fails:
+            if act.error is not None:
+                raise act.error
+            if act.die:
+                await asyncio.wrap_future(echo.broken())
+                await asyncio.sleep(PATIENCE)  # until grpc cancels this task
+            elif act.fails:
                 await context.abort(act.code, act.details)
         except asyncio.CancelledError:
             attempt.cancelled = True

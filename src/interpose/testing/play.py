@@ -8,28 +8,27 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from contextvars import copy_context
 from dataclasses import dataclass, field, replace
 from types import EllipsisType
-from typing import Any, cast
-
-import grpc
+from typing import Any
 
 from interpose import context, errors
-from interpose._call import Call, Hedging, Hook
+from interpose._call import Call, Hedging
 from interpose._flow import Driver, Interceptor, Race, Wait, check, layers, name_of
-from interpose._messages import compose, request_of
+from interpose._messages import request_of
 from interpose._metadata import Metadata
 from interpose._method import Kind, Method, Side
-from interpose._native import cancelled, expired, pause_of, time_left
-from interpose._outcome import OK, Outcome
+from interpose._native import cancelled, pause_of, time_left
+from interpose._outcome import Outcome
+from interpose.testing.acting import NEVER, Acting, out_of_time, unsent
 from interpose.testing.acts import Act, Script
 from interpose.testing.clock import FakeClock
 from interpose.testing.echo import path
 
-NEVER = float("inf")
 MAX_TURNS = 10_000  # of an awaitable that only gives way
+LOOPLESS = ("event loop", "inside a task")  # in what asyncio and anyio raise where there is no loop
 
 
 class ScriptError(AssertionError):
@@ -114,10 +113,12 @@ def play(
     TypeError for anything that is no interceptor.
     """
     check(interceptor)
+    if isinstance(requests, (str, bytes)) or not requests:
+        raise ValueError(f"play: requests must be a sequence of one or more messages, not {requests!r}")
     made = Method(method or path(kind), kind)
     clock = clock or FakeClock()
     call = _call(made, side, requests, metadata, timeout, peer, clock)
-    player = _Player(made, Script(script), list(requests), list(answers), clock, call.deadline)
+    player = _Player(made, Script(script, Outcome), list(requests), list(answers), clock, call.deadline)
     own = copy_context()
     if side is Side.SERVER:
         own.run(context._call.set, call)
@@ -191,32 +192,31 @@ class _Player:
         self._script = script
         self._requests = requests
         self._answers = answers
-        self._clock = clock
+        self.clock = clock
         self._began = clock.now()
         self._deadline = deadline
-        self._played = Played()
+        self.played = Played()
 
     def play(self, interceptor: Interceptor, call: Call) -> Played:
         driver = Driver(layers((interceptor,), self._method))
-        played = self._played
+        played = self.played
         played.outcome = self._run(driver, driver.start(call))
-        played.elapsed = self._clock.now() - self._began
+        played.elapsed = self.clock.now() - self._began
         if self._script.left:
-            left = len(self._script.left)
             raise ScriptError(
-                f"{name_of(interceptor)} ended with {played.outcome!r}, and {left} of {len(self._script)} acts are left. "
-                f"What it did:\n{played}"
+                f"{name_of(interceptor)} ended with {played.outcome!r}, and {len(self._script.left)} of "
+                f"{_counted(len(self._script), 'act')} are left. What it did:\n{played}"
             )
         played.responses = self._received()
         return played
 
     def _received(self) -> list[Any]:
         """What the caller was given."""
-        outcome, streaming = self._played.outcome, self._method.kind.response_streaming
+        outcome, streaming = self.played.outcome, self._method.kind.response_streaming
         if not streaming:
             return [outcome.response] if outcome.ok else []
         return [
-            *(message for sent in self._played.sent[-1:] for message in sent.responses),
+            *(message for sent in self.played.sent[-1:] for message in sent.responses),
             *(outcome.response or ()),
         ]
 
@@ -227,7 +227,7 @@ class _Player:
         while type(step) is not Outcome:
             if type(step) is Call:
                 outcome, seconds = self.perform(step)
-                self._pass(seconds)
+                self.pass_time(seconds)
                 step = driver.tell(outcome)
             else:
                 step = self.answered(driver, step)
@@ -237,47 +237,58 @@ class _Player:
         """What comes after a wait, or after a race."""
         return self._waited(driver, step) if type(step) is Wait else driver.tell(_Lanes(self, step).run())
 
+    def pass_time(self, seconds: float) -> None:
+        """Move the clock to where the next thing happens."""
+        if seconds == NEVER:
+            raise ScriptError(f"the call hangs for ever, and nothing limits its time:\n{self.played}")
+        self.clock.advance(seconds)
+
     def perform(self, call: Call) -> tuple[Outcome, float]:
         """Send one call: how the script lets it end, and after how many seconds."""
-        now = self._clock.now()
+        now = self.clock.now()
         pause, in_time = pause_of(call, self._deadline, now) if call.delay else (0.0, True)
         left = time_left(call, self._deadline, now + pause)
         if not in_time or (left is not None and left <= 0):
-            return _expired(call), pause
+            return out_of_time(call, paused=not in_time), pause
         try:
-            request = None if call.kind.request_streaming else request_of(call)
+            requests = self._requests if call.kind.request_streaming else [request_of(call)]
         except errors.StatusError as error:  # by a tap or a map: there is nothing to send
-            return _unsent(error, 1), pause
+            return unsent(error, 1), pause
+        sent = self._sent(call, requests, left, now + pause - self._began)
+        self.played.sent.append(sent)
+        return sent.outcome, pause + sent.outcome.elapsed
+
+    def _sent(self, call: Call, requests: list[Any], left: float | None, at: float) -> Sent:
         act = self._script.take()
         if act is None:
             raise ScriptError(
-                f"the script has {len(self._script)} acts, and one call more was sent, {call!r} with "
-                f"{tuple(call.metadata)!r:.200}. What came before:\n{self._played}"
+                f"the script has {_counted(len(self._script), 'act')}, and one call more was sent, {call!r} with "
+                f"{tuple(call.metadata)!r:.200}. What came before:\n{self.played}"
             )
-        at = now + pause - self._began
         if isinstance(act, Outcome):
-            self._played.sent.append(Sent(call, at, tuple(self._requests), (), act))
-            return act, pause + act.elapsed
-        requests = self._requests if call.kind.request_streaming else [request]
-        sent = _attempt(call, act, requests, left, at)
-        self._played.sent.append(sent)
-        return sent.outcome, pause + sent.outcome.elapsed
-
-    def _pass(self, seconds: float) -> None:
-        if seconds == NEVER:
-            raise ScriptError(f"the call hangs for ever, and nothing limits its time:\n{self._played}")
-        self._clock.advance(seconds)
+            return Sent(call, at, tuple(requests), (), act._copy("_attempts", 0))  # a copy: it may be told again
+        acting = Acting(call, act, left)
+        outcome = acting.run(requests)
+        return Sent(call, at, tuple(acting.requests), tuple(acting.responses), outcome)
 
     def _waited(self, driver: Driver, step: Wait) -> Any:
         """Answer what the flow waits for."""
+        if isinstance(step.awaitable, _Asend):
+            try:
+                value = _by_hand(step)
+            except ScriptError:
+                raise
+            except BaseException as error:
+                return driver.fail(error)
+            return driver.answer(value)
         try:
             value = self._answer(step)
+        except ScriptError:
+            raise
         except BaseException as error:
-            if isinstance(error, ScriptError):
-                raise
-            self._played.waits.append(error)
+            self.played.waits.append(error)
             return driver.fail(error)
-        self._played.waits.append(value)
+        self.played.waits.append(value)
         return driver.answer(value)
 
     def _answer(self, step: Wait) -> Any:
@@ -295,92 +306,37 @@ class _Player:
 def _by_hand(step: Wait) -> Any:
     """Run an awaitable without a loop."""
     steps: Iterator[Any] = step.awaitable.__await__()
+    cause = None
     try:
         for _ in range(MAX_TURNS):
             if next(steps) is not None:
                 break
     except StopIteration as end:
         return end.value
+    except RuntimeError as error:
+        if not any(words in str(error) for words in LOOPLESS):
+            raise
+        cause = error
     close = getattr(steps, "close", None)
     if close is not None:
         close()
     raise ScriptError(
-        f"{step.asker} waits for {step.awaitable!r:.100}, which needs a running loop: "
+        f"{step.asker} awaits what needs a running loop: open it in one of the asyncio PLACES"
+        if isinstance(step.awaitable, _Asend)
+        else f"{step.asker} waits for {step.awaitable!r:.100}, which needs a running loop: "
         "say what it gives with play(…, answers=[…])"
-    )
+    ) from cause
 
 
-# --- one attempt ------------------------------------------------------------------------------------------------------
+async def _nothing() -> AsyncGenerator[None]:
+    yield
 
 
-def _expired(call: Call) -> Outcome:
-    """The outcome of an attempt with no time left."""
-    if call.side is Side.CLIENT:
-        return expired()
-    late = errors.DeadlineExceeded("the time was up before the handler was called", local=True)
-    return _unsent(late, 0 if call.kind.request_streaming else 1)
+_Asend = type(_nothing().asend(None))  # a step of an interceptor that is an `async def` generator
 
 
-def _unsent(error: errors.StatusError, requests: int) -> Outcome:
-    """The outcome of an attempt that ended on this side, when so many requests had come."""
-    return Outcome(error.code(), None, error.details(), error, requests, replayable=True)
-
-
-def _attempt(call: Call, act: Act, given: list[Any], limit: float | None, at: float) -> Sent:
-    """One call that is sent, and answered as the act says. limit: seconds that it may take."""
-    kind, asks = call.kind, call._asks
-    late = limit is not None and (act.hang or act.delay >= limit)
-    error = errors.DeadlineExceeded("Deadline Exceeded") if late else _ending(act, call.side)
-    requests: list[Any] = []
-    responses: list[Any] = []
-    try:
-        if not (act.unread and kind.request_streaming):
-            _hooked(asks.requests if kind.request_streaming else (), given, requests)
-        for tap in asks.on_initial_metadata:
-            _hooked(((False, tap),), [Metadata.trusted(act.initial)], [])
-        if not late:
-            _hooked(asks.responses, act.sent(kind, requests), responses)
-    except errors.StatusError as raised:  # by a tap or a map
-        error = raised
-    elapsed = cast(float, limit) if late else NEVER if act.hang else act.delay
-    outcome = Outcome(
-        OK if error is None else error.code() if isinstance(error, errors.StatusError) else grpc.StatusCode.UNKNOWN,
-        responses[-1] if error is None and not kind.response_streaming else None,
-        error.details() if isinstance(error, errors.StatusError) else "",
-        error,
-        len(requests),
-        len(responses),
-        elapsed,
-        _replayable(call, act, requests, responses),
-        initial_metadata=Metadata.trusted(act.initial),
-        trailing_metadata=None if isinstance(error, errors.StatusError) else Metadata.trusted(act.trailing),
-    )
-    return Sent(call, at, tuple(requests), tuple(responses), outcome)
-
-
-def _ending(act: Act, side: Side) -> BaseException | None:
-    """What the act fails with, as an interceptor on this side sees it."""
-    if isinstance(act.error, errors.StatusError):
-        return act.error
-    if act.error is not None:
-        return act.error if side is Side.SERVER else errors.Unknown(f"Exception calling application: {act.error}")
-    if act.die:
-        return errors.Unavailable("Socket closed") if side is Side.CLIENT else errors.Cancelled("", local=True)
-    return errors.of(act.code)(act.details, trailing_metadata=act.trailing) if act.fails else None
-
-
-def _hooked(hooks: tuple[Hook, ...], messages: Iterable[Any], passed: list[Any]) -> None:
-    """Pass messages through taps and maps."""
-    hook = compose(hooks)
-    for message in messages:
-        passed.append(message if hook is None else hook(message))  # noqa: PERF401  what passed before a failure counts
-
-
-def _replayable(call: Call, act: Act, requests: list[Any], responses: list[Any]) -> bool:
-    server = call.side is Side.SERVER
-    begun = (call.kind.response_streaming and responses) or (server and act.initial)
-    read = call.kind.request_streaming and requests and (server or call._asks.buffer is None)
-    return not begun and not read
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 # --- hedged calls -----------------------------------------------------------------------------------------------------
@@ -391,25 +347,21 @@ class _Lanes:
 
     def __init__(self, player: _Player, race: Race) -> None:
         self._player = player
-        self._clock = player._clock
+        self._clock = player.clock
         self._lanes = list(race.lanes)
         self._delay = race.delay
         self._drivers: list[Driver] = []
         # What happens at which time: a lane has ended (driver, outcome, its place in `sent`), or the next one starts (None).
         self._due: list[tuple[float, int, tuple[Driver, Outcome, int | None] | None]] = []
         self._order = itertools.count()
-        player._played.races.append(Hedging(len(race.lanes), race.delay))
+        player.played.races.append(Hedging(len(race.lanes), race.delay))
 
     def run(self) -> Outcome:
+        """Let them race; gives the outcome of the lane that won, or of the last that failed."""
         last = self._start_next()
-        while last is None or not last.ok:
-            if not self._due:
-                break
-            at, _, event = heapq.heappop(self._due)
-            self._player._pass(at - self._clock.now())
-            last = self._start_next() if event is None else self._turn(event[0], event[0].tell(event[1]))
-            if event is not None and last is not None and not last.ok and self._lanes:
-                last = self._start_next()  # a failure lets the next copy go at once (gRFC A6)
+        while not (last and last.ok) and (self._lanes or self._due):
+            # A failure lets the next copy go at once (gRFC A6).
+            last = self._start_next() if last and self._lanes else self._go_on()
         assert last is not None
         self._cancel_others()
         last._attempts = sum(driver.sends for driver in self._drivers)
@@ -417,39 +369,44 @@ class _Lanes:
 
     def _start_next(self) -> Outcome | None:
         """Start the next lane; its outcome if it has ended already."""
-        self._due = [due for due in self._due if due[2] is not None]
-        heapq.heapify(self._due)
-        if not self._lanes:
-            return None
         driver, call = self._lanes.pop(0)()
         self._drivers.append(driver)
+        self._due = [due for due in self._due if due[2] is not None]
+        heapq.heapify(self._due)
         if self._lanes:
-            heapq.heappush(self._due, (self._clock.now() + self._delay, next(self._order), None))
+            self._push(self._delay, None)
         return self._turn(driver, driver.start(call))
+
+    def _go_on(self) -> Outcome | None:
+        """What happens next: a lane is told how its call ended, or the next one starts."""
+        at, _, event = heapq.heappop(self._due)
+        self._player.pass_time(at - self._clock.now())
+        return self._start_next() if event is None else self._turn(event[0], event[0].tell(event[1]))
 
     def _turn(self, driver: Driver, step: Any) -> Outcome | None:
         """Let a lane go on, to its end or to a call that takes its time."""
         player = self._player
         while type(step) is not Outcome:
             if type(step) is Call:
-                before = len(player._played.sent)
+                before = len(player.played.sent)
                 outcome, seconds = player.perform(step)
-                position = before if len(player._played.sent) > before else None
-                event = (driver, outcome, position)
-                heapq.heappush(self._due, (self._clock.now() + seconds, next(self._order), event))
+                self._push(seconds, (driver, outcome, before if len(player.played.sent) > before else None))
                 return None
             step = player.answered(driver, step)
         return step
 
+    def _push(self, seconds: float, event: tuple[Driver, Outcome, int | None] | None) -> None:
+        heapq.heappush(self._due, (self._clock.now() + seconds, next(self._order), event))
+
     def _cancel_others(self) -> None:
         """Tell the lanes that still run that they have lost."""
+        sent = self._player.played.sent
         for _, _, event in self._due:
             if event is None:
                 continue
             driver, _, position = event
-            sent = self._player._played.sent
             if position is not None:
-                sent[position] = replace(sent[position], outcome=cancelled())
+                sent[position] = replace(sent[position], responses=(), outcome=cancelled())
             step = driver.tell(cancelled())
             while type(step) is not Outcome:
                 step = driver.tell(cancelled()) if type(step) is Call else self._player.answered(driver, step)

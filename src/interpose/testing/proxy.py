@@ -13,6 +13,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 CHUNK = 65536  # bytes read at a time
@@ -76,6 +77,10 @@ class FaultProxy:
         """End every connection in good order, as the death of a server's process does, but not in the middle of a message:
         once nothing came from the server for `quiet` seconds.
         """
+        self.dropping(quiet).result()
+
+    def dropping(self, quiet: float = 0.01) -> Future[None]:
+        """The same for who must not block: `await asyncio.wrap_future(proxy.dropping())`."""
 
         async def drop() -> None:
             for pipe in list(self._pipes):
@@ -83,7 +88,7 @@ class FaultProxy:
                     await asyncio.sleep(left)
                 pipe.drop()
 
-        asyncio.run_coroutine_threadsafe(drop(), self._loop).result()
+        return asyncio.run_coroutine_threadsafe(drop(), self._loop)
 
     def heal(self) -> None:
         """Behave again: no delay, no limit, no black hole. What a black hole had kept is passed on."""

@@ -17,8 +17,8 @@ import grpc
 from grpc import aio as grpc_aio
 
 from interpose._native import EOF
-from interpose.compat.grpc_interceptor.client import AsyncClientInterceptor
-from interpose.compat.grpc_interceptor.server import AsyncServerInterceptor
+from interpose.compat.grpc_interceptor.client import AsyncClientInterceptor, ClientInterceptor
+from interpose.compat.grpc_interceptor.server import AsyncServerInterceptor, ServerInterceptor
 from interpose.compat.grpc_interceptor.testing.protos import dummy_pb2_grpc
 from interpose.compat.grpc_interceptor.testing.protos.dummy_pb2 import DummyResponse
 
@@ -107,8 +107,8 @@ async def _read(context: Any) -> AsyncIterator[Any]:
 @contextmanager
 def dummy_client(
     special_cases: Mapping[str, SpecialCaseFunction],
-    interceptors: Sequence[Any] | None = None,
-    client_interceptors: Sequence[Any] | None = None,
+    interceptors: Sequence[ServerInterceptor | grpc.ServerInterceptor | grpc_aio.ServerInterceptor] | None = None,
+    client_interceptors: Sequence[ClientInterceptor] | Sequence[AsyncClientInterceptor] | Sequence[Any] | None = None,
     aio_server: bool = False,
     aio_client: bool = False,
     aio_read_write: bool = False,
@@ -118,7 +118,7 @@ def dummy_client(
     TypeError for interceptors that are not of the server's kind, which would let it hang.
     """
     for interceptor in interceptors or ():
-        if isinstance(interceptor, AsyncServerInterceptor) != aio_server:
+        if isinstance(interceptor, AsyncServerInterceptor) != aio_server and not _serves(interceptor, aio_server):
             raise TypeError("Set aio_server correctly")
     with dummy_channel(
         special_cases, interceptors, client_interceptors, aio_server, aio_client, aio_read_write
@@ -126,11 +126,16 @@ def dummy_client(
         yield dummy_pb2_grpc.DummyServiceStub(channel)
 
 
+def _serves(interceptor: object, aio_server: bool) -> bool:
+    """Does grpc take it for such a server? Interceptors that are not of this package do not inherit from its classes."""
+    return isinstance(interceptor, grpc_aio.ServerInterceptor if aio_server else grpc.ServerInterceptor)
+
+
 @contextmanager
 def dummy_channel(
     special_cases: Mapping[str, SpecialCaseFunction],
-    interceptors: Sequence[Any] | None = None,
-    client_interceptors: Sequence[Any] | None = None,
+    interceptors: Sequence[ServerInterceptor | grpc.ServerInterceptor | grpc_aio.ServerInterceptor] | None = None,
+    client_interceptors: Sequence[ClientInterceptor] | Sequence[AsyncClientInterceptor] | Sequence[Any] | None = None,
     aio_server: bool = False,
     aio_client: bool = False,
     aio_read_write: bool = False,
@@ -154,15 +159,16 @@ def dummy_channel(
         target = f"localhost:{server.port}"
         if aio_client:
             # The caller may have no loop that runs; the server's closes the channel.
-            server.channel = grpc_aio.insecure_channel(target, interceptors=_unpacked(client_interceptors or ()))
+            server.channel = grpc_aio.insecure_channel(target, interceptors=_unpacked(client_interceptors))
             yield server.channel
             return
         with grpc.insecure_channel(target) as channel:
-            yield grpc.intercept_channel(channel, *client_interceptors) if client_interceptors else channel
+            intercepting: Sequence[Any] = client_interceptors or ()
+            yield grpc.intercept_channel(channel, *intercepting)
 
 
-def _unpacked(interceptors: Sequence[AsyncClientInterceptor]) -> list[grpc_aio.ClientInterceptor]:
-    return [native for interceptor in interceptors for native in interceptor]
+def _unpacked(interceptors: Sequence[Any] | None) -> list[grpc_aio.ClientInterceptor]:
+    return [native for interceptor in interceptors or () for native in interceptor]
 
 
 class _Server:

@@ -1,0 +1,99 @@
+"""Serializers and deserializers: what was encoded already, and how they fail as grpc can bear."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from types import BuiltinFunctionType, MethodDescriptorType
+from typing import Any, NoReturn
+
+from interpose import errors
+from interpose._answer import speakable
+from interpose._messages import Pass
+
+_log = logging.getLogger("interpose")
+
+
+class Encoded:
+    """A request message that was serialized already, because it is kept to be sent again."""
+
+    __slots__ = ("data", "message")
+
+    def __init__(self, message: Any, data: bytes) -> None:
+        self.message = message
+        self.data = data
+
+
+def encoder(serialize: Callable[[Any], bytes] | None) -> Callable[[Any], bytes]:
+    """A serializer that takes what was encoded before as it is."""
+
+    def encode(message: Any) -> bytes:
+        if type(message) is Encoded:
+            return message.data
+        return message if serialize is None else serialize(message)
+
+    return encode
+
+
+def encoded(message: Any, encode: Callable[[Any], bytes]) -> Encoded:
+    """The message, serialized to be kept; what the serializer raises becomes INTERNAL, in grpc's words."""
+    try:
+        data = encode(message)
+    except BaseException as error:
+        raise errors.Internal("Exception serializing request!", local=True) from error
+    if not isinstance(data, bytes):  # grpc.aio would end the call without a word, or not at all
+        raise errors.Internal(f"the serializer gave {type(data).__name__}, not bytes", local=True)
+    return Encoded(message, data)
+
+
+# --- (de)serializers that fail ----------------------------------------------------------------------------------------
+
+
+def bearable(convert: Pass | None) -> Pass | None:
+    """A (de)serializer that fails as grpc can bear: with an Exception whose text can be had.
+
+    Anything else ends a thread of grpc's, and with it a channel or a server, or leaves the peer without a status.
+    """
+    if convert is None or isinstance(convert, _NATIVE):
+        return convert
+
+    def converted(message: Any) -> Any:
+        try:
+            return convert(message)
+        except BaseException as error:
+            if speakable(error):
+                raise
+            _log.exception("a serializer or deserializer raised what grpc cannot bear")
+            raise RuntimeError(f"it raised {type(error).__name__}") from None
+
+    return converted
+
+
+_NATIVE = (BuiltinFunctionType, MethodDescriptorType)  # protobuf's own, in C: they raise nothing odd
+
+
+class Undecodable:
+    """In the place of a message that the deserializer failed on, where grpc would make something else of the failure."""
+
+    __slots__ = ("cause",)
+
+    def __init__(self, cause: BaseException) -> None:
+        self.cause = cause
+
+    def fail(self, what: str) -> NoReturn:
+        """Raise INTERNAL, in sync grpc's words; what: "request" or "response"."""
+        raise errors.Internal(f"Exception deserializing {what}!", local=True) from self.cause
+
+
+def decoder(deserialize: Pass | None) -> Pass | None:
+    """A deserializer that gives an `Undecodable` instead of raising."""
+    if deserialize is None:
+        return None
+
+    def decoded(data: Any) -> Any:
+        try:
+            return deserialize(data)
+        except BaseException as error:
+            return Undecodable(error)
+
+    return decoded
