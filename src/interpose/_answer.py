@@ -50,8 +50,8 @@ class Answer:
     _details: str | None = None
     _trailing: Metadata | None = None
     _peer: str | None = None
-    _initial_sent = False
-    decided = False  # did the handler decide anything beside its response: a status, details, trailing metadata?
+    _initial: Metadata | None = None  # what was sent in front of the response
+    decided = False  # did the handler decide anything beside its response: a status, details, metadata?
     received = 0  # request messages of a stream
     sent = 0  # response messages of a stream
 
@@ -160,18 +160,22 @@ class Answer:
         assert self._call is not None
         kind = self._call._method.kind
         received, sent = (self.received if kind.request_streaming else 1), self.sent
-        begun = self._initial_sent or (kind.response_streaming and sent)  # what the client has cannot be sent again
+        begun = self._initial is not None or (
+            kind.response_streaming and sent
+        )  # what the client has cannot be sent again
         replayable = not begun and not (kind.request_streaming and received)
         elapsed = self._clock.now() - (self._started or 0.0)
         if error is None and gone is None and self._abort is None and self._code in (None, OK):
             sent = sent if kind.response_streaming else 1
             details = self._details or ""
-            return Outcome(OK, response, details, None, received, sent, elapsed, replayable, None, None, self._trailing)
+            return Outcome(
+                OK, response, details, None, received, sent, elapsed, replayable, None, self._initial, self._trailing
+            )
         code, details, error = self._failure(error, gone)
         trailing = self._trailing
         if isinstance(error, errors.StatusError) and self._abort is None:
             trailing = Metadata.trusted((*(trailing or ()), *error.trailing_metadata()))
-        return Outcome(code, None, details, error, received, sent, elapsed, replayable, None, None, trailing)
+        return Outcome(code, None, details, error, received, sent, elapsed, replayable, None, self._initial, trailing)
 
     def _failure(
         self, error: BaseException | None, gone: grpc.StatusCode | None
@@ -197,15 +201,16 @@ class Answer:
 
     def initial_metadata(self, pairs: Iterable[Any] = ()) -> Metadata:
         """What goes in front of the response: the interceptors' pairs, then the handler's."""
-        self._initial_sent = True
+        self.decided = True
         ours = self._call._asks.initial_metadata if self._call is not None else ()
-        return Metadata.trusted((*ours, *Metadata(pairs)))
+        self._initial = Metadata.trusted((*ours, *Metadata(pairs)))
+        return self._initial
 
     @property
     def initial_metadata_due(self) -> bool:
         """Has an interceptor asked for initial metadata that was not sent yet?"""
         asks = self._call._asks if self._call is not None else NOTHING
-        return bool(asks.initial_metadata) and not self._initial_sent
+        return bool(asks.initial_metadata) and self._initial is None
 
 
 def status_code(code: Any) -> grpc.StatusCode:

@@ -50,7 +50,10 @@ def function_of(handler: Any) -> Any:
     return getattr(handler, _ATTRIBUTE[kind_of(handler)])
 
 
-def with_function(handler: Any, function: Any, deserializer: Any = None) -> Any:
-    """The handler with another function, perhaps with another deserializer, and safe ones in any case."""
-    deserializer = deserializer or bearable(handler.request_deserializer)
-    return _MAKE[kind_of(handler)](function, deserializer, bearable(handler.response_serializer))
+def with_function(handler: Any, function: Any, *, deserializer: Any = None, serializer: Any = None) -> Any:
+    """The handler with another function; and with these (de)serializers, or its own in a form that grpc can bear."""
+    return _MAKE[kind_of(handler)](
+        function,
+        deserializer or bearable(handler.request_deserializer),
+        serializer or bearable(handler.response_serializer),
+    )

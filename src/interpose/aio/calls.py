@@ -46,6 +46,7 @@ from interpose.aio.requests import FINISHED, Requests, Upload
 _log = logging.getLogger("interpose")
 
 AioRpcError = grpc.aio.AioRpcError
+InternalError = grpc.aio.InternalError
 
 # When a message cannot be sent because the server has ended the call, grpc.aio makes up a status, INTERNAL with this
 # debug text, in front of the server's or in place of it: grpc/grpc, aio/_call.py, `_write`.
@@ -814,7 +815,8 @@ class _RequestStream(_Handle):
             requests.written.done()
         else:
             assert attempt is not None
-            await attempt.native.done_writing()
+            with suppress(InternalError):  # the RPC ends just now; how, is told to who reads
+                await attempt.native.done_writing()
 
     def _own_requests(self) -> Requests:
         """The requests, which the application writes itself."""

@@ -18,6 +18,7 @@ from interpose import errors
 from interpose._answer import described, sendable, speakable, unexpected
 from interpose._call import NOTHING, Call
 from interpose._clock import SYSTEM, Clock
+from interpose._codec import Encoded, encoded
 from interpose._flow import Driver, Interceptor, Layers, Wait, layers
 from interpose._handlers import Compiled, function_of, kind_of, with_function
 from interpose._messages import request_of
@@ -171,7 +172,7 @@ async def _answer(context: ServicerContext, outcome: Outcome) -> Any:
     if task is not None and task.cancelling():
         raise asyncio.CancelledError  # nobody listens any more
     asks = call._asks if call is not None else NOTHING
-    if asks is not NOTHING and asks.initial_metadata and not context._initial_sent:
+    if asks is not NOTHING and asks.initial_metadata and context._initial is None:
         await context._native.send_initial_metadata(asks.initial_metadata)
     if outcome._code is OK:
         if outcome._trailing_metadata:
@@ -400,9 +401,10 @@ class _Plain:
         behavior = plain_behavior(self._method, self._stack, self._function, self._clock, waiter)
         task = asyncio.current_task(loop)
         assert task is not None  # grpc's, for this RPC
+        encoded = _EncodedAhead(self._handler.response_serializer) if self._method.kind.response_streaming else None
 
         def behave(argument: Any, native: Any) -> Any:
-            told = _Told(native, task, loop)
+            told = _Told(native, task, loop, encoded)
             if self._method.kind.request_streaming:
                 argument = told.confirmed(argument)
             return context.run(behavior, argument, told)
@@ -415,18 +417,43 @@ class _Plain:
             loop.call_soon_threadsafe(task.add_done_callback, messages.when_over)
             return messages.pulled()
 
-        return with_function(self._handler, stream)
+        return with_function(self._handler, stream, serializer=encoded)
+
+
+class _EncodedAhead:
+    """The serializer of a plain handler's response stream, which is tried before grpc is given the message.
+
+    If it fails in grpc's hands, the thread that makes the messages waits for ever to be rid of the next one.
+    """
+
+    def __init__(self, serialize: Callable[[Any], bytes] | None) -> None:
+        self._serialize = serialize
+        self._data: dict[int, Encoded] = {}  # of the messages on their way, by identity
+
+    def check(self, message: Any) -> None:
+        """Serialize a message that comes next; raises INTERNAL if that fails."""
+        if self._serialize is not None:
+            self._data[id(message)] = encoded(message, self._serialize)
+
+    def __call__(self, message: Any) -> bytes:
+        ahead = self._data.pop(id(message), None)
+        if ahead is not None:
+            return ahead.data
+        return message if self._serialize is None else self._serialize(message)
 
 
 class _Told:
     """grpc's context for a plain handler, which does not tell when the RPC is over; grpc's task for it does."""
 
-    __slots__ = ("_loop", "_native", "_task")
+    __slots__ = ("_loop", "_native", "_task", "check_response")
 
-    def __init__(self, native: Any, task: asyncio.Task[Any], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, native: Any, task: asyncio.Task[Any], loop: asyncio.AbstractEventLoop, encoded: _EncodedAhead | None
+    ) -> None:
         self._native = native
         self._task = task
         self._loop = loop
+        self.check_response = None if encoded is None else encoded.check
 
     def is_active(self) -> bool:
         return not (self._task.cancelling() or self._task.done() or self._native.time_remaining() == 0)

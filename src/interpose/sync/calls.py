@@ -23,6 +23,7 @@ import grpc
 from interpose import errors
 from interpose._call import Call
 from interpose._clock import SYSTEM, Alarm
+from interpose._codec import Undecodable
 from interpose._flow import Driver, Race, Wait
 from interpose._messages import Pass, compose, request_of, show_initial_metadata
 from interpose._metadata import Metadata
@@ -218,6 +219,8 @@ class Attempt:
         self._reading = True
         try:
             message = next(self.native)
+            if type(message) is Undecodable:
+                message.fail("response")
             if not self.received:
                 self._show_initial_metadata()
             if self._on_response is not None:
@@ -250,6 +253,8 @@ class Attempt:
                 if not streaming:
                     response = native.result()
                     self.received = 1
+                    if type(response) is Undecodable:
+                        response.fail("response")
                     if self._on_response is not None:
                         response = self._on_response(response)
             except errors.StatusError as raised:
@@ -728,7 +733,8 @@ class ResponseStream(_Handle):
             except errors.StatusError as error:  # of a hook of ours: the native call would go on
                 exchange.over(attempt, error)
                 attempt.native.cancel()
-            except (StopIteration, grpc.RpcError):
+            except (StopIteration, grpc.RpcError) as end:
+                end.__traceback__ = None  # the native call may be the error itself: it would keep us through this frame
                 exchange.over(attempt)
             except Exception as error:  # the bug of a native interceptor below
                 exchange.over(attempt, error)

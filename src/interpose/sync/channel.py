@@ -11,7 +11,7 @@ import grpc
 
 from interpose._call import NOTHING, Call
 from interpose._clock import Clock
-from interpose._codec import bearable
+from interpose._codec import Undecodable, decoder
 from interpose._flow import Driver, Interceptor, Wait, layers
 from interpose._messages import compose, request_of, show_initial_metadata
 from interpose._method import CLIENT, Kind, Method
@@ -67,7 +67,7 @@ class Channel(grpc.Channel):
         method = Method(path, kind)
 
         def make(serializer: Any) -> Any:
-            return native(path, serializer, bearable(response_deserializer), *more, **registered)
+            return native(path, serializer, decoder(response_deserializer), *more, **registered)
 
         return Route(method, layers(self._interceptors, method), make, request_serializer, self._clock, self._pauses)
 
@@ -227,6 +227,8 @@ class _UnaryResponse(_Starter):
                 request, timeout, call._metadata, call._credentials, call._wait_for_ready, call._compression
             )
             received = 1
+            if type(response) is Undecodable:
+                response.fail("response")
             if not plain:
                 response = shown(call, response, native)
         except BaseException as raised:
@@ -250,6 +252,8 @@ class _UnaryResponse(_Starter):
                 iter(upload), timeout, call._metadata, call._credentials, call._wait_for_ready, call._compression
             )
             received = 1
+            if type(response) is Undecodable:
+                response.fail("response")
             response = shown(call, response, native)
         except BaseException as raised:
             error = known(raised)

@@ -66,6 +66,11 @@ class ServicerContext(Answer, grpc.ServicerContext):  # type: ignore[misc]  # No
 
     # - for the shell -
 
+    @property
+    def check_response(self) -> Callable[[Any], object] | None:
+        """What raises for a message that cannot be serialized, where grpc would lose a thread over it."""
+        return getattr(self._native, "check_response", None)
+
     def gone(self) -> grpc.StatusCode | None:
         """Why nobody listens any more: CANCELLED or DEADLINE_EXCEEDED; None while somebody does."""
         if self.is_active():

@@ -177,15 +177,18 @@ def _streaming(method: Method, stack: Layers, handler: Behavior, clock: Clock, w
 
 def _dress(call: Call, context: ServicerContext) -> Pass | None:
     """What is done to each response of a stream; None where interceptors want nothing of it."""
-    hook = compose(call._asks.responses)
-    if call._timeout is None and not call._asks.initial_metadata:
+    hook, check = compose(call._asks.responses), context.check_response
+    if call._timeout is None and not call._asks.initial_metadata and check is None:
         return hook
 
     def pass_on(message: Any) -> Any:
         if context.expired():
             raise errors.DeadlineExceeded("the handler took longer than an interceptor allows", local=True)
         context.send_initial_metadata_if_due()
-        return message if hook is None else hook(message)
+        message = message if hook is None else hook(message)
+        if check is not None:
+            check(message)
+        return message
 
     return pass_on
 
@@ -286,14 +289,13 @@ def _answer(context: ServicerContext, outcome: Outcome) -> Any:
     if not (outcome._code is OK or context.heard()):
         context.over()
         error = unexpected(outcome)
-        if (
-            error is not None and type(error) is not grpc.RpcError
-        ):  # that is how a handler learns that its client has gone
+        # A bare RpcError is how a handler learns that its client has gone.
+        if error is not None and type(error) is not grpc.RpcError:
             _log.error("a handler raised, and its client has gone", exc_info=error)
-        return None
+        return context.fail(outcome)  # where the time is up, the client may think that it is not
     call = context.over()
     asks = call._asks if call is not None else NOTHING
-    if asks is not NOTHING and asks.initial_metadata and not context._initial_sent and context.is_active():
+    if asks is not NOTHING and asks.initial_metadata and context._initial is None and context.is_active():
         context._native.send_initial_metadata(asks.initial_metadata)
     if outcome._code is OK:
         if outcome._trailing_metadata:
@@ -329,6 +331,6 @@ def handlers(interceptors: tuple[Interceptor, ...], clock: Clock) -> Compiled:
             return handler
         # In the middle of a stream, grpc makes of what cannot be deserialized the end of it.
         deserializer = decoder(handler.request_deserializer) if method.kind.request_streaming else None
-        return with_function(handler, behavior(method, stack, function_of(handler), clock), deserializer)
+        return with_function(handler, behavior(method, stack, function_of(handler), clock), deserializer=deserializer)
 
     return Compiled(wrap)

@@ -181,15 +181,17 @@ class _Server:
 
 @contextmanager
 def _serve(service: Any, interceptors: Sequence[Any]) -> Generator[_Server]:
-    with futures.ThreadPoolExecutor(max_workers=1) as pool:
-        server = grpc.server(pool, interceptors=list(interceptors))
-        dummy_pb2_grpc.add_DummyServiceServicer_to_server(service, server)
-        port = server.add_insecure_port("localhost:0")
-        server.start()
-        try:
-            yield _Server(port)
-        finally:
-            server.stop(None).wait()
+    pool = futures.ThreadPoolExecutor(max_workers=1)
+    server = grpc.server(pool, interceptors=list(interceptors))
+    dummy_pb2_grpc.add_DummyServiceServicer_to_server(service, server)
+    port = server.add_insecure_port("localhost:0")
+    server.start()
+    try:
+        yield _Server(port)
+    finally:
+        # A special case may hang for ever: that is no reason to hang as well.
+        server.stop(None).wait(1)
+        pool.shutdown(wait=False)
 
 
 @contextmanager
