@@ -252,6 +252,19 @@ class Attempt:
                 self.native.cancel()
         return message
 
+    async def connected(self) -> None:
+        """Wait until it can be written to, or is over: who writes before, grpc.aio leaves waiting if it is cancelled."""
+        sent = getattr(self.native, "_metadata_sent", None)  # its event; calls of native interceptors have none
+        if sent is None or sent.is_set():
+            return
+        exchange = self.exchange
+        waiting = asyncio.ensure_future(sent.wait())
+        try:
+            while not (sent.is_set() or self.over):
+                await asyncio.wait((waiting, exchange.changes()), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waiting.cancel()
+
     @property
     def broken(self) -> bool:
         """Did its request stream raise? grpc then cancels the native call, which looks as if the application had."""
@@ -802,6 +815,7 @@ class _RequestStream(_Handle):
             attempt.native.cancel()
             raise errors.nativized(error, AioRpcError) from error.__cause__
         exchange.written += 1  # already: from now on the server may have it
+        await attempt.connected()
         await attempt.native.write(message)
 
     async def done_writing(self) -> None:
@@ -816,6 +830,7 @@ class _RequestStream(_Handle):
         else:
             assert attempt is not None
             with suppress(InternalError):  # the RPC ends just now; how, is told to who reads
+                await attempt.connected()
                 await attempt.native.done_writing()
 
     def _own_requests(self) -> Requests:

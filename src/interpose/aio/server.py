@@ -88,6 +88,9 @@ async def _attend(driver: Driver, step: Any, context: ServicerContext) -> Any:
         if type(step) is not Call or not step._asks.delay:
             return step
         try:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():  # by the client, in an earlier attempt
+                raise asyncio.CancelledError  # noqa: TRY301  as if it came now
             await _sleep(step._asks.delay, context._clock)
         except asyncio.CancelledError as error:  # the client has gone: the flows are told, not the handler
             context.begin(step)

@@ -14,6 +14,8 @@ from interpose._outcome import Outcome
 class ServicerContext(Answer, grpc.ServicerContext):  # type: ignore[misc]  # None without a deadline, as on asyncio
     """A `grpc.ServicerContext` over grpc's own, of a sync server or of a plain handler on an asyncio one."""
 
+    unserializable = False  # did the serializer of a response stream fail?
+
     # grpc.RpcContext
 
     def is_active(self) -> bool:

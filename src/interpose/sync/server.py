@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import logging
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from contextvars import copy_context
 from functools import partial
@@ -26,9 +27,12 @@ from interpose._messages import Pass, compose, request_of
 from interpose._method import Method
 from interpose._native import no_waiting
 from interpose._outcome import OK, Outcome
+from interpose.context import current_call
 from interpose.sync.context import ServicerContext
 
 _log = logging.getLogger("interpose")
+
+UNSERIALIZABLE = "Failed to serialize response!"  # grpcio's words
 
 Behavior: TypeAlias = Callable[..., Any]
 Waiter: TypeAlias = Callable[[Driver, Wait], Any]  # answers a Wait; gives the next step
@@ -204,8 +208,31 @@ def _closed(messages: Any) -> BaseException | None:
 
 
 def _stream_outcome(context: ServicerContext, error: BaseException | None, dropped: bool) -> Outcome:
+    if context.unserializable:  # which is why grpc dropped us
+        error, dropped = errors.Internal(UNSERIALIZABLE, local=True), False
     gone = context.gone() or (grpc.StatusCode.CANCELLED if dropped else None)
     return context.outcome(error, None, gone)
+
+
+def _telling(serialize: Pass | None) -> Pass | None:
+    """The serializer of a response stream, which tells the RPC that it failed: grpc only drops the handler's generator."""
+    if serialize is None:
+        return None
+
+    def serialized(message: Any) -> Any:
+        try:
+            return serialize(message)
+        except BaseException as error:
+            # As text: whoever keeps the error keeps its traceback, and by it the generator, which has to be dropped. So
+            # does an error that stands in a variable of the function that raised it.
+            _log.error("Exception serializing message!\n%s", traceback.format_exc())
+            traceback.clear_frames(error.__traceback__)
+            call = current_call()
+            if call is not None and isinstance(call._context, ServicerContext):
+                call._context.unserializable = True
+            return None  # which sync grpc takes for a failure
+
+    return serialized
 
 
 def _non_blocking(method: Method, stack: Layers, handler: Behavior, clock: Clock, waiter: Waiter) -> Behavior:
@@ -331,6 +358,8 @@ def handlers(interceptors: tuple[Interceptor, ...], clock: Clock) -> Compiled:
             return handler
         # In the middle of a stream, grpc makes of what cannot be deserialized the end of it.
         deserializer = decoder(handler.request_deserializer) if method.kind.request_streaming else None
-        return with_function(handler, behavior(method, stack, function_of(handler), clock), deserializer=deserializer)
+        serializer = _telling(handler.response_serializer) if method.kind.response_streaming else None
+        behave = behavior(method, stack, function_of(handler), clock)
+        return with_function(handler, behave, deserializer=deserializer, serializer=serializer)
 
     return Compiled(wrap)

@@ -126,10 +126,13 @@ def _passed(hook: Pass | None, message: Any) -> Any:
 
 def _failure(act: Act, on_server: bool) -> BaseException | None:
     """What the act fails with, as an interceptor on this side sees it."""
-    if act.error is not None:
-        return act.error if on_server else errors.Unknown(f"Exception calling application: {act.error}")
+    if act.error is not None and on_server:
+        return act.error
     if act.die:
         return (
             errors.Cancelled("the client cancelled", local=True) if on_server else errors.Unavailable("Socket closed")
         )
-    return errors.of(act.code)(act.details, trailing_metadata=act.trailing) if act.fails else None
+    code, details = act.code, act.details
+    if act.error is not None:  # a bare server tells it, in words that are not the same on both stacks
+        code, details = grpc.StatusCode.UNKNOWN, f"Exception calling application: {act.error}"
+    return errors.of(code)(details, trailing_metadata=act.trailing) if act.fails else None

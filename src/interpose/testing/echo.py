@@ -255,17 +255,21 @@ class _Sync:
             for response in act.sent(kind, attempt.requests):
                 attempt.responses += 1
                 yield response
-            if act.error is not None:
-                raise act.error
-            if act.die:
-                echo.broken().result()
-                gone.wait(PATIENCE)
-                yield from () if kind.response_streaming else ("nobody hears this",)
-            elif act.fails:
-                context.abort(act.code, act.details)
+            yield from self._end(act, kind, context, gone)
         finally:
             attempt.cancelled = gone.is_set()
             echo.end(attempt)
+
+    def _end(self, act: Act, kind: Kind, context: Any, gone: threading.Event) -> Iterator[str]:
+        """Fail, if the act says so; the connection breaks under a handler that would have answered."""
+        if act.error is not None:
+            raise act.error
+        if act.die:
+            self._echo.broken().result()
+            gone.wait(PATIENCE)
+            yield from () if kind.response_streaming else ("nobody hears this",)
+        elif act.fails:
+            context.abort(act.code, act.details)
 
     def _pause(self, act: Act, gone: threading.Event) -> None:
         """Until the delay is over; or, if it hangs, until the client has gone or the service is closed."""
@@ -316,18 +320,21 @@ class _Async:
             for response in act.sent(kind, attempt.requests):
                 attempt.responses += 1
                 yield response
-            if act.error is not None:
-                raise act.error
-            if act.die:
-                await asyncio.wrap_future(echo.broken())
-                await asyncio.sleep(PATIENCE)  # until grpc cancels this task
-            elif act.fails:
-                await context.abort(act.code, act.details)
+            await self._end(act, context)
         except asyncio.CancelledError:
             attempt.cancelled = True
             raise
         finally:
             echo.end(attempt)
+
+    async def _end(self, act: Act, context: Any) -> None:
+        if act.error is not None:
+            raise act.error
+        if act.die:
+            await asyncio.wrap_future(self._echo.broken())
+            await asyncio.sleep(PATIENCE)  # until grpc cancels this task
+        elif act.fails:
+            await context.abort(act.code, act.details)
 
     async def _pause(self, act: Act) -> None:
         while act.hang and not self._echo._closed.is_set():  # noqa: ASYNC110  closed from another thread

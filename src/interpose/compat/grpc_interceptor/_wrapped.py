@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from interpose._handlers import Compiled, function_of, with_function
+from interpose._handlers import _MAKE, Compiled, function_of, kind_of
 
 Wrap: TypeAlias = Callable[[Any, Any, str], Any]  # of interceptor, handler and method name: another handler
 
@@ -57,4 +57,4 @@ def remade(handler: Any, behave: Any) -> Any:
     pool = getattr(function_of(handler), "experimental_thread_pool", None)
     if pool is not None:
         behave.experimental_thread_pool = pool
-    return with_function(handler, behave)
+    return _MAKE[kind_of(handler)](behave, handler.request_deserializer, handler.response_serializer)

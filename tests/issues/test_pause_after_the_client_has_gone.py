@@ -1,0 +1,35 @@
+"""A flow that wants to send again although its client has gone is told so at once, and does not hold the server up."""
+
+import threading
+
+import grpc
+import pytest
+
+from interpose import Call, Flow, Kind, Outcome, Side
+from interpose.testing import FakeClock, Place, failed
+
+
+@pytest.mark.parametrize("asyncio", [False, True], ids=["sync", "aio"])
+@pytest.mark.parametrize("kind", [Kind.UNARY_UNARY, Kind.UNARY_STREAM], ids=lambda kind: kind.value)
+def test_no_second_pause_for_a_client_that_has_gone(asyncio: bool, kind: Kind) -> None:
+    """Its deadline passes during a pause; the flow yields a delayed call again, and nothing waits for that delay."""
+    told: list[Outcome] = []
+    ended = threading.Event()
+    clock = FakeClock()  # nobody moves it: a pause never ends by itself
+
+    def stubborn(call: Call) -> Flow:
+        told.append((yield call.after(30)))
+        told.append((yield call.after(30)))
+        ended.set()
+
+    with Place(asyncio, Side.SERVER, kind).open(
+        stubborn, script=[failed(grpc.StatusCode.UNAVAILABLE)], clock=clock
+    ) as rpc:
+        calling = threading.Thread(target=rpc.call, args=("a",), kwargs={"timeout": 0.05})
+        calling.start()
+        over = ended.wait(5)
+        clock.advance(60)  # lets a server that still pauses go on, so that it can be stopped
+        calling.join()
+
+    assert over, "the flow was kept waiting for a client that has gone"
+    assert [outcome.code for outcome in told] == [grpc.StatusCode.DEADLINE_EXCEEDED] * 2
