@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable
 from types import BuiltinFunctionType, MethodDescriptorType
@@ -57,6 +58,7 @@ def bearable(convert: Pass | None) -> Pass | None:
     if convert is None or isinstance(convert, _NATIVE):
         return convert
 
+    @functools.wraps(convert)
     def converted(message: Any) -> Any:
         try:
             return convert(message)
@@ -90,6 +92,7 @@ def decoder(deserialize: Pass | None) -> Pass | None:
     if deserialize is None:
         return None
 
+    @functools.wraps(deserialize)
     def decoded(data: Any) -> Any:
         try:
             return deserialize(data)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent import futures
 from contextlib import AbstractContextManager, suppress
 from functools import partial
+from inspect import unwrap
 from typing import Any
 
 import grpc
@@ -1132,7 +1133,7 @@ def test_s14_attributes_of_a_handler_and_its_serializers_are_kept() -> None:
 
     assert made is not handler and made.unary_stream is not watch_all
     assert made.unary_stream.experimental_thread_pool is pool
-    assert (made.request_deserializer, made.response_serializer) == (decode, encode)
+    assert unwrap(made.request_deserializer) is decode and unwrap(made.response_serializer) is encode
     assert (made.request_streaming, made.response_streaming) == (False, True)
     assert made.unary_unary is made.stream_unary is made.stream_stream is None
 

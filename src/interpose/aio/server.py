@@ -448,7 +448,7 @@ class _EncodedAhead:
 class _Told:
     """grpc's context for a plain handler, which does not tell when the RPC is over; grpc's task for it does."""
 
-    __slots__ = ("_loop", "_native", "_task", "check_response")
+    __slots__ = ("_loop", "_native", "_peer", "_task", "check_response")
 
     def __init__(
         self, native: Any, task: asyncio.Task[Any], loop: asyncio.AbstractEventLoop, encoded: _EncodedAhead | None
@@ -457,6 +457,8 @@ class _Told:
         self._task = task
         self._loop = loop
         self.check_response = None if encoded is None else encoded.check
+        self._peer = ""
+        loop.call_soon_threadsafe(self._note_peer)  # nobody waits for it: it is there when somebody asks after the end
 
     def is_active(self) -> bool:
         return not (self._task.cancelling() or self._task.done() or self._native.time_remaining() == 0)
@@ -468,8 +470,12 @@ class _Told:
         self._loop.call_soon_threadsafe(self._task.add_done_callback, lambda _: callback())
         return True
 
+    def _note_peer(self) -> None:
+        if not (self._peer or self._task.done()):
+            self._peer = str(self._native.peer())
+
     def peer(self) -> str:
-        return str(self._asked("peer", ""))
+        return self._peer or str(self._asked("peer", ""))
 
     def peer_identities(self) -> Any:
         return self._asked("peer_identities", None)

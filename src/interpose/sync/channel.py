@@ -220,7 +220,7 @@ class _UnaryResponse(_Starter):
             timeout = time_left(call, deadline, started)
             if timeout is not None and timeout <= 0:
                 return expired()
-        received = 0
+        received, native = 0, None
         try:
             request = call._request if plain else request_of(call)
             response, native = self._blocking(
@@ -232,7 +232,7 @@ class _UnaryResponse(_Starter):
             if not plain:
                 response = shown(call, response, native)
         except BaseException as raised:
-            return failure(known(raised), 1, received, now() - started, True)
+            return failure(known(raised), 1, received, now() - started, True, native)
         return Outcome(OK, response, "", None, 1, 1, now() - started, True, native)
 
     def _upload(self, call: Call, deadline: float | None, requests: Any) -> Outcome:

@@ -219,6 +219,7 @@ def _telling(serialize: Pass | None) -> Pass | None:
     if serialize is None:
         return None
 
+    @functools.wraps(serialize)
     def serialized(message: Any) -> Any:
         try:
             return serialize(message)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from contextvars import copy_context
 from dataclasses import dataclass, field, replace
+from functools import partial
 from types import EllipsisType
 from typing import Any
 
@@ -28,7 +29,7 @@ from interpose.testing.clock import FakeClock
 from interpose.testing.echo import path
 
 MAX_TURNS = 10_000  # of an awaitable that only gives way
-LOOPLESS = ("event loop", "inside a task")  # in what asyncio and anyio raise where there is no loop
+LOOPLESS = ("event loop", "inside a task", "create_future")  # in what asyncio and anyio raise where there is no loop
 
 
 class ScriptError(AssertionError):
@@ -196,11 +197,18 @@ class _Player:
         self._began = clock.now()
         self._deadline = deadline
         self.played = Played()
+        self.drivers: list[Driver] = []
 
     def play(self, interceptor: Interceptor, call: Call) -> Played:
+        """The whole RPC."""
         driver = Driver(layers((interceptor,), self._method))
+        self.drivers.append(driver)
         played = self.played
-        played.outcome = self._run(driver, driver.start(call))
+        try:
+            played.outcome = self._run(driver, driver.start(call))
+        except BaseException:
+            self._close()
+            raise
         played.elapsed = self.clock.now() - self._began
         if self._script.left:
             raise ScriptError(
@@ -209,6 +217,12 @@ class _Player:
             )
         played.responses = self._received()
         return played
+
+    def _close(self) -> None:
+        """Leave no flow behind that was begun."""
+        for driver in reversed(self.drivers):
+            while driver._frames:
+                driver._frames.pop().close()
 
     def _received(self) -> list[Any]:
         """What the caller was given."""
@@ -226,8 +240,10 @@ class _Player:
         """Turn a driver to the end of its RPC."""
         while type(step) is not Outcome:
             if type(step) is Call:
-                outcome, seconds = self.perform(step)
-                self.pass_time(seconds)
+                pause, in_time = self.pause(step)
+                self.pass_time(pause)
+                outcome = self.perform(step, in_time)
+                self.pass_time(outcome.elapsed)
                 step = driver.tell(outcome)
             else:
                 step = self.answered(driver, step)
@@ -243,20 +259,23 @@ class _Player:
             raise ScriptError(f"the call hangs for ever, and nothing limits its time:\n{self.played}")
         self.clock.advance(seconds)
 
-    def perform(self, call: Call) -> tuple[Outcome, float]:
-        """Send one call: how the script lets it end, and after how many seconds."""
+    def pause(self, call: Call) -> tuple[float, bool]:
+        """How many seconds a call waits to be sent, and whether it can be sent then."""
+        return pause_of(call, self._deadline, self.clock.now()) if call.delay else (0.0, True)
+
+    def perform(self, call: Call, in_time: bool) -> Outcome:
+        """Send one call, now: how the script lets it end, which takes `elapsed` seconds."""
         now = self.clock.now()
-        pause, in_time = pause_of(call, self._deadline, now) if call.delay else (0.0, True)
-        left = time_left(call, self._deadline, now + pause)
+        left = time_left(call, self._deadline, now)
         if not in_time or (left is not None and left <= 0):
-            return out_of_time(call, paused=not in_time), pause
+            return out_of_time(call, paused=not in_time)
         try:
             requests = self._requests if call.kind.request_streaming else [request_of(call)]
         except errors.StatusError as error:  # by a tap or a map: there is nothing to send
-            return unsent(error, 1), pause
-        sent = self._sent(call, requests, left, now + pause - self._began)
+            return unsent(error, 1)
+        sent = self._sent(call, requests, left, now - self._began)
         self.played.sent.append(sent)
-        return sent.outcome, pause + sent.outcome.elapsed
+        return sent.outcome
 
     def _sent(self, call: Call, requests: list[Any], left: float | None, at: float) -> Sent:
         act = self._script.take()
@@ -313,7 +332,7 @@ def _by_hand(step: Wait) -> Any:
                 break
     except StopIteration as end:
         return end.value
-    except RuntimeError as error:
+    except (RuntimeError, AttributeError) as error:
         if not any(words in str(error) for words in LOOPLESS):
             raise
         cause = error
@@ -343,7 +362,7 @@ def _counted(number: int, noun: str) -> str:
 
 
 class _Lanes:
-    """The lanes of a race, one after the other in time: whichever ends first is told first."""
+    """The lanes of a race, by the clock: whatever happens first is done first."""
 
     def __init__(self, player: _Player, race: Race) -> None:
         self._player = player
@@ -351,8 +370,8 @@ class _Lanes:
         self._lanes = list(race.lanes)
         self._delay = race.delay
         self._drivers: list[Driver] = []
-        # What happens at which time: a lane has ended (driver, outcome, its place in `sent`), or the next one starts (None).
-        self._due: list[tuple[float, int, tuple[Driver, Outcome, int | None] | None]] = []
+        self._running: dict[Driver, int | None] = {}  # which of all that was sent it waits for; None: it pauses
+        self._due: list[tuple[float, int, Callable[[], Outcome | None]]] = []
         self._order = itertools.count()
         player.played.races.append(Hedging(len(race.lanes), race.delay))
 
@@ -367,44 +386,49 @@ class _Lanes:
         last._attempts = sum(driver.sends for driver in self._drivers)
         return last
 
+    def _go_on(self) -> Outcome | None:
+        """Do what is due next; the outcome of a lane that has ended with it."""
+        at, _, act = heapq.heappop(self._due)
+        self._player.pass_time(at - self._clock.now())
+        return act()
+
     def _start_next(self) -> Outcome | None:
-        """Start the next lane; its outcome if it has ended already."""
+        self._due = [due for due in self._due if due[2] != self._start_next]
+        heapq.heapify(self._due)
         driver, call = self._lanes.pop(0)()
         self._drivers.append(driver)
-        self._due = [due for due in self._due if due[2] is not None]
-        heapq.heapify(self._due)
+        self._player.drivers.append(driver)
         if self._lanes:
-            self._push(self._delay, None)
+            self._later(self._delay, self._start_next)
         return self._turn(driver, driver.start(call))
 
-    def _go_on(self) -> Outcome | None:
-        """What happens next: a lane is told how its call ended, or the next one starts."""
-        at, _, event = heapq.heappop(self._due)
-        self._player.pass_time(at - self._clock.now())
-        return self._start_next() if event is None else self._turn(event[0], event[0].tell(event[1]))
-
     def _turn(self, driver: Driver, step: Any) -> Outcome | None:
-        """Let a lane go on, to its end or to a call that takes its time."""
+        """Let a lane go on, to its end or to its next call."""
         player = self._player
         while type(step) is not Outcome:
             if type(step) is Call:
-                before = len(player.played.sent)
-                outcome, seconds = player.perform(step)
-                self._push(seconds, (driver, outcome, before if len(player.played.sent) > before else None))
+                self._running[driver] = None
+                pause, in_time = player.pause(step)
+                self._later(pause, partial(self._send, driver, step, in_time))
                 return None
             step = player.answered(driver, step)
+        self._running.pop(driver, None)
         return step
 
-    def _push(self, seconds: float, event: tuple[Driver, Outcome, int | None] | None) -> None:
-        heapq.heappush(self._due, (self._clock.now() + seconds, next(self._order), event))
+    def _send(self, driver: Driver, call: Call, in_time: bool) -> None:
+        sent = self._player.played.sent
+        before = len(sent)
+        outcome = self._player.perform(call, in_time)
+        self._running[driver] = before if len(sent) > before else None
+        self._later(outcome.elapsed, lambda: self._turn(driver, driver.tell(outcome)))
+
+    def _later(self, seconds: float, act: Callable[[], Outcome | None]) -> None:
+        heapq.heappush(self._due, (self._clock.now() + seconds, next(self._order), act))
 
     def _cancel_others(self) -> None:
         """Tell the lanes that still run that they have lost."""
         sent = self._player.played.sent
-        for _, _, event in self._due:
-            if event is None:
-                continue
-            driver, _, position = event
+        for driver, position in self._running.items():
             if position is not None:
                 sent[position] = replace(sent[position], responses=(), outcome=cancelled())
             step = driver.tell(cancelled())
