@@ -63,13 +63,15 @@ class SystemClock:
 
     def call_later(self, seconds: float, callback: Callable[[], object]) -> Alarm:
         """Call back once, on the clock's thread, in `seconds`; callbacks must not block."""
-        entry = _Entry(callback, self)
+        entry, begun = _Entry(callback, self), None
         with self._changed:
             heapq.heappush(self._due, (self.now() + seconds, next(self._order), entry))
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="interpose-clock", daemon=True)
-                self._thread.start()
+                begun = self._thread = threading.Thread(target=self._run, name="interpose-clock", daemon=True)
             self._changed.notify()
+        if begun is not None:
+            # Not under the lock: this waits for the new thread, which may collect garbage first, whose finalizers come here.
+            begun.start()
         return entry
 
     def sleep(self, seconds: float, woken: threading.Event) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable
-from types import BuiltinFunctionType, MethodDescriptorType
+from types import BuiltinFunctionType, FunctionType, MethodDescriptorType
 from typing import Any, NoReturn
+from weakref import WeakSet
 
 from interpose import errors
 from interpose._answer import speakable
@@ -55,7 +56,7 @@ def bearable(convert: Pass | None) -> Pass | None:
 
     Anything else ends a thread of grpc's, and with it a channel or a server, or leaves the peer without a status.
     """
-    if convert is None or isinstance(convert, _NATIVE):
+    if convert is None or isinstance(convert, _NATIVE) or made_here(convert, _bearable):
         return convert
 
     @functools.wraps(convert)
@@ -68,7 +69,18 @@ def bearable(convert: Pass | None) -> Pass | None:
             _log.exception("a serializer or deserializer raised what grpc cannot bear")
             raise RuntimeError(f"it raised {type(error).__name__}") from None
 
+    _bearable.add(converted)
     return converted
+
+
+# What was made here already, so that a server with several layers of ours has one around each message.
+_bearable: WeakSet[Pass] = WeakSet()
+_decoders: WeakSet[Pass] = WeakSet()
+
+
+def made_here(convert: Pass, made: WeakSet[Pass]) -> bool:
+    """Is it one of these?"""
+    return isinstance(convert, FunctionType) and convert in made
 
 
 _NATIVE = (BuiltinFunctionType, MethodDescriptorType)  # protobuf's own, in C: they raise nothing odd
@@ -89,8 +101,8 @@ class Undecodable:
 
 def decoder(deserialize: Pass | None) -> Pass | None:
     """A deserializer that gives an `Undecodable` instead of raising."""
-    if deserialize is None:
-        return None
+    if deserialize is None or made_here(deserialize, _decoders):
+        return deserialize
 
     @functools.wraps(deserialize)
     def decoded(data: Any) -> Any:
@@ -99,4 +111,6 @@ def decoder(deserialize: Pass | None) -> Pass | None:
         except BaseException as error:
             return Undecodable(error)
 
+    _bearable.add(decoded)
+    _decoders.add(decoded)
     return decoded

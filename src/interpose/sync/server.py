@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextvars import copy_context
 from functools import partial
 from typing import Any, TypeAlias
+from weakref import WeakSet
 
 import grpc
 
@@ -20,7 +21,7 @@ from interpose import errors
 from interpose._answer import described, sendable, speakable, unexpected
 from interpose._call import NOTHING, Call
 from interpose._clock import Clock
-from interpose._codec import Undecodable, decoder
+from interpose._codec import Undecodable, decoder, made_here
 from interpose._flow import Driver, Interceptor, Layers, Wait, layers
 from interpose._handlers import Compiled, function_of, kind_of, with_function
 from interpose._messages import Pass, compose, request_of
@@ -216,8 +217,8 @@ def _stream_outcome(context: ServicerContext, error: BaseException | None, dropp
 
 def _telling(serialize: Pass | None) -> Pass | None:
     """The serializer of a response stream, which tells the RPC that it failed: grpc only drops the handler's generator."""
-    if serialize is None:
-        return None
+    if serialize is None or made_here(serialize, _TELLING):
+        return serialize
 
     @functools.wraps(serialize)
     def serialized(message: Any) -> Any:
@@ -233,7 +234,11 @@ def _telling(serialize: Pass | None) -> Pass | None:
                 call._context.unserializable = True
             return None  # which sync grpc takes for a failure
 
+    _TELLING.add(serialized)
     return serialized
+
+
+_TELLING: WeakSet[Pass] = WeakSet()
 
 
 def _non_blocking(method: Method, stack: Layers, handler: Behavior, clock: Clock, waiter: Waiter) -> Behavior:

@@ -34,7 +34,8 @@ class FakeClock:
 
     start: the time that it shows at first, in seconds.
     auto: whoever sleeps, or sets a timer, moves it on by that much at once and goes on. A test of backoffs then needs
-        no second thread; copies of a hedged call all leave at once.
+        no second thread. Not for hedged calls, whose copies would all leave at once, nor for timeouts on an asyncio
+        server, which would be over at once.
 
     A deadline that grpc was told runs in real time all the same.
     """
@@ -77,6 +78,8 @@ class FakeClock:
 
     def advance(self, seconds: float) -> None:
         """Move the time, stopping at each timer on the way; they ring on this thread."""
+        if seconds < 0:
+            raise ValueError(f"advance: time goes forwards, not by {seconds!r} seconds")
         end = self._time + seconds
         while (alarm := self._next(end)) is not None:
             alarm()
