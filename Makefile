@@ -15,6 +15,9 @@ test:         ## run the suite on the oldest and the newest Python found, with c
 test-floors:  ## run the suite with the oldest dependencies that are allowed
 	@scripts/test-floors $(ARGS)
 
+torture:      ## the long forms of the hardest tests, in one table
+	@scripts/torture $(ARGS)
+
 check:        ## style, types, and which file imports which
 	@scripts/check
 
@@ -24,4 +27,4 @@ bench:        ## measure what a layer costs
 clean:        ## remove environments, caches and generated code
 	@scripts/clean
 
-.PHONY: help demo test test-floors check bench clean
+.PHONY: help demo test test-floors torture check bench clean

@@ -10,12 +10,12 @@ import logging
 from collections.abc import Callable, Iterable
 from concurrent.futures import CancelledError
 from itertools import accumulate
-from typing import Any
+from typing import Any, cast
 
 import grpc
 
 from interpose import errors
-from interpose._call import NOTHING, Call
+from interpose._call import NOTHING, Call, Incoming
 from interpose._clock import FOREVER, Clock
 from interpose._metadata import Metadata
 from interpose._method import Method, Side
@@ -62,7 +62,7 @@ class Answer:
     def arrived(self, method: Method, argument: Any) -> Call:
         """The call as it came in; from here on it is the current one."""
         request = None if method.kind.request_streaming else argument
-        self._call = call = Call(method, Side.SERVER, request, None, None, context=self)
+        self._call = call = Call(method, Side.SERVER, request, None, None, context=cast(Incoming, self))
         set_current_call(call)
         return call
 
@@ -115,6 +115,8 @@ class Answer:
             self.decided = False
         self._started = self._clock.now()
         self._expires = None if call._timeout is None else self._started + call._timeout
+        if call._deadline is not None and (self._expires is None or call._deadline < self._expires):
+            self._expires = call._deadline  # an interceptor's: the client's is not on the call
 
     def record_abort(self, code: Any, details: Any, trailing_metadata: Any = ()) -> Abort:
         """The handler aborts; gives the exception to raise."""

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 from interpose._clock import FOREVER
 from interpose._metadata import Metadata
 from interpose._method import Kind, Method, Side
+from interpose._scope import Scope
 
 Tap: TypeAlias = Callable[[Any], object]
 Map: TypeAlias = Callable[[Any], Any]
@@ -34,6 +35,7 @@ class Asks(NamedTuple):
     on_initial_metadata: tuple[Tap, ...] = ()
     initial_metadata: Metadata = Metadata()
     buffer: int | None = None
+    scope: Scope | None = None  # the incoming RPC that it ends with
 
 
 NOTHING = Asks()
@@ -49,6 +51,8 @@ class Incoming(Protocol):
     def deadline(self) -> float | None: ...
 
     def peer(self) -> str: ...
+
+    def scope(self) -> Scope: ...
 
 
 class Call:
@@ -186,6 +190,16 @@ class Call:
         if seconds is not None and math.isnan(_number("seconds", seconds)):
             raise ValueError("with_timeout: seconds must be a number or None, not nan")
         return self._copy("_timeout", seconds)
+
+    def with_deadline(self, when: float | None) -> Call:
+        """Let the whole RPC, attempts and pauses included, end by `when`, in seconds of the monotonic clock.
+
+        It can only be made earlier: a later one than there is changes nothing. On a server it limits the handler.
+        """
+        if when is None or when - _number("when", when) != 0:
+            raise ValueError(f"with_deadline: when must be a finite time of the monotonic clock, not {when!r}")
+        there = self.deadline
+        return self if there is not None and there <= when else self._copy("_deadline", when)
 
     def with_request(self, message: Any) -> Call:
         """Send another message instead (unary requests; use `map` for streams)."""

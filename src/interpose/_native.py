@@ -90,9 +90,9 @@ def deadline_of(timeout: float | None, clock: Clock) -> float | None:
     return None if timeout is None or timeout >= FOREVER else clock.now() + timeout
 
 
-def time_left(call: Call, deadline: float | None, now: float) -> float | None:
+def time_left(call: Call, now: float) -> float | None:
     """Seconds that an attempt may take: what it asks for, within what is left of the RPC."""
-    timeout = call._timeout
+    timeout, deadline = call._timeout, call._deadline
     if timeout is not None and timeout >= FOREVER:
         timeout = None
     if deadline is None:
@@ -101,9 +101,9 @@ def time_left(call: Call, deadline: float | None, now: float) -> float | None:
     return left if timeout is None or left < timeout else timeout
 
 
-def pause_of(call: Call, deadline: float | None, now: float) -> tuple[float, bool]:
+def pause_of(call: Call, now: float) -> tuple[float, bool]:
     """How long a delayed call waits, no longer than to the RPC's deadline; and whether it can be sent then."""
-    delay = call._asks.delay
+    delay, deadline = call._asks.delay, call._deadline
     left = delay + 1 if deadline is None else deadline - now
     return (delay, True) if delay < left else (max(left, 0.0), False)
 

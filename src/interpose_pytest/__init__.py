@@ -33,7 +33,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
     places = PLACES
     for marker in metafunc.definition.iter_markers("rpc"):
-        places = [place for place in places if _chosen(place, marker.kwargs["places"])]
+        choice = _choice(metafunc.definition.nodeid, *marker.args, **marker.kwargs)
+        places = [place for place in places if choice(place)]
     if not places:
         raise pytest.UsageError(
             f"{metafunc.definition.nodeid}: none of {', '.join(map(str, PLACES))} is chosen by `places`"
@@ -41,10 +42,18 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("interpose_place", places, ids=str)
 
 
-def _chosen(place: Place, places: Any) -> bool:
+def _choice(test: str, *args: Any, **options: Any) -> Callable[[Place], Any]:
+    """A marker's `places` as a function of the place."""
+    [places] = args or options.values() or [None]
     if callable(places):
-        return bool(places(place))
-    return any(fnmatchcase(str(place), glob) for glob in ([places] if isinstance(places, str) else places))
+        choose: Callable[[Place], Any] = places
+        return choose
+    globs = [places] if isinstance(places, str) else places
+    if (options and "places" not in options) or not isinstance(globs, (list, tuple, set)):
+        raise pytest.UsageError(
+            f'{test}: the marker `rpc` takes `places`, a glob like "aio-server-*", several, or a function of the Place'
+        )
+    return lambda place: any(fnmatchcase(str(place), glob) for glob in globs)
 
 
 @pytest.fixture

@@ -41,6 +41,7 @@ from interpose._native import (
     time_left,
 )
 from interpose._outcome import OK, Outcome
+from interpose._scope import Scope
 from interpose.aio.requests import FINISHED, Requests, Upload
 
 _log = logging.getLogger("interpose")
@@ -147,7 +148,7 @@ class Attempt:
         """Start the native call; gives the outcome if nothing was sent."""
         call, exchange = self.call, self.exchange
         route = exchange.route
-        timeout = time_left(call, exchange.deadline, self._started)
+        timeout = time_left(call, self._started)
         if timeout is not None and timeout <= 0:
             return expired()
         self._on_response = compose(call._asks.responses)
@@ -324,6 +325,7 @@ class Exchange:
         "_context",
         "_driver",
         "_race",
+        "_scope",
         "_waiting",
         "answer",
         "attempt",
@@ -360,6 +362,7 @@ class Exchange:
         self._context = context
         self._alarm: Alarm | None = None
         self._race: _Race | None = None
+        self._scope: Scope | None = None
         self._waiting: asyncio.Task[Any] | None = None
         self._callbacks: list[Callable[[], object]] | None = []
         self._changed: list[asyncio.Future[None]] = []
@@ -392,7 +395,7 @@ class Exchange:
             self._waiting.add_done_callback(partial(self._waited, step.awaitable))
             self._pause(True)
             return None
-        if self.cancelled:
+        if self.cancelled or (type(step) is Call and not self._belongs(step._asks.scope)):
             return cancelled()
         if type(step) is Race:
             race = self._race = _Race(self, step)
@@ -401,7 +404,7 @@ class Exchange:
         if step._asks.delay > 0:
             if self.route.pauses.closed:
                 return cancelled()
-            seconds, in_time = pause_of(step, self.deadline, self.route.clock.now())
+            seconds, in_time = pause_of(step, self.route.clock.now())
             self._alarm = call_later(self.route, self.loop, seconds, partial(self._ring, step, in_time))
             self._pause(True)
             return None
@@ -433,6 +436,13 @@ class Exchange:
         """Nothing is under way at grpc: a channel that closes has to be told of us."""
         (self.route.pauses.add if begins else self.route.pauses.discard)(self.cancel)
 
+    def _belongs(self, scope: Scope | None) -> bool:
+        """Cancel it when the incoming RPC ends that it belongs to; False if that has ended."""
+        if scope is None or scope is self._scope:
+            return True
+        self._scope = scope
+        return scope.add(self.abandon)
+
     def publish(self, attempt: Attempt) -> None:
         """From now on this is the attempt that readers read and that a cancel cancels."""
         self.attempt = attempt
@@ -453,6 +463,8 @@ class Exchange:
         if outcome.ok and outcome.response is not None and self.route.method.kind.response_streaming:
             self.answer = list(outcome.response)
         self.outcome = outcome
+        if self._scope is not None:
+            self._scope.discard(self.abandon)
         callbacks, self._callbacks = self._callbacks, None
         if self.requests is not None and not self.is_lane:
             self.requests.stop(InvalidStateError(FINISHED) if outcome.ok else self.exception())
@@ -486,7 +498,7 @@ class Exchange:
         return True
 
     def abandon(self) -> None:
-        """The application dropped the call: a finalizer, on any thread."""
+        """Nobody wants it any more: the application dropped it, or the RPC it belongs to is over. On any thread."""
         if self.outcome is None and not self.loop.is_closed():
             self.loop.call_soon_threadsafe(self.cancel)
 

@@ -14,6 +14,7 @@ from interpose._call import NOTHING, Call
 from interpose._messages import Pass, compose
 from interpose._native import EOF
 from interpose._outcome import Outcome
+from interpose._scope import Scope
 
 
 class _Raising:
@@ -117,6 +118,12 @@ class ServicerContext(Answer, grpc.aio.ServicerContext[Any, Any]):  # type: igno
         return bool(self._native.done())
 
     # - for the shell -
+
+    def scope(self) -> Scope:
+        """What ends with this RPC; a new one."""
+        scope = Scope()
+        self._native.add_done_callback(lambda _: scope.close())
+        return scope
 
     async def confirm_end(self) -> None:
         """The request stream has ended; raises CancelledError if that is because the client cancelled or its time is up.

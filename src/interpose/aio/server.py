@@ -128,7 +128,7 @@ async def _timeout(seconds: float, clock: Clock) -> AsyncIterator[None]:
 
 def _argument(call: Call, argument: Any, context: ServicerContext) -> Any:
     """What the handler is given: the request message, or the request stream, as interceptors leave it."""
-    if call._timeout is not None and call._timeout <= 0:
+    if context.expired():
         raise errors.DeadlineExceeded("the time was up before the handler was called", local=True)
     if call._method.kind.request_streaming:
         return _incoming(argument, context)
@@ -143,13 +143,13 @@ async def _incoming(messages: AsyncIterator[Any], context: ServicerContext) -> A
     await context.confirm_end()
 
 
-def _limited(call: Call, context: ServicerContext, work: Coroutine[Any, Any, Any]) -> Awaitable[Any]:
+def _limited(context: ServicerContext, work: Coroutine[Any, Any, Any]) -> Awaitable[Any]:
     """The handler's work, cancelled when an interceptor's timeout has passed."""
-    return work if call._timeout is None else _within(call._timeout, context._clock, work)
+    return work if context._expires is None else _within(context._expires, context._clock, work)
 
 
-async def _within(seconds: float, clock: Clock, work: Coroutine[Any, Any, Any]) -> Any:
-    async with _timeout(seconds, clock):
+async def _within(end: float, clock: Clock, work: Coroutine[Any, Any, Any]) -> Any:
+    async with _timeout(end - clock.now(), clock):
         return await work
 
 
@@ -244,7 +244,7 @@ async def _performed(call: Call, handler: Behavior, argument: Any, context: Serv
     """Call a handler that answers, or that writes; how that ended."""
     response, error = None, None
     try:
-        response = await _limited(call, context, handler(_argument(call, argument, context), context))
+        response = await _limited(context, handler(_argument(call, argument, context), context))
         if context.on_response is not None and not call.kind.response_streaming:
             response = context.on_response(response)
     except BaseException as raised:
@@ -294,7 +294,7 @@ def _streaming(method: Method, stack: Layers, handler: Behavior, clock: Clock) -
             context.begin(step)
             messages, error = None, None
             try:
-                hook, bound = context.on_response, bool(step._asks.initial_metadata) or step._timeout is not None
+                hook, bound = context.on_response, bool(step._asks.initial_metadata) or context._expires is not None
                 messages = _messages(step, handler, argument, context)
                 async for message in messages:
                     if bound:
@@ -317,12 +317,11 @@ def _streaming(method: Method, stack: Layers, handler: Behavior, clock: Clock) -
 def _messages(call: Call, handler: Behavior, argument: Any, context: ServicerContext) -> Any:
     """What the handler generates, for as long as an interceptor allows."""
     messages = handler(_argument(call, argument, context), context)
-    return messages if call._timeout is None else _punctual(messages, call._timeout, context._clock)
+    return messages if context._expires is None else _punctual(messages, context._expires, context._clock)
 
 
-async def _punctual(messages: Any, seconds: float, clock: Clock) -> AsyncIterator[Any]:
-    """The same messages; TimeoutError in the handler once `seconds` have passed. The time that grpc takes to write counts."""
-    end = clock.now() + seconds
+async def _punctual(messages: Any, end: float, clock: Clock) -> AsyncIterator[Any]:
+    """The same messages; TimeoutError in the handler when `end` has come. The time that grpc takes to write counts."""
     try:
         while True:
             # In the same task, so that the handler keeps its context variables.

@@ -40,6 +40,7 @@ from interpose._native import (
     time_left,
 )
 from interpose._outcome import OK, Outcome
+from interpose._scope import Scope
 from interpose.sync.bare import as_call
 from interpose.sync.blocking import text
 from interpose.sync.requests import Requests, Upload
@@ -174,7 +175,7 @@ class Attempt:
     def send(self) -> Outcome | None:
         """Start the native call; gives the outcome if it has ended already."""
         call, exchange = self.call, self.exchange
-        timeout = time_left(call, exchange.deadline, self._started)
+        timeout = time_left(call, self._started)
         if timeout is not None and timeout <= 0:
             return expired()
         self._on_response = compose(call._asks.responses)
@@ -279,6 +280,7 @@ class Exchange:
         "_context",
         "_driver",
         "_race",
+        "_scope",
         "answer",
         "attempt",
         "begin",
@@ -310,6 +312,7 @@ class Exchange:
         self.requests = requests  # None for a unary request, which is on the call
         self._alarm: _Alarm | None = None
         self._race: _Race | None = None
+        self._scope: Scope | None = None
         self._callbacks: list[Callable[[], object]] | None = []
         self._changed = threading.Condition()
 
@@ -338,7 +341,7 @@ class Exchange:
         self.turn(self._driver.tell, outcome)
 
     def _perform(self, step: Any) -> Outcome | None:
-        if self.cancelled:
+        if self.cancelled or (type(step) is Call and not self._belongs(step._asks.scope)):
             return cancelled()
         if type(step) is Race:
             race = self._race = _Race(self, step)
@@ -355,6 +358,13 @@ class Exchange:
                 alarm.cancel()
             return None
         return Attempt(self, step).send()
+
+    def _belongs(self, scope: Scope | None) -> bool:
+        """Cancel it when the incoming RPC ends that it belongs to; False if that has ended."""
+        if scope is None or scope is self._scope:
+            return True
+        self._scope = scope
+        return scope.add(self.cancel)
 
     def publish(self, attempt: Attempt) -> None:
         """From now on this is the attempt that readers read and that a cancel cancels."""
@@ -401,6 +411,8 @@ class Exchange:
             callbacks, self._callbacks = self._callbacks, None
             self.attempt = self._alarm = self._race = None
             self._changed.notify_all()
+        if self._scope is not None:
+            self._scope.discard(self.cancel)
         for callback in callbacks or ():
             try:
                 callback()
@@ -478,7 +490,7 @@ class _Alarm:
         self._step = step
         self._claims = [True]
         clock, pauses = exchange.route.clock, exchange.route.pauses
-        seconds, self._in_time = pause_of(step, exchange.deadline, clock.now())
+        seconds, self._in_time = pause_of(step, clock.now())
         self._alarm: Alarm = clock.call_later(seconds, self._ring)
         pauses.add(self.cancel)
         if not self._claims:  # it has rung meanwhile
@@ -698,7 +710,7 @@ def finished(route: Route, outcome: Outcome) -> UnaryFuture:
     """The call that goes with the response of a blocking call: it has ended."""
     exchange = Exchange.__new__(Exchange)
     exchange.route, exchange.deadline, exchange.outcome, exchange.cancelled = route, None, outcome, False
-    exchange.attempt = exchange.answer = exchange._callbacks = None
+    exchange.attempt = exchange.answer = exchange._callbacks = exchange._scope = None
     exchange._changed = threading.Condition()
     return UnaryFuture(exchange)
 

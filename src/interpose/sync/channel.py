@@ -196,28 +196,28 @@ class _UnaryResponse(_Starter):
         driver = Driver(route.layers)
         step: Any = run(driver.start, call)
         while type(step) is not Outcome:
-            if type(step) is Call:
+            if type(step) is Call and step._asks.scope is None:
                 perform = self._send if requests is None else self._upload
-                step = run(driver.tell, perform(step, deadline, requests))
+                step = run(driver.tell, perform(step, requests))
             elif type(step) is Wait:
                 step = run(driver.fail, no_waiting(step))
-            else:
+            else:  # a race, or a call that somebody else may have to cancel
                 step = Exchange(route, driver, copy_context(), deadline, _future, requests).run(step)
         if step._code is not OK:
             raise exception_of(step, InactiveCall)
         return step
 
-    def _send(self, call: Call, deadline: float | None, _: Any) -> Outcome:
+    def _send(self, call: Call, _: Any) -> Outcome:
         """Send a unary request, and wait for the end."""
         route = self._route
         plain = call._asks is NOTHING
-        if not plain and call._asks.delay and (unsent := self._pause(call, deadline)) is not None:
+        if not plain and call._asks.delay and (unsent := self._pause(call)) is not None:
             return unsent
         now = route.clock.now
         started = now()
         timeout = call._timeout
-        if timeout is not None or deadline is not None:
-            timeout = time_left(call, deadline, started)
+        if timeout is not None or call._deadline is not None:
+            timeout = time_left(call, started)
             if timeout is not None and timeout <= 0:
                 return expired()
         received, native = 0, None
@@ -235,14 +235,14 @@ class _UnaryResponse(_Starter):
             return failure(known(raised), 1, received, now() - started, True, native)
         return Outcome(OK, response, "", None, 1, 1, now() - started, True, native)
 
-    def _upload(self, call: Call, deadline: float | None, requests: Any) -> Outcome:
+    def _upload(self, call: Call, requests: Any) -> Outcome:
         """Send a request stream, and wait for the end."""
         route = self._route
-        if call._asks.delay and (unsent := self._pause(call, deadline)) is not None:
+        if call._asks.delay and (unsent := self._pause(call)) is not None:
             return unsent
         now = route.clock.now
         started = now()
-        timeout = time_left(call, deadline, started)
+        timeout = time_left(call, started)
         if timeout is not None and timeout <= 0:
             return expired()
         upload = requests.upload(call)
@@ -263,10 +263,10 @@ class _UnaryResponse(_Starter):
             return failure(error, upload.sent, received, now() - started, again, native)
         return Outcome(OK, response, "", None, upload.sent, 1, now() - started, again, native)
 
-    def _pause(self, call: Call, deadline: float | None) -> Outcome | None:
+    def _pause(self, call: Call) -> Outcome | None:
         """Wait until the call is to be sent; its outcome if it is not, for the channel was closed or the time is up."""
         clock, pauses = self._route.clock, self._route.pauses
-        seconds, sent = pause_of(call, deadline, clock.now())
+        seconds, sent = pause_of(call, clock.now())
         woken = threading.Event()
         pauses.add(woken.set)
         try:

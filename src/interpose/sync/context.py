@@ -8,7 +8,9 @@ from typing import Any
 import grpc
 
 from interpose._answer import Abort, Answer, contained, sendable, trailers
+from interpose._clock import SYSTEM
 from interpose._outcome import Outcome
+from interpose._scope import Scope
 
 
 class ServicerContext(Answer, grpc.ServicerContext):  # type: ignore[misc]  # None without a deadline, as on asyncio
@@ -67,6 +69,14 @@ class ServicerContext(Answer, grpc.ServicerContext):  # type: ignore[misc]  # No
         return None if self._details is None else self._details.encode("utf-8", "replace")  # bytes, as sync grpc has it
 
     # - for the shell -
+
+    def scope(self) -> Scope:
+        """What ends with this RPC; a new one."""
+        scope = Scope()
+        # On a thread of the clock's: grpc's one serving thread must not run what is called there.
+        if not self._native.add_callback(lambda: SYSTEM.call_later(0, scope.close)):
+            scope.close()
+        return scope
 
     @property
     def check_response(self) -> Callable[[Any], object] | None:

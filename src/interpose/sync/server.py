@@ -78,7 +78,7 @@ def _slept(seconds: float, context: ServicerContext) -> grpc.StatusCode | None:
 
 def _argument(call: Call, argument: Any, context: ServicerContext) -> Any:
     """What the handler is given: the request message, or the request stream, as interceptors leave it."""
-    if call._timeout is not None and call._timeout <= 0:
+    if context.expired():
         raise errors.DeadlineExceeded("the time was up before the handler was called", local=True)
     if call._method.kind.request_streaming:
         return _incoming(argument, context, compose(call._asks.requests))
@@ -183,7 +183,7 @@ def _streaming(method: Method, stack: Layers, handler: Behavior, clock: Clock, w
 def _dress(call: Call, context: ServicerContext) -> Pass | None:
     """What is done to each response of a stream; None where interceptors want nothing of it."""
     hook, check = compose(call._asks.responses), context.check_response
-    if call._timeout is None and not call._asks.initial_metadata and check is None:
+    if context._expires is None and not call._asks.initial_metadata and check is None:
         return hook
 
     def pass_on(message: Any) -> Any:

@@ -16,6 +16,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, 
 from concurrent import futures
 from contextlib import ExitStack, aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from types import EllipsisType
 from typing import Any
@@ -32,7 +33,7 @@ from interpose.testing.proxy import FaultProxy
 
 SERVICE = "interpose.testing.Echo"
 OK = Act()
-PATIENCE = 10.0  # real seconds until a server has noticed that its client has gone
+PATIENCE = 10.0  # real seconds until an asyncio server has noticed that its client has gone
 
 
 def path(kind: Kind) -> str:
@@ -54,14 +55,27 @@ class Stub:
     """The client's methods, on a sync or an asyncio channel: `Stub(channel).unary_stream("hello")`."""
 
     def __init__(self, channel: Any) -> None:
-        self.unary_unary = self._method(channel, Kind.UNARY_UNARY)
-        self.unary_stream = self._method(channel, Kind.UNARY_STREAM)
-        self.stream_unary = self._method(channel, Kind.STREAM_UNARY)
-        self.stream_stream = self._method(channel, Kind.STREAM_STREAM)
+        self._channel = channel
 
-    @staticmethod
-    def _method(channel: Any, kind: Kind) -> Any:
-        return getattr(channel, kind.value)(path(kind), encode, decode)
+    @cached_property
+    def unary_unary(self) -> Any:
+        return self.method(Kind.UNARY_UNARY)
+
+    @cached_property
+    def unary_stream(self) -> Any:
+        return self.method(Kind.UNARY_STREAM)
+
+    @cached_property
+    def stream_unary(self) -> Any:
+        return self.method(Kind.STREAM_UNARY)
+
+    @cached_property
+    def stream_stream(self) -> Any:
+        return self.method(Kind.STREAM_STREAM)
+
+    def method(self, kind: Kind) -> Any:
+        """The method of a kind, as a new multi-callable."""
+        return getattr(self._channel, kind.value)(path(kind), encode, decode)
 
 
 @dataclass
@@ -130,7 +144,8 @@ class Echo:
     ) -> AsyncGenerator[str]:
         """Serve on an asyncio server with these interceptors, and give the target to connect to.
 
-        plain: with plain handlers, not async ones; they run in a pool of `workers` threads.
+        plain: with plain handlers, not async ones; they run in a pool of `workers` threads. Without interceptors those
+            never learn that their client has gone: grpc does not tell them.
         """
         with ExitStack() as closing:
             pool = futures.ThreadPoolExecutor(workers)
@@ -144,7 +159,7 @@ class Echo:
             finally:
                 self.close()
                 await server.stop(None)
-                pool.shutdown()
+                await _shut_down(pool)
 
     def _bound(self, server: Any, unix: bool, closing: ExitStack) -> str:
         """Bind the server; a script in which connections break needs something between it and its clients."""
@@ -213,6 +228,14 @@ class Echo:
         return self._break()
 
 
+async def _shut_down(pool: futures.ThreadPoolExecutor) -> None:
+    """Wait for the plain handlers to end, not on the loop: grpc has them wait for it."""
+    closing = threading.Thread(target=pool.shutdown)
+    closing.start()
+    while closing.is_alive():  # noqa: ASYNC110  a thread sets no event of the loop
+        await asyncio.sleep(0.001)
+
+
 def _stack(interceptors: tuple[Interceptor, ...], clock: Clock) -> list[Any]:
     return [server_interceptor(*interceptors, clock=clock)] if interceptors else []
 
@@ -246,9 +269,7 @@ class _Sync:
                     attempt.requests.append(request)
             if act.initial:
                 context.send_initial_metadata(act.initial)
-            if act.delay or act.hang:
-                self._pause(act, gone)
-            if act.hang and kind.response_streaming:
+            if not self._paused(act, gone) and kind.response_streaming:
                 return
             if act.trailing:
                 context.set_trailing_metadata(act.trailing)
@@ -266,18 +287,18 @@ class _Sync:
             raise act.error
         if act.die:
             self._echo.broken().result()
-            gone.wait(PATIENCE)
+            self._paused(Act(hang=True), gone)
             yield from () if kind.response_streaming else ("nobody hears this",)
         elif act.fails:
             context.abort(act.code, act.details)
 
-    def _pause(self, act: Act, gone: threading.Event) -> None:
-        """Until the delay is over; or, if it hangs, until the client has gone or the service is closed."""
-        if not act.hang:
-            self._echo._closed.wait(act.delay)
-            return
-        while not (self._echo._closed.wait(0.005) or gone.is_set()):
-            pass
+    def _paused(self, act: Act, gone: threading.Event) -> bool:
+        """Let the delay pass; False if the client has gone or the service was closed before, as for one that hangs."""
+        end = SYSTEM.now() + (FOREVER if act.hang else act.delay)
+        while (left := end - SYSTEM.now()) > 0:
+            if gone.is_set() or self._echo._closed.wait(min(left, 0.005)):
+                return False
+        return True
 
 
 class _Async:

@@ -23,6 +23,7 @@ from interpose._metadata import Metadata
 from interpose._method import Kind, Method, Side
 from interpose._native import cancelled, pause_of, time_left
 from interpose._outcome import Outcome
+from interpose._scope import Scope
 from interpose.testing.acting import NEVER, Acting, out_of_time, unsent
 from interpose.testing.acts import Act, Script
 from interpose.testing.clock import FakeClock
@@ -155,6 +156,11 @@ def _call(
     return Call(method, side, request, timeout, Metadata.trusted(metadata), deadline=deadline)
 
 
+def _bounded(call: Call) -> Call:
+    """The call with its deadline on it, also where the client set it."""
+    return call if call._deadline is not None or call.deadline is None else call._copy("_deadline", call.deadline)
+
+
 @dataclass
 class _Arrived:
     """What a server's call asks of its context."""
@@ -175,6 +181,9 @@ class _Arrived:
 
     def peer(self) -> str:
         return self._peer
+
+    def scope(self) -> Scope:
+        return Scope()
 
 
 class _Player:
@@ -261,12 +270,12 @@ class _Player:
 
     def pause(self, call: Call) -> tuple[float, bool]:
         """How many seconds a call waits to be sent, and whether it can be sent then."""
-        return pause_of(call, self._deadline, self.clock.now()) if call.delay else (0.0, True)
+        return pause_of(_bounded(call), self.clock.now()) if call.delay else (0.0, True)
 
     def perform(self, call: Call, in_time: bool) -> Outcome:
         """Send one call, now: how the script lets it end, which takes `elapsed` seconds."""
         now = self.clock.now()
-        left = time_left(call, self._deadline, now)
+        left = time_left(_bounded(call), now)
         if not in_time or (left is not None and left <= 0):
             return out_of_time(call, paused=not in_time)
         try:
@@ -351,7 +360,9 @@ async def _nothing() -> AsyncGenerator[None]:
     yield
 
 
-_Asend = type(_nothing().asend(None))  # a step of an interceptor that is an `async def` generator
+_step = _nothing().asend(None)
+_Asend = type(_step)  # a step of an interceptor that is an `async def` generator
+_step.close()  # or 3.13 warns that nobody awaited it
 
 
 def _counted(number: int, noun: str) -> str:

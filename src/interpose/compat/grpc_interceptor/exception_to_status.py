@@ -10,7 +10,7 @@ from grpc import aio as grpc_aio
 
 from interpose.compat.grpc_interceptor._wrapped import met
 from interpose.compat.grpc_interceptor.exceptions import GrpcException
-from interpose.compat.grpc_interceptor.server import AsyncServerInterceptor, ServerInterceptor
+from interpose.compat.grpc_interceptor.server import AsyncServerInterceptor, ServerInterceptor, _close
 
 
 class ExceptionToStatusInterceptor(ServerInterceptor):
@@ -126,9 +126,7 @@ class AsyncExceptionToStatusInterceptor(AsyncServerInterceptor):
                 raise
             await self.handle_exception(ex, request_or_iterator, context, method_name)
         finally:
-            close = getattr(messages, "aclose", None)
-            if close is not None:
-                await close()
+            await _close(messages)
 
 
 class _Iterated:

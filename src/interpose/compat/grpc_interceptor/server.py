@@ -123,9 +123,13 @@ def _answering(intercepted: Callable[..., Any]) -> Callable[..., Any]:
 def _writing(intercepted: Callable[..., Any]) -> Callable[..., Any]:
     async def behave(request_or_iterator: Any, context: Any) -> None:
         messages = await _ended(intercepted(request_or_iterator, context))
-        if messages:
+        if not messages:
+            return
+        try:
             async for message in messages:
                 await context.write(message)
+        finally:
+            await _close(messages)
 
     return behave
 
@@ -139,12 +143,16 @@ def _generating(intercepted: Callable[..., Any]) -> Callable[..., Any]:
             async for message in messages:
                 yield message
         finally:
-            # grpc drops us when the client leaves: let the generators inside of us hear of it.
-            close = getattr(messages, "aclose", None)
-            if close is not None:
-                await close()
+            await _close(messages)
 
     return behave
+
+
+async def _close(messages: Any) -> None:
+    """When the client leaves, grpc drops us in the middle: let the generators inside of us hear of it."""
+    close = getattr(messages, "aclose", None)
+    if close is not None:
+        await close()
 
 
 async def _ended(answer: Any) -> Any:

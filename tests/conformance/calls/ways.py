@@ -1,0 +1,41 @@
+"""The channels that are compared: a raw one, and the same wrapped with flows that must not be noticed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+
+from interpose import Call, Flow, intercept_channel
+
+UNUSED = grpc.StatusCode.DATA_LOSS  # no scenario ends with it
+
+
+def passes(call: Call) -> Flow:
+    """Asks for nothing."""
+    yield call
+
+
+def taps(call: Call) -> Flow:
+    """Looks at every message, and at the outcome."""
+    outcome = yield call.tap(requests=repr, responses=repr, initial_metadata=repr)
+    repr((outcome, outcome.initial_metadata, outcome.trailing_metadata))
+
+
+def retries(call: Call) -> Flow:
+    """Is ready to send the call again, and never has a reason to."""
+    call = call.buffered()
+    outcome = yield call
+    if outcome.code is UNUSED and outcome.replayable:
+        outcome = yield call
+    return outcome
+
+
+RAW = "raw"
+WAYS: dict[str, Callable[[Any], Any]] = {
+    RAW: lambda channel: channel,
+    "passes": lambda channel: intercept_channel(channel, passes),
+    "taps": lambda channel: intercept_channel(channel, taps),
+    "retries": lambda channel: intercept_channel(channel, retries),
+}
