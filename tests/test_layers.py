@@ -27,7 +27,7 @@ ARROWS = {
 FREE = {"testing", "demo", "compat"}  # may import everything
 
 # A plain handler on an asyncio server runs in grpc's thread pool, with the sync shell around it.
-EXTRA_ARROW = ("aio/server.py", "interpose.sync.server")
+EXTRA_ARROW = ("aio/plain.py", "interpose.sync.server")
 
 WAITING = {"threading", "asyncio"}
 MAY_WAIT = {"sync", "aio"}
@@ -128,8 +128,8 @@ def test_every_import_follows_an_arrow() -> None:
         ("sync/server.py", "from interpose.aio import server"),
         ("sync/server.py", "from interpose.interceptors.retry import Retry"),
         ("aio/channel.py", "from interpose.sync import server"),
-        ("aio/server.py", "from interpose.sync import channel"),
-        ("aio/server.py", "from interpose.sync import server_tools"),
+        ("aio/plain.py", "from interpose.sync import channel"),
+        ("aio/plain.py", "from interpose.sync import server_tools"),
         ("aio/calls.py", "import requests"),
         ("contrib/redis.py", "from interpose.aio import channel"),
         ("contrib/redis.py", "import asyncio"),
@@ -151,7 +151,7 @@ def test_a_line_against_the_layers_is_seen(file: str, line: str) -> None:
         ("interceptors/__init__.py", "from .retry import Retry\nfrom interpose.interceptors import hedge"),
         ("interceptors/retry.py", "from interpose._call import Call\nfrom ..mechanisms import backoff"),
         ("sync/channel.py", "import threading, time, grpc\nfrom . import calls\ntime.sleep(1)"),
-        ("aio/server.py", "import asyncio\nfrom interpose.sync.server import a\nfrom ..sync import server"),
+        ("aio/plain.py", "import asyncio\nfrom interpose.sync.server import a\nfrom ..sync import server"),
         ("contrib/redis.py", "import redis\nfrom interpose.interceptors import ratelimit"),
         ("testing/echo.py", "from interpose import Call\nimport pytest, threading, google.protobuf"),
     ],

@@ -26,7 +26,7 @@ import pytest
 
 from interpose import Call, Flow, Interceptor, Kind, Outcome, errors, intercept_channel
 from interpose._clock import SYSTEM, Clock
-from interpose.testing import Echo, failed, ok
+from interpose.testing import Echo, FakeClock, failed, ok
 from interpose.testing.echo import decode, encode, path
 
 PATIENCE = 10.0  # seconds after which a test counts as hung
@@ -136,31 +136,6 @@ class Uploads:
             context.abort(UNAVAILABLE, "as scripted")
         self.complete.append(messages)
         return ",".join(messages)
-
-
-class HandClock:
-    """A clock that stands still: sleeping moves it, and alarms ring when it is moved."""
-
-    def __init__(self) -> None:
-        self.time = 1000.0
-        self.slept: list[float] = []
-        self.alarms: list[Callable[[], object]] = []
-
-    def now(self) -> float:
-        return self.time
-
-    def sleep(self, seconds: float, woken: threading.Event) -> None:
-        self.slept.append(seconds)
-        self.time += seconds
-
-    def call_later(self, seconds: float, callback: Callable[[], object]) -> "HandAlarm":
-        self.alarms.append(callback)
-        return HandAlarm()
-
-
-class HandAlarm:
-    def cancel(self) -> None:
-        pass
 
 
 class Link:
@@ -1016,13 +991,13 @@ def test_c11_an_exception_of_the_request_stream_is_the_cause(
 @BLOCKING
 def test_c12_every_attempt_gets_what_is_left_of_the_deadline(kind: Kind, blocking: bool) -> None:
     """Time that flows and earlier attempts have spent is taken off; the deadline was fixed when the stub was called."""
-    clock, echo = HandClock(), Echo([failed(UNAVAILABLE)])
+    clock, echo = FakeClock(), Echo([failed(UNAVAILABLE)])
 
     def slow(call: Call) -> Flow:
-        clock.time += 10
+        clock.advance(10)
         outcome = yield call.buffered()
         assert not outcome.ok
-        clock.time += 10
+        clock.advance(10)
         yield call.buffered()
 
     with opened(echo, slow, clock=clock) as link:
@@ -1070,11 +1045,11 @@ def test_c13_without_time_nothing_is_sent(kind: Kind, blocking: bool, timeout: f
 @BLOCKING
 def test_c13_an_attempt_after_the_deadline_is_not_sent(kind: Kind, blocking: bool) -> None:
     """A flow that has used up the deadline and sends again: nothing is sent."""
-    clock, echo, watch = HandClock(), Echo([failed(UNAVAILABLE)]), Watch()
+    clock, echo, watch = FakeClock(), Echo([failed(UNAVAILABLE)]), Watch()
 
     def slow(call: Call) -> Flow:
         yield call.buffered()
-        clock.time += 30
+        clock.advance(30)
         yield call.buffered()
 
     with opened(echo, watch, slow, clock=clock) as link, pytest.raises(errors.DeadlineExceeded):

@@ -1,16 +1,17 @@
-"""What the tests of interceptors share: the other side played by hand, and a clock that stands still."""
+"""What the tests of interceptors share beyond the kit: short names for scripted outcomes, and watchers."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from contextvars import copy_context
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, TypeAlias
 
 import grpc
 
-from interpose import Call, Flow, Interceptor, Kind, Method, Outcome, Side, errors
+from interpose import Call, Flow, Interceptor, Kind, Outcome, Side, errors, testing
 from interpose.testing import Place
+
+Given: TypeAlias = dict[str, Any]  # options of `interpose.testing.play`
 
 METHOD = "/pay.v1.Cards/Charge"
 
@@ -25,35 +26,14 @@ def is_server(place: Place) -> bool:
     return place.side is Side.SERVER
 
 
-class Peer:
-    """What a server's call asks of its context."""
-
-    def __init__(self, metadata: Any = (), deadline: float | None = None, address: str = "ipv4:10.0.0.7:4242") -> None:
-        self._metadata = metadata
-        self._deadline = deadline
-        self._address = address
-
-    def received_metadata(self) -> Any:
-        return self._metadata
-
-    def arrived_with(self) -> float | None:
-        return self._deadline
-
-    def deadline(self) -> float | None:
-        return self._deadline
-
-    def peer(self) -> str:
-        return self._address
+def outgoing(kind: Kind = Kind.UNARY_UNARY, *, name: str = METHOD, **options: Any) -> Given:
+    """A call on a client, to be played."""
+    return {"side": Side.CLIENT, "kind": kind, "method": name, **options}
 
 
-def outgoing(kind: Kind = Kind.UNARY_UNARY, *, name: str = METHOD, **options: Any) -> Call:
-    """A call on a client."""
-    return Call(Method(name, kind), Side.CLIENT, "hello", **options)
-
-
-def incoming(kind: Kind = Kind.UNARY_UNARY, *, name: str = METHOD, **peer: Any) -> Call:
-    """A call on a server."""
-    return Call(Method(name, kind), Side.SERVER, "hello", metadata=None, context=Peer(**peer))
+def incoming(kind: Kind = Kind.UNARY_UNARY, *, name: str = METHOD, **options: Any) -> Given:
+    """A call on a server, to be played."""
+    return {"side": Side.SERVER, "kind": kind, "method": name, **options}
 
 
 def failing(code: grpc.StatusCode, details: str = "as scripted", *, local: bool = False, **more: Any) -> Outcome:
@@ -66,28 +46,10 @@ def raising(error: BaseException, code: grpc.StatusCode = grpc.StatusCode.UNKNOW
     return Outcome(code, None, error=error, **more)
 
 
-def play(interceptor: Interceptor, call: Call, *outcomes: Outcome) -> tuple[list[Call], Outcome]:
-    """Play the other side: each call that the interceptor yields is answered with the next outcome.
-
-    Gives the calls, and the outcome that stands at the end; AssertionError if it sends less or more often. As in an
-    RPC, what the interceptor leaves in the context stays in there.
-    """
-    return copy_context().run(_play, interceptor, call, outcomes)
-
-
-def _play(interceptor: Interceptor, call: Call, outcomes: tuple[Outcome, ...]) -> tuple[list[Call], Outcome]:
-    flow: Any = interceptor(call)
-    sent = [flow.send(None)]
-    script = iter(outcomes)
-    for attempt, outcome in enumerate(script, 1):
-        outcome._attempts = attempt
-        try:
-            sent.append(flow.send(outcome))
-        except StopIteration as end:
-            left = len(list(script))
-            assert not left, f"ended with {left} outcomes to come"
-            return sent, end.value or outcome
-    raise AssertionError(f"sent the call {len(sent)} times")
+def play(interceptor: Interceptor, given: Given, *outcomes: Outcome) -> tuple[list[Call], Outcome]:
+    """The calls that the interceptor sends when they end with these outcomes, and the outcome that stands at the end."""
+    played = testing.play(interceptor, outcomes, **given)
+    return [sent.call for sent in played.sent], played.outcome
 
 
 def each(outcomes: list[Outcome]) -> Interceptor:
@@ -102,40 +64,14 @@ def each(outcomes: list[Outcome]) -> Interceptor:
 class Told:
     """An interceptor that keeps the outcomes it is told, and says when; `pausing` is for a backoff to release."""
 
-    def __init__(self, outcomes: list[Outcome]) -> None:
+    def __init__(self) -> None:
+        self.outcomes: list[Outcome] = []
         self.ended = threading.Semaphore(0)
         self.pausing = threading.Semaphore(0)
-        self._outcomes = outcomes
 
     def __call__(self, call: Call) -> Flow:
-        self._outcomes.append((yield call))
+        self.outcomes.append((yield call))
         self.ended.release()
-
-
-class StillClock:
-    """Time that only a test moves. `asked` is set whenever somebody sleeps, or asks to be called later."""
-
-    def __init__(self, now: float = 1000.0) -> None:
-        self.at = now
-        self.asked = threading.Event()
-        self._due: list[Callable[[], object]] = []
-
-    def now(self) -> float:
-        return self.at
-
-    def call_later(self, seconds: float, callback: Callable[[], object]) -> Any:
-        self._due.append(callback)
-        self.asked.set()
-        return _Alarm(self._due.clear)
-
-    def sleep(self, seconds: float, woken: threading.Event) -> None:
-        self.asked.set()
-        assert woken.wait(10), "slept on although nobody waits any more"
-
-
-class _Alarm:
-    def __init__(self, cancel: Callable[[], object]) -> None:
-        self.cancel = cancel
 
 
 def numbers() -> Iterator[str]:

@@ -8,12 +8,12 @@ from typing import Any
 import grpc
 import pytest
 
-from interpose import Call, Flow, Outcome, context, errors
+from interpose import Call, Flow, Outcome, context, errors, testing
 from interpose.interceptors import AccessLog, RequestId, Retry
 from interpose.interceptors.access_log import CLIENT_LEVELS, SERVER_LEVELS
 from interpose.testing import PLACES, Place, failed, ok
 from tests.facts.serving import serving
-from tests.interceptors.driving import StillClock, failing, incoming, is_server, outgoing, play, raising, requests
+from tests.interceptors.driving import Given, failing, incoming, is_server, outgoing, play, raising, requests
 
 Code = grpc.StatusCode
 TYPES = {
@@ -53,12 +53,12 @@ def kept() -> Kept:
     return Kept()
 
 
-def log_of(outcome: Outcome, call: Call, **options: Any) -> dict[str, Any]:
+def log_of(outcome: Outcome, given: Given, **options: Any) -> dict[str, Any]:
     """The fields of the one record that an RPC leaves."""
     kept = Kept()
-    _, told = play(AccessLog(logger_to(kept), **options), call, outcome)
+    played = testing.play(AccessLog(logger_to(kept), **options), [outcome], **given)
     [fields] = kept.fields
-    assert told is outcome
+    assert played.outcome is played.sent[0].outcome
     return fields
 
 
@@ -255,14 +255,10 @@ def test_every_code_has_a_level() -> None:
 
 def test_dates_and_durations() -> None:
     """RFC 3339 in UTC to the millisecond, and milliseconds to the microsecond."""
-    clock = StillClock(now=1000.0)
-    kept = Kept()
-    flow: Any = AccessLog(logger_to(kept), clock=clock, wall=lambda: 1_700_000_000.5)(outgoing(deadline=1003.0))
-    flow.send(None)
-    clock.at = 1000.25
+    clock, kept = testing.FakeClock(), Kept()
+    log = AccessLog(logger_to(kept), clock=clock, wall=lambda: 1_700_000_000.5)
 
-    with pytest.raises(StopIteration):
-        flow.send(Outcome())
+    testing.play(log, [testing.ok(delay=0.25)], timeout=3, clock=clock)
 
     [fields] = kept.fields
     assert fields["grpc.start_time"] == "2023-11-14T22:13:20.250Z"
@@ -274,7 +270,7 @@ def test_what_strangers_wrote_is_one_short_line() -> None:
     """Line breaks and control characters of details, names and addresses are escaped, and all is cut."""
     name = "/pkg.\x1bSvc/" + "M\n" * 5000
     fields = log_of(
-        failing(Code.NOT_FOUND, "gone\r\nFAKE LINE" + "x" * 5000), incoming(name=name, address="unix:\x00evil")
+        failing(Code.NOT_FOUND, "gone\r\nFAKE LINE" + "x" * 5000), incoming(name=name, peer="unix:\x00evil")
     )
 
     assert fields["grpc.error"].startswith("gone\\r\\nFAKE LINExxx")
@@ -291,7 +287,7 @@ def test_what_strangers_wrote_is_one_short_line() -> None:
 def test_a_log_that_is_off_costs_nothing(make: Any) -> None:
     """Neither time nor date is looked at, and grpc is not asked for peer and deadline."""
 
-    class Never(StillClock):
+    class Never(testing.FakeClock):
         def now(self) -> float:
             raise AssertionError("looked at the clock")
 

@@ -10,12 +10,12 @@ from typing import Any
 import grpc
 import pytest
 
-from interpose import Kind, Outcome, errors
+from interpose import Kind, Outcome, errors, testing
 from interpose.errors import StatusError
 from interpose.interceptors import ExceptionToStatus
 from interpose.testing import Place, failed
 from tests.facts.serving import serving
-from tests.interceptors.driving import Told, each, failing, incoming, outgoing, play, raising, requests
+from tests.interceptors.driving import Told, each, failing, incoming, play, raising, requests
 
 NOT_FOUND = grpc.StatusCode.NOT_FOUND
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
@@ -198,7 +198,6 @@ def test_a_long_text_is_cut(sort: str) -> None:
 def test_a_client_that_goes_is_no_bug(sort: str, kind: str, log: pytest.LogCaptureFixture) -> None:
     """The flows are told CANCELLED, and nothing is logged as an error."""
     here, go = threading.Event(), threading.Event()
-    outcomes: list[Outcome] = []
 
     def act(context: Any) -> Any:
         if sort == "async":
@@ -209,14 +208,14 @@ def test_a_client_that_goes_is_no_bug(sort: str, kind: str, log: pytest.LogCaptu
         assert go.wait(10)
         return "late"
 
-    told = Told(outcomes)
+    told = Told()
     with serving(sort, {kind: handler(sort, kind, act)}, told, ExceptionToStatus()) as client:
         call = client.start(kind=kind)
         assert here.wait(10)
         call.cancel()
         assert told.ended.acquire(timeout=10)
 
-    assert [outcome.code for outcome in outcomes] == [CANCELLED]
+    assert [outcome.code for outcome in told.outcomes] == [CANCELLED]
     assert not log.records
 
 
@@ -344,9 +343,10 @@ def test_the_end_of_an_rpc_passes(error: BaseException, code: grpc.StatusCode, l
 @pytest.mark.parametrize("outcome", [Outcome(), failing(INVALID), raising(KeyError("grpc's own"), INTERNAL)])
 def test_on_a_client_nothing_is_changed(outcome: Outcome, log: pytest.LogCaptureFixture) -> None:
     """Its failures are the server's, or grpc's."""
-    _, told = play(ExceptionToStatus({Exception: NOT_FOUND}), outgoing(), outcome)
+    played = testing.play(ExceptionToStatus({Exception: NOT_FOUND}), [outcome])
 
-    assert told is outcome
+    assert played.outcome is played.sent[0].outcome
+    assert (played.outcome.code, played.outcome.error) == (outcome.code, outcome.error)
     assert not log.records
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from interpose import Call, Flow, Kind, Outcome, context, intercept_channel, server_interceptor
+from interpose import Call, Flow, Kind, Outcome, chain, context, intercept_channel, server_interceptor
 from interpose.interceptors import RequestId
 from interpose.testing import Echo, Place, failed
 from interpose.testing.echo import decode, encode, path
@@ -154,8 +154,8 @@ def test_a_malformed_id_is_replaced(value: str) -> None:
     """Nothing that could trick whoever reads a log goes on, on either side."""
     request_id = RequestId(make=lambda: "fresh")
 
-    for call in (incoming(metadata=((KEY, value),)), outgoing(metadata=((KEY, value),))):
-        [sent], _ = play(request_id, call, Outcome())
+    for given_call in (incoming(metadata=((KEY, value),)), outgoing(metadata=((KEY, value),))):
+        [sent], _ = play(request_id, given_call, Outcome())
 
         assert sent.metadata.get_all(KEY) == ["fresh"]
 
@@ -163,11 +163,15 @@ def test_a_malformed_id_is_replaced(value: str) -> None:
 @given(st.from_regex(r"[A-Za-z0-9._~+/=:@\-]{1,128}", fullmatch=True))
 def test_every_id_of_the_alphabet_is_kept(value: str) -> None:
     """1 to 128 characters of it; and the call goes on as it is, not as a copy."""
-    call = incoming(metadata=((KEY, value),))
+    arrived: list[Call] = []
 
-    [sent], _ = play(RequestId(), call, Outcome())
+    def first(call: Call) -> Flow:
+        arrived.append(call)
+        yield call
 
-    assert sent is call
+    sent, _ = play(chain(first, RequestId()), incoming(metadata=((KEY, value),)), Outcome())
+
+    assert sent == arrived  # calls are equal if they are the same
 
 
 def test_strangers_are_not_trusted_on_wish() -> None:
