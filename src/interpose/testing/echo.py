@@ -277,6 +277,10 @@ class _Sync:
                 attempt.responses += 1
                 yield response
             yield from self._end(act, kind, context, gone)
+        except grpc.RpcError as error:
+            if type(error) is grpc.RpcError:  # so grpc ends the request stream of a client that has gone
+                gone.set()
+            raise
         finally:
             attempt.cancelled = gone.is_set()
             echo.end(attempt)
