@@ -201,6 +201,16 @@ class Call:
         there = self.deadline
         return self if there is not None and there <= when else self._copy("_deadline", when)
 
+    def within(self, scope: Scope) -> Call:
+        """Cancel it when the incoming RPC of this scope ends (client)."""
+        return self._ask(scope=scope)
+
+    def scope(self) -> Scope:
+        """What ends with this incoming RPC: see `within` (server)."""
+        if self._context is None:
+            raise ValueError("scope: only an incoming RPC, while it is handled, has calls that end with it")
+        return self._context.scope()
+
     def with_request(self, message: Any) -> Call:
         """Send another message instead (unary requests; use `map` for streams)."""
         if self.kind.request_streaming:

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import NamedTuple
 
 from interpose._call import Call
+from interpose._metadata import Metadata
+from interpose._scope import Scope
+
+
+class Inherited(NamedTuple):
+    """What an incoming RPC leaves to the calls that its handler makes; noted by `PropagateContext`."""
+
+    deadline: float | None
+    metadata: Metadata
+    scope: Scope | None
+
 
 _call: ContextVar[Call | None] = ContextVar("interpose.call", default=None)
 _request_id: ContextVar[str | None] = ContextVar("interpose.request_id", default=None)
+_inherited: ContextVar[Inherited | None] = ContextVar("interpose.inherited", default=None)
 
 
 def current_call() -> Call | None:
@@ -26,6 +41,28 @@ def deadline() -> float | None:
     return call.deadline if call is not None else None
 
 
+def inherited() -> Inherited | None:
+    """What the calls made here inherit from the incoming RPC, or None; left by `PropagateContext`."""
+    return _inherited.get()
+
+
+@contextmanager
+def detached() -> Generator[None]:
+    """Calls made in here belong to no incoming RPC: `with context.detached(): stub.Audit(entry)`.
+
+    They have neither its deadline nor its end, and inherit no metadata; the request id stays. Threads and tasks that are
+    started in here are detached for good.
+    """
+    call, inherited = _call.get(), _inherited.get()
+    _call.set(None)
+    _inherited.set(None)
+    try:
+        yield
+    finally:  # set and not reset: an async generator that is dropped ends in another context than it began in
+        _inherited.set(inherited)
+        _call.set(call)
+
+
 def set_current_call(call: Call) -> None:
     """Used by the server shells: what `current_call()` gives from here on in this RPC."""
     _call.set(call)
@@ -34,3 +71,8 @@ def set_current_call(call: Call) -> None:
 def set_request_id(value: str) -> None:
     """Used by interceptors: what `request_id()` gives from here on in this RPC."""
     _request_id.set(value)
+
+
+def set_inherited(value: Inherited) -> None:
+    """Used by interceptors: what the calls of this RPC's handler inherit from here on."""
+    _inherited.set(value)

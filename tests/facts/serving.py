@@ -18,6 +18,7 @@ import grpc
 import grpc.aio
 
 from interpose import Call, Flow, Interceptor, Kind, Metadata, Outcome, server_interceptor
+from interpose._clock import SYSTEM, Clock
 from interpose.testing.echo import decode, encode
 
 PATIENCE = 10  # seconds after which a wait counts as a hang
@@ -129,13 +130,14 @@ def serving(
     workers: int = 4,
     limit: int | None = None,
     services: Sequence[Any] = (),
+    clock: Clock = SYSTEM,
 ) -> Iterator[Client]:
     """Serve these handlers, functions by the kind of RPC, with `flows` around them.
 
     interceptors: native interceptor objects for grpc, instead of `flows`.
     limit: grpc's maximum_concurrent_rpcs. services: generic handlers, or functions that add a servicer to a server.
     """
-    given = [server_interceptor(*flows)] if interceptors is None else list(interceptors)
+    given = [server_interceptor(*flows, clock=clock)] if interceptors is None else list(interceptors)
     pool = futures.ThreadPoolExecutor(workers)
     made = {kind: _handler(kind, function) for kind, function in handlers.items()}
     serve = _sync if sort == "sync" else _asyncio

@@ -15,6 +15,11 @@ def is_whole(value: object, least: int, most: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 
+def is_seconds(value: object, most: float) -> bool:
+    """Is it a number of seconds above 0 and below `most`?"""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < most
+
+
 def is_flag(value: object) -> bool:
     """Is it True or False?"""
     return isinstance(value, bool)
