@@ -17,7 +17,7 @@ import grpc
 from interpose import errors
 from interpose._call import NOTHING, Call, Incoming
 from interpose._clock import FOREVER, Clock
-from interpose._metadata import Metadata
+from interpose._metadata import Metadata, Pair
 from interpose._method import Method, Side
 from interpose._outcome import OK, Outcome
 from interpose.context import set_current_call
@@ -26,7 +26,7 @@ _log = logging.getLogger("interpose")
 
 # bytes on the wire; of more than 8 KiB of trailers a client makes RESOURCE_EXHAUSTED, whatever the status was
 MAX_DETAILS = 4096
-MAX_STATUS = 6144  # the same with packed details; leaves room for the trailing metadata of others
+MAX_STATUS = 7168  # the same with the trailing metadata; leaves room for what gRPC itself puts beside them
 
 _OF_FUTURES = (CancelledError, StopIteration)  # an asyncio server takes these for its own, coming from a thread
 _PLAIN = frozenset(range(0x20, 0x7F)) - {ord("%")}  # bytes of a grpc-message that travel as they are, others as %XX
@@ -239,13 +239,49 @@ def sendable(details: str) -> str:
 
 
 def trailers(outcome: Outcome) -> Metadata:
-    """Trailing metadata that reaches the client: without packed details that are too large beside the text."""
+    """Trailing metadata that reaches the client, with a failure's status: what is too much is left out, largest first.
+
+    An answer keeps what it has: a client may be set to take more, and one that is not is told so.
+    """
     trailing = outcome.trailing_metadata
-    packed = trailing.get(errors.RICH_KEY) if trailing else None
-    if packed is None or len(packed) + min(3 * len(outcome.details), MAX_DETAILS) <= MAX_STATUS:
+    if not trailing or outcome.ok:
         return trailing
-    _log.error("%d bytes of error details are left out: with them the client would not see the status", len(packed))
-    return trailing.without(errors.RICH_KEY)
+    details, said = outcome.details, sendable(outcome.details)
+    # Where grpc answers an exception, its text is the details.
+    room = MAX_STATUS - (MAX_DETAILS if unexpected(outcome) else _size("grpc-message", said))
+    if sum(_size(*pair) for pair in trailing) <= room and (said == details or errors.RICH_KEY not in trailing):
+        return trailing
+    kept: dict[int, Pair] = {}
+    for place, (key, value) in sorted(enumerate(trailing), key=lambda placed: _size(*placed[1])):
+        if key == errors.RICH_KEY:
+            value = _fitted(value, details, room)
+        if value is None or _size(key, value) > room:
+            continue
+        kept[place] = (key, value)
+        room -= _size(key, value)
+    left_out = sorted({key for place, (key, _) in enumerate(trailing) if place not in kept})
+    if left_out:
+        _log.error("too large: trailing metadata %s is left out, or the client would not see the status", left_out)
+    return Metadata.trusted(kept[place] for place in sorted(kept))
+
+
+def _size(key: str, value: str | bytes) -> int:
+    """Bytes of a header field as HTTP/2 counts them (RFC 9113, 6.5.2)."""
+    if isinstance(value, bytes):
+        length = 4 * ((len(value) + 2) // 3)  # base64
+    else:
+        length = sum(1 if byte in _PLAIN else 3 for byte in value.encode("utf-8", "replace"))
+    return 32 + len(key) + length
+
+
+def _fitted(packed: Any, details: str, room: int) -> bytes | None:
+    """Packed error details that fit, as many as there is room for; None without any."""
+    most = (room - _size(errors.RICH_KEY, b"")) // 4 * 3
+    try:
+        fitted: bytes | None = errors._rich().fitted(packed, details, most)
+    except ImportError:  # packed by hand: nobody here can open it
+        fitted = packed if len(packed) <= most else None
+    return fitted
 
 
 def contained(callback: Callable[..., object]) -> Callable[..., None]:

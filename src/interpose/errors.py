@@ -54,7 +54,7 @@ class StatusError(grpc.RpcError):
             trailing_metadata if isinstance(trailing_metadata, Metadata) else Metadata(trailing_metadata)
         )
         if rich:
-            packed = _rich().pack(self.status_code, details, rich)
+            packed = _rich().pack(self.status_code, self._details, rich)
             self._trailing_metadata = self._trailing_metadata.with_pairs((RICH_KEY, packed))
         self.local = local
         self._debug_error_string = debug_error_string
@@ -83,6 +83,7 @@ class StatusError(grpc.RpcError):
     def error_details(self) -> tuple[Any, ...]:
         """The google.rpc messages sent with the status; empty if there are none or they cannot be read.
 
+        One of a type that is not known here stays a packed `Any`. The code is not read from them: `code()` has it.
         ImportError with the line to install if there are some and the extra `status` is missing.
         """
         return parse_details(self._trailing_metadata)
@@ -255,5 +256,6 @@ def parse_details(trailing_metadata: Metadata) -> tuple[Any, ...]:
 
 
 def _rich() -> Any:
+    """What packs and opens rich details."""
     # By name and late: only RPCs that carry rich details pay for protobuf, or need it installed.
     return importlib.import_module("interpose.contrib.status")

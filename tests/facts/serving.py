@@ -74,8 +74,9 @@ class Watch:
 class Client:
     """A native client of a server, and the server."""
 
-    def __init__(self, channel: grpc.Channel, server: Any, stop: Callable[[float | None], None]) -> None:
+    def __init__(self, channel: grpc.Channel, target: str, server: Any, stop: Callable[[float | None], None]) -> None:
         self.channel = channel
+        self.target = target
         self.server = server
         self.stop = stop
 
@@ -146,9 +147,10 @@ def serving(
         port,
         stop,
     ):
-        channel = grpc.insecure_channel(f"127.0.0.1:{port}", [("grpc.enable_retries", 0)])
+        target = f"127.0.0.1:{port}"
+        channel = grpc.insecure_channel(target, [("grpc.enable_retries", 0)])
         try:
-            yield Client(channel, server, stop)
+            yield Client(channel, target, server, stop)
         finally:
             channel.close()
     pool.shutdown()

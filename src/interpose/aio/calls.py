@@ -443,6 +443,11 @@ class Exchange:
         self._scope = scope
         return scope.add(self.abandon)
 
+    @property
+    def outlived(self) -> bool:
+        """Has the incoming RPC ended that it belongs to? Then that has cancelled it, and not who awaits it."""
+        return self._scope is not None and self._scope.over
+
     def publish(self, attempt: Attempt) -> None:
         """From now on this is the attempt that readers read and that a cancel cancels."""
         self.attempt = attempt
@@ -539,7 +544,7 @@ class Exchange:
     def exception(self) -> BaseException:
         """What the application gets for the failure."""
         assert self.outcome is not None
-        if self.cancelled:
+        if self.cancelled and not self.outlived:
             return asyncio.CancelledError()
         return exception_of(self.outcome, AioRpcError)
 

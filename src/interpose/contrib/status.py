@@ -7,10 +7,12 @@ from typing import Any
 
 import grpc
 
+from interpose._answer import sendable
+
 try:
-    from google.protobuf import any_pb2, message, symbol_database
+    from google.protobuf import any_pb2, descriptor_pool, message, message_factory
     from google.rpc import error_details_pb2, status_pb2
-except ImportError as missing:  # pragma: no cover - the suite has the package; tests/contrib checks the text without it
+except ImportError as missing:
     raise ImportError('rich error details need a package more: pip install "interpose[status]"') from missing
 
 
@@ -19,7 +21,8 @@ STANDARD = error_details_pb2.DESCRIPTOR  # imported, so that its messages are kn
 
 def pack(code: grpc.StatusCode, details: str, messages: Sequence[Any]) -> bytes:
     """The `google.rpc.Status` that carries these messages, as bytes for the trailing metadata."""
-    status = status_pb2.Status(code=code.value[0], message=details)
+    # The text as the peer sees it beside the status: grpcio-status refuses a status with another.
+    status = status_pb2.Status(code=code.value[0], message=sendable(details))
     for part in messages:
         if isinstance(part, any_pb2.Any):
             status.details.append(part)
@@ -32,19 +35,37 @@ def pack(code: grpc.StatusCode, details: str, messages: Sequence[Any]) -> bytes:
 
 
 def unpack(packed: Any) -> tuple[Any, ...]:
-    """The messages of a packed Status; types not known here stay `Any`, and what cannot be read gives none."""
+    """The messages of a packed Status; what is not known or not readable here stays `Any`. No bytes make it raise."""
     try:
         status = status_pb2.Status.FromString(packed)
-        return tuple(_opened(part) for part in status.details)
     except (message.DecodeError, TypeError):
         return ()
+    return tuple(_opened(part) for part in status.details)
 
 
 def _opened(part: any_pb2.Any) -> Any:
     try:
-        known = symbol_database.Default().GetSymbol(part.TypeName())
-    except KeyError:
+        kind = descriptor_pool.Default().FindMessageTypeByName(part.TypeName())
+        opened = message_factory.GetMessageClass(kind)()
+        part.Unpack(opened)
+    except (KeyError, message.DecodeError):
         return part
-    opened = known()
-    part.Unpack(opened)
     return opened
+
+
+def fitted(packed: Any, details: str, room: int) -> bytes | None:
+    """A packed Status in at most `room` bytes, with those of its messages that fit, in order; None if none does.
+
+    details: the text beside it. Where the peer is told less of that, so it is in the status.
+    """
+    try:
+        given = status_pb2.Status.FromString(packed)
+    except (message.DecodeError, TypeError):
+        return None
+    fits = status_pb2.Status(code=given.code, message=sendable(details) if given.message == details else given.message)
+    for part in given.details:
+        fits.details.append(part)
+        if fits.ByteSize() > room:
+            del fits.details[-1]
+    left: bytes | None = fits.SerializeToString() if fits.details and fits.ByteSize() <= room else None
+    return left

@@ -65,12 +65,13 @@ class ExceptionToStatus:
         if error is None or isinstance(error, StatusError) or call.side is Side.CLIENT:
             return None
         chosen = outcome.code is not grpc.StatusCode.UNKNOWN  # by the handler, or because the client has gone
-        if chosen and _tells_the_end(error):
-            return None
-        status = self._mapped(error) or self._unexpected(call, error)
-        if chosen:
-            # grpc would send the text of the exception in the place of these details.
-            status = of(outcome.code)(outcome.details or status.details())
+        if chosen and outcome.details and _tells_the_end(error):
+            status = of(outcome.code)(outcome.details, local=True)
+        else:
+            status = self._mapped(error) or self._unexpected(call, error)
+            if chosen:
+                # grpc would send the text of the exception in the place of these details.
+                status = of(outcome.code)(outcome.details or status.details())
         status.__cause__ = error
         return _failed(status, outcome)
 
@@ -120,11 +121,14 @@ class ExceptionToStatus:
 
 
 def _tells_the_end(error: BaseException) -> bool:
-    """Is it how a handler learns that its client has gone or its time is up? None of these has a text.
+    """Is it how a handler learns that its client has gone or its time is up?
 
-    A request stream raises grpc's bare RpcError, an await asyncio's CancelledError or TimeoutError.
+    A request stream raises grpc's bare RpcError, an await asyncio's CancelledError or TimeoutError. With a text it is
+    somebody else's, and the log shall have it.
     """
-    return type(error) is grpc.RpcError or not isinstance(error, Exception) or type(error) is TimeoutError
+    if isinstance(error, Exception):
+        return type(error) in (grpc.RpcError, TimeoutError) and not error.args
+    return not isinstance(error, (SystemExit, KeyboardInterrupt))
 
 
 def _failed(status: StatusError, told: Outcome) -> Outcome:

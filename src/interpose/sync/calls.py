@@ -366,6 +366,11 @@ class Exchange:
         self._scope = scope
         return scope.add(self.cancel)
 
+    @property
+    def outlived(self) -> bool:
+        """Has the incoming RPC ended that it belongs to? Then that has cancelled it, and not the application."""
+        return self._scope is not None and self._scope.over
+
     def publish(self, attempt: Attempt) -> None:
         """From now on this is the attempt that readers read and that a cancel cancels."""
         with self._changed:
@@ -682,7 +687,7 @@ class _Handle(grpc.Call, grpc.Future):  # type: ignore[type-arg]  # not generic 
 
     def _end(self, timeout: float | None) -> Outcome:
         outcome = self._exchange.wait(timeout)
-        if self._exchange.cancelled:
+        if self._exchange.cancelled and not self._exchange.outlived:
             raise grpc.FutureCancelledError
         return outcome
 

@@ -1,0 +1,113 @@
+"""Log records as JSON, one object on each line."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+MAX_VALUES = 10_000  # of one record; more would be a mistake, or somebody's trick
+MAX_DEPTH = 16  # levels of nesting
+MAX_BITS = 1024  # of a number; Python refuses to write very long ones
+
+_USUAL = frozenset({*logging.makeLogRecord({}).__dict__, "message", "asctime", "taskName"})  # taskName: since 3.12
+_BROKEN = (Exception, SystemExit, GeneratorExit)  # what a broken `__str__` may raise; Ctrl-C goes on
+
+
+class JsonFormatter(logging.Formatter):
+    """Write each record as one JSON object on one line: `handler.setFormatter(JsonFormatter())`.
+
+    `time` (RFC 3339, UTC), `level`, `logger`, `message`, then all extra fields of the record, then `exception` and
+    `stack` if there are. An extra field with one of these names is written as "extra.time" and so on. It is plain
+    ASCII: all else is escaped, so a record is one line whatever it holds. What JSON cannot hold is written as text.
+    It never raises.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as one line, without its end."""
+        ours = {
+            "time": _safe(_date, record.created),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": _message(record),
+        }
+        behind: dict[str, Any] = {}
+        if record.exc_info or record.exc_text:
+            behind["exception"] = _safe(self._exception, record)
+        if record.stack_info:
+            behind["stack"] = record.stack_info
+        extras = {name: value for name, value in record.__dict__.items() if name not in _USUAL}
+        taken = ours.keys() | behind.keys()
+        named = {f"extra.{name}" if name in taken else name: value for name, value in extras.items()}
+        return json.dumps(_Plain().of({**ours, **named, **behind}))
+
+    def _exception(self, record: logging.LogRecord) -> str | None:
+        # `exc_text` is what another formatter made of it already, or all that is left of it in another process.
+        if isinstance(record.exc_info, tuple):
+            return self.formatException(record.exc_info)
+        return record.exc_text
+
+
+class _Plain:
+    """Values that JSON can hold, made of any: as many as there is room for."""
+
+    def __init__(self) -> None:
+        self._left = MAX_VALUES
+
+    def of(self, value: Any, depth: int = 0) -> Any:
+        self._left -= 1
+        if value is None or isinstance(value, bool):
+            return value
+        if isinstance(value, str):
+            return _safe(str.__str__, value)
+        if isinstance(value, int):
+            return int(value) if value.bit_length() <= MAX_BITS else f"<{type(value).__name__}, {value.bit_length()} bits>"
+        if isinstance(value, float):
+            return float(value) if math.isfinite(value) else str(float(value))
+        if not isinstance(value, (dict, list, tuple, set, frozenset)):
+            return _text(value)
+        return "…" if depth >= MAX_DEPTH or self._left <= 0 else _safe(self._nested, value, depth + 1)
+
+    def _nested(self, value: Any, depth: int) -> Any:
+        if isinstance(value, dict):
+            return {_text(key): self.of(part, depth) for key, part in self._within(value.items())}
+        return [self.of(part, depth) for part in self._within(value)]
+
+    def _within(self, parts: Iterable[Any]) -> Iterable[Any]:
+        for part in parts:
+            if self._left <= 0:
+                return
+            yield part
+
+
+def _message(record: logging.LogRecord) -> str:
+    try:
+        return record.getMessage()
+    except _BROKEN as error:  # its arguments do not fit
+        return f"{_text(record.msg)} <arguments not shown: {type(error).__name__}>"
+
+
+def _safe(make: Any, *arguments: Any) -> Any:
+    try:
+        return make(*arguments)
+    except _BROKEN as error:
+        return f"<not shown: {type(error).__name__}>"
+
+
+def _text(value: Any) -> str:
+    try:
+        return repr(value) if isinstance(value, (bytes, bytearray)) else str.__str__(str(value))
+    except _BROKEN as error:
+        return f"<{type(value).__name__}, not shown: {type(error).__name__}>"
+
+
+def _date(seconds: float) -> str:
+    """A date as RFC 3339 has it, in UTC."""
+    date = datetime.fromtimestamp(seconds, UTC)
+    return f"{date.replace(tzinfo=None).isoformat(timespec='milliseconds')}Z"

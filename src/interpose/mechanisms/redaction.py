@@ -1,0 +1,389 @@
+"""What of a protobuf message may be shown: a dict that JSON can hold, without its secrets and of bounded size.
+
+Nothing of protobuf is imported here. A message of google's runtime can only exist once the application has done so.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple, TypeAlias
+
+REDACTED = "[REDACTED]"
+MORE = "…"  # stands for what is left out: the key of a cut message, and a message below the deepest level
+CUT = "cut"
+
+MAX_BYTES = 4096  # of JSON, for one message
+MAX_DEPTH = 16  # levels of nesting
+LEAST_BYTES = 64  # there has to be room for a marker
+MAX_PLANS = 1024  # message types and places that are kept compiled; far beyond what one service has
+MAX_TYPE = 256  # characters of a type's name or URL
+MAX_OPTION_DEPTH = 4  # levels of custom options that are searched for a mark
+
+# google/protobuf/descriptor.proto, FieldDescriptorProto.Type and .Label
+_GROUP, _MESSAGE, _BYTES, _ENUM = 10, 11, 12, 14
+_LABEL_REPEATED = 3
+_STATES_NOT = frozenset({"google.protobuf.Struct", "google.protobuf.Value", "google.protobuf.ListValue"})
+_ANY = "google.protobuf.Any"
+_NOT_FINITE = {math.inf: "Infinity", -math.inf: "-Infinity"}  # as in protobuf's own JSON
+
+_RULE = re.compile(r"(?:\*|[A-Za-z_]\w*)(?:\.(?:\*|[A-Za-z_]\w*))*", re.ASCII)
+
+Names: TypeAlias = tuple[str, ...]
+State: TypeAlias = frozenset[Names]  # of each rule that has begun to match: what of it is still to come
+
+
+class Redactor:
+    """Give what may be shown of a message: `Redactor("password", "card.number")(message)`.
+
+    Field names as in the proto, enums by name, bytes as their size. Fields whose proto says `debug_redact`, and those
+    that a rule names, are "[REDACTED]" if they are set; what they hold is not looked at.
+
+    rules: names joined by dots. A rule hides a field if the path to it, or its full name in the proto, ends with the
+        rule: "number", "card.number", "pay.v1.Card.number". `*` stands for any one name: "card.*" hides all fields of
+        each `card`. A full name of a message type hides all such messages. Names are compared without regard to case,
+        "_" and "-". Repeated fields, `Any` and `Struct` are no part of a path. A key of a map with text keys is a name
+        too, so "password" hides `labels["password"]`; "labels.key" hides all keys of `labels`, "labels.value" all values.
+    max_bytes: of the JSON that shows one message; what is beyond is left out, and "…" says so.
+    max_depth: levels of nesting that are shown.
+
+    An `Any` is opened if its type is known here and it is not longer than `max_bytes`; else its type and size are shown.
+    Unknown fields are not shown. Anything but a message of google's protobuf is shown by its type and size.
+    """
+
+    def __init__(self, *rules: str, max_bytes: int = MAX_BYTES, max_depth: int = MAX_DEPTH) -> None:
+        faults = list(_faults(rules, max_bytes, max_depth))
+        if faults:
+            raise ValueError(f"Redactor: {'; '.join(faults)}")
+        self._rules = tuple(_names(rule) for rule in rules)
+        self._max_bytes = max_bytes
+        self._max_depth = max_depth
+        self._plans: dict[tuple[Any, State], _Plan] = {}
+
+    def __call__(self, message: Any) -> Any:
+        """What may be shown of it."""
+        runtime = sys.modules.get("google.protobuf.message")
+        if runtime is None or not isinstance(message, runtime.Message):
+            return type_and_size(message)
+        return _Showing(self, self._max_bytes).whole(message)
+
+    def plan(self, descriptor: Any, state: State) -> _Plan:
+        """How messages of this type are shown where the path to them has led to `state`."""
+        plan = self._plans.get((descriptor, state))
+        if plan is None:
+            if len(self._plans) >= MAX_PLANS:
+                self._plans.clear()
+            plan = self._plans[descriptor, state] = _Plan(self, descriptor, state)
+        return plan
+
+    def follow(self, state: State, name: str) -> tuple[bool, State]:
+        """One name further on the path: does a rule end here, and what may end later?"""
+        if not self._rules:
+            return False, state
+        name = _alike(name)
+        rests = [rule[1:] for rule in (*self._rules, *state) if rule[0] in {name, "*"}]
+        return () in rests, frozenset(rest for rest in rests if rest)
+
+    def names(self, full_name: str) -> bool:
+        """Does the full name of a field end with a rule?"""
+        names = _names(full_name)
+        return any(len(rule) > 1 and _matches(rule, names[-len(rule) :]) for rule in self._rules)
+
+    def names_type(self, full_name: str) -> bool:
+        """Is the full name of a message type a rule?"""
+        return any(_matches(rule, _names(full_name)) for rule in self._rules if rule != ("*",))
+
+    @property
+    def max_depth(self) -> int:
+        return self._max_depth
+
+
+class _Field(NamedTuple):
+    """How one field is shown."""
+
+    name: str
+    hidden: bool
+    state: State  # for the messages that it holds
+    descriptor: Any
+    enum: Any  # the names of its values, by number; None for other types
+    is_message: bool
+    is_bytes: bool
+    is_repeated: bool
+    is_map: bool
+
+
+class _Plan:
+    """How messages of one type are shown, where they are met. Its fields are compiled when first seen."""
+
+    __slots__ = ("_fields", "_redactor", "_state", "_transparent", "hidden", "is_any")
+
+    def __init__(self, redactor: Redactor, descriptor: Any, state: State) -> None:
+        self._redactor = redactor
+        self._state = state
+        self._fields: dict[int, _Field] = {}
+        self._transparent = descriptor.full_name in _STATES_NOT
+        self.is_any = descriptor.full_name == _ANY
+        self.hidden = redactor.names_type(descriptor.full_name)
+
+    def field(self, descriptor: Any) -> _Field:
+        """How this field is shown. Extensions are among the fields; no two have the same number."""
+        field = self._fields.get(descriptor.number)
+        if field is None:
+            field = self._fields[descriptor.number] = self._compiled(descriptor)
+        return field
+
+    def _compiled(self, descriptor: Any) -> _Field:
+        named, state = self._redactor.follow(self._state, descriptor.name)
+        entry = descriptor.message_type
+        is_map = entry is not None and entry.GetOptions().map_entry
+        return _Field(
+            name=f"[{descriptor.full_name}]" if descriptor.is_extension else descriptor.name,
+            hidden=named or self._redactor.names(descriptor.full_name) or is_marked(descriptor.GetOptions()),
+            state=state | self._state if self._transparent else state,
+            descriptor=descriptor,
+            enum=None if descriptor.enum_type is None else descriptor.enum_type.values_by_number,
+            is_message=descriptor.type in {_MESSAGE, _GROUP},
+            is_bytes=descriptor.type == _BYTES,
+            is_repeated=_is_repeated(descriptor),
+            is_map=is_map,
+        )
+
+
+class _Full(Exception):  # noqa: N818  no error: it ends the showing of one message
+    """There is no room for more."""
+
+
+class _Showing:
+    """The showing of one message: how much room is left."""
+
+    __slots__ = ("_full", "_limit", "_redactor", "_room")
+
+    def __init__(self, redactor: Redactor, max_bytes: int) -> None:
+        self._redactor = redactor
+        self._limit = max_bytes
+        self._room = max_bytes - len(json.dumps({MORE: CUT}))
+        self._full = False
+
+    def whole(self, message: Any) -> Any:
+        shown = self._message(message, frozenset(), 0)
+        if self._full and isinstance(shown, dict):
+            shown[MORE] = CUT
+        return shown
+
+    def _message(self, message: Any, state: State, depth: int) -> Any:
+        plan = self._redactor.plan(message.DESCRIPTOR, state)
+        if plan.hidden:
+            return self._text(REDACTED)
+        if depth >= self._redactor.max_depth:
+            return self._text(MORE)
+        self._take(2)
+        if plan.is_any:
+            return self._any(message, plan, state, depth)
+        shown: dict[str, Any] = {}
+        for descriptor, value in message.ListFields():
+            field = plan.field(descriptor)
+            if not self._put(shown, field.name, self._field, field, value, depth):
+                break
+        return shown
+
+    def _put(self, into: dict[str, Any], name: str, show: Any, *arguments: Any) -> bool:
+        """Show a field under its name; False once there is no room."""
+        if self._full:
+            return False
+        try:
+            self._take(_length(name) + 4)  # colon, comma, and a space behind each
+            into[name] = show(*arguments)
+        except _Full:
+            self._full = True
+        return not self._full
+
+    def _field(self, field: _Field, value: Any, depth: int) -> Any:
+        if field.hidden:
+            return self._text(REDACTED)
+        if field.is_map:
+            return self._map(field, value, depth)
+        if field.is_repeated:
+            return self._list(field, value, depth)
+        return self._value(field, field.state, value, depth)
+
+    def _value(self, field: _Field, state: State, value: Any, depth: int) -> Any:
+        if field.is_message:
+            return self._message(value, state, depth + 1)
+        if field.is_bytes:
+            return self._text(f"<{len(value)} bytes>")
+        if field.enum is not None:
+            known = field.enum.get(value)
+            return self._number(value) if known is None else self._text(known.name)
+        return self._text(value) if isinstance(value, str) else self._number(value)
+
+    def _list(self, field: _Field, values: Iterable[Any], depth: int) -> list[Any]:
+        self._take(2)
+        shown: list[Any] = []
+        for value in values:
+            try:
+                self._take(2)
+                shown.append(self._value(field, field.state, value, depth))
+            except _Full:
+                self._full = True
+            if self._full:
+                break
+        return shown
+
+    def _map(self, field: _Field, values: Any, depth: int) -> dict[str, Any]:
+        self._take(2)
+        entry = field.descriptor.message_type
+        follow = self._redactor.follow
+        key_hidden, _ = follow(field.state, "key")
+        values_hidden, below = follow(field.state, "value")
+        kind = _Plan(self._redactor, entry, field.state).field(entry.fields_by_name["value"])
+        shown: dict[str, Any] = {}
+        for number, key in enumerate(values, 1):
+            named, deeper = follow(field.state, key) if isinstance(key, str) else (False, field.state)
+            name = f"[REDACTED {number}]" if key_hidden else _key(key)
+            shown_kind = kind._replace(hidden=named or values_hidden, state=field.state | below | deeper)
+            if not self._put(shown, self._fitting(name), self._field, shown_kind, values[key], depth):
+                break
+        return shown
+
+    def _any(self, message: Any, plan: _Plan, state: State, depth: int) -> dict[str, Any]:
+        fields = message.DESCRIPTOR.fields_by_name
+        shown: dict[str, Any] = {}
+        if plan.field(fields["type_url"]).hidden:
+            self._put(shown, "@type", self._text, REDACTED)
+        else:
+            self._put(shown, "@type", self._text, _short(message.type_url))
+        if plan.field(fields["value"]).hidden:
+            self._put(shown, "value", self._text, REDACTED)
+            return shown
+        packed = message.value
+        opened = _opened(message) if len(packed) <= self._limit else None
+        if opened is None:
+            self._put(shown, "value", self._text, f"<{len(packed)} bytes>")
+        else:
+            self._put(shown, "value", self._message, opened, state, depth + 1)
+        return shown
+
+    def _fitting(self, name: str) -> str:
+        """A key of a map, short enough to have room beside a value."""
+        return name if len(name) <= MAX_TYPE else f"{name[:MAX_TYPE]}{MORE}"
+
+    def _number(self, value: Any) -> Any:
+        if isinstance(value, float) and not math.isfinite(value):
+            return self._text(_NOT_FINITE.get(value, "NaN"))
+        self._take(len(repr(value)))
+        return value
+
+    def _text(self, text: str) -> str:
+        """All of a text, or what there is room for."""
+        room = self._room
+        if len(text) + 2 <= room and (length := _length(text)) <= room:
+            self._room -= length
+            return text
+        self._full = True
+        if room < LEAST_BYTES:
+            raise _Full
+        self._room = 0
+        return text[: room // 12 - 1] + MORE  # no character takes more than 12 in JSON: \ud83d\ude00
+
+    def _take(self, length: int) -> None:
+        if length > self._room:
+            raise _Full
+        self._room -= length
+
+
+def type_and_size(value: Any) -> str:
+    """What may be shown of something that is no protobuf message: "<str, 5 characters>", "<shop.Order>"."""
+    kind = type(value)
+    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    if isinstance(value, str):
+        return f"<{_short(name)}, {len(value)} characters>"
+    if isinstance(value, (bytes, bytearray)):
+        return f"<{_short(name)}, {len(value)} bytes>"
+    return f"<{_short(name)}>"
+
+
+def is_marked(options: Any, depth: int = 0) -> bool:
+    """Does a field's `debug_redact` hide it, or a custom option with an enum value that has that mark?
+
+    As protobuf's own text format decides it: descriptor.proto, FieldOptions and EnumValueOptions.
+    """
+    if getattr(options, "debug_redact", False):
+        return True
+    if depth >= MAX_OPTION_DEPTH:
+        return True  # nobody nests options so deep; what cannot be judged is not shown
+    return any(_marks(field, value, depth) for field, value in options.ListFields())
+
+
+def _marks(field: Any, value: Any, depth: int) -> bool:
+    """Is a secret marked by this option?"""
+    values = value if _is_repeated(field) else (value,)
+    if field.enum_type is not None:
+        known = [field.enum_type.values_by_number.get(number) for number in values]
+        return any(each is not None and getattr(each.GetOptions(), "debug_redact", False) for each in known)
+    if field.message_type is None or field.message_type.GetOptions().map_entry:
+        return False
+    return any(is_marked(each, depth + 1) for each in values)
+
+
+def _is_repeated(field: Any) -> bool:
+    # `label` went in protobuf 7, and `is_repeated` came in 6.30.
+    repeated = getattr(field, "is_repeated", None)
+    return bool(field.label == _LABEL_REPEATED if repeated is None else repeated)
+
+
+def _opened(message: Any) -> Any:
+    """The message in an `Any`, or None if its type is not known here or it cannot be read."""
+    factory = sys.modules.get("google.protobuf.message_factory")
+    if factory is None:
+        return None
+    try:
+        found = message.DESCRIPTOR.file.pool.FindMessageTypeByName(message.type_url.rpartition("/")[2])
+        return factory.GetMessageClass(found).FromString(message.value)
+    except Exception:  # of the name or the bytes, which a stranger chose
+        return None
+
+
+def _key(key: Any) -> str:
+    return str(key).lower() if isinstance(key, bool) else str(key)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= MAX_TYPE else f"{text[:MAX_TYPE]}{MORE}"
+
+
+def _length(text: str) -> int:
+    """How long it is in JSON."""
+    return len(json.dumps(text))
+
+
+def _alike(name: str) -> str:
+    """The same for `card_number`, `cardNumber` and `Card-Number`."""
+    return name.replace("_", "").replace("-", "").lower()
+
+
+def _names(dotted: str) -> Names:
+    names = tuple(map(_alike, dotted.split(".")))
+    return names[1:] if len(names) > 1 and names[0] == "*" else names  # a rule is looked for everywhere as it is
+
+
+def _matches(rule: Names, names: Names) -> bool:
+    return len(rule) == len(names) and all(
+        wanted in {name, "*"} for wanted, name in zip(rule, names, strict=True)
+    )
+
+
+def _faults(rules: tuple[Any, ...], max_bytes: Any, max_depth: Any) -> Iterator[str]:
+    for rule in rules:
+        if not isinstance(rule, str) or not _RULE.fullmatch(rule):
+            yield f"a rule is made of names joined by dots, like 'card.number' or '*.password', not {rule!r}"
+    if not _is_whole(max_bytes, LEAST_BYTES):
+        yield f"max_bytes must be a whole number from {LEAST_BYTES}, not {max_bytes!r}"
+    if not _is_whole(max_depth, 1) or max_depth > 100:  # noqa: PLR2004
+        yield f"max_depth must be a whole number from 1 to 100, not {max_depth!r}"
+
+
+def _is_whole(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
