@@ -24,8 +24,9 @@ from interpose.context import set_current_call
 
 _log = logging.getLogger("interpose")
 
-# bytes on the wire; of more than 8 KiB of trailers a client makes RESOURCE_EXHAUSTED, whatever the status was
-MAX_DETAILS = 4096
+# bytes on the wire; of more than 8 KiB of trailers a client makes RESOURCE_EXHAUSTED, whatever the status was. The text
+# travels twice with packed details, which shall have some room beside it.
+MAX_DETAILS = 2048
 MAX_STATUS = 7168  # the same with the trailing metadata; leaves room for what gRPC itself puts beside them
 
 _OF_FUTURES = (CancelledError, StopIteration)  # an asyncio server takes these for its own, coming from a thread
@@ -241,6 +242,7 @@ def sendable(details: str) -> str:
 def trailers(outcome: Outcome) -> Metadata:
     """Trailing metadata that reaches the client, with a failure's status: what is too much is left out, largest first.
 
+    So is what the wire refuses, of an error that came from another server; of several packed statuses the last stands.
     An answer keeps what it has: a client may be set to take more, and one that is not is told so.
     """
     trailing = outcome.trailing_metadata
@@ -249,20 +251,30 @@ def trailers(outcome: Outcome) -> Metadata:
     details, said = outcome.details, sendable(outcome.details)
     # Where grpc answers an exception, its text is the details.
     room = MAX_STATUS - (MAX_DETAILS if unexpected(outcome) else _size("grpc-message", said))
-    if sum(_size(*pair) for pair in trailing) <= room and (said == details or errors.RICH_KEY not in trailing):
+    pairs: list[Pair] = list(trailing)
+    statuses = [place for place, (key, _) in enumerate(pairs) if key == errors.RICH_KEY]
+    as_it_is = not statuses or (len(statuses) == 1 and said == details)
+    if as_it_is and sum(_size(*pair) for pair in pairs) <= room and all(map(_travels, pairs)):
         return trailing
     kept: dict[int, Pair] = {}
-    for place, (key, value) in sorted(enumerate(trailing), key=lambda placed: _size(*placed[1])):
-        if key == errors.RICH_KEY:
-            value = _fitted(value, details, room)
-        if value is None or _size(key, value) > room:
-            continue
-        kept[place] = (key, value)
-        room -= _size(key, value)
-    left_out = sorted({key for place, (key, _) in enumerate(trailing) if place not in kept})
+    for place, pair in sorted(enumerate(pairs), key=lambda placed: _size(*placed[1])):
+        fits = pair if place not in statuses else _fitted(pair, details, room) if place == statuses[-1] else None
+        if fits is not None and _size(*fits) <= room and _travels(fits):
+            kept[place] = fits
+            room -= _size(*fits)
+    left_out = {key for place, (key, _) in enumerate(pairs) if place not in {*kept, *statuses[:-1]}}
     if left_out:
-        _log.error("too large: trailing metadata %s is left out, or the client would not see the status", left_out)
+        _log.error("trailing metadata is left out, or the client would not see the status: %r", sorted(left_out))
     return Metadata.trusted(kept[place] for place in sorted(kept))
+
+
+def _travels(pair: Pair) -> bool:
+    """Does the wire take it?"""
+    try:
+        Metadata((pair,))
+    except ValueError:
+        return False
+    return True
 
 
 def _size(key: str, value: str | bytes) -> int:
@@ -274,14 +286,14 @@ def _size(key: str, value: str | bytes) -> int:
     return 32 + len(key) + length
 
 
-def _fitted(packed: Any, details: str, room: int) -> bytes | None:
-    """Packed error details that fit, as many as there is room for; None without any."""
-    most = (room - _size(errors.RICH_KEY, b"")) // 4 * 3
+def _fitted(packed: Pair, details: str, room: int) -> Pair | None:
+    """Packed error details, as many as there is room for; None without any."""
+    key, status = packed
     try:
-        fitted: bytes | None = errors._rich().fitted(packed, details, most)
+        status = errors._rich().fitted(status, details, (room - _size(key, b"")) // 4 * 3)
     except ImportError:  # packed by hand: nobody here can open it
-        fitted = packed if len(packed) <= most else None
-    return fitted
+        return packed
+    return None if status is None else (key, status)
 
 
 def contained(callback: Callable[..., object]) -> Callable[..., None]:

@@ -258,13 +258,15 @@ class Attempt:
         sent = getattr(self.native, "_metadata_sent", None)  # its event; calls of native interceptors have none
         if sent is None or sent.is_set():
             return
-        exchange = self.exchange
-        waiting = asyncio.ensure_future(sent.wait())
+        exchange, waiting = self.exchange, sent.wait()
+        future = waiting.send(None)  # what it waits for, without a task of its own
+        future._asyncio_future_blocking = False
+        future.add_done_callback(lambda _: exchange.wake())
         try:
             while not (sent.is_set() or self.over):
-                await asyncio.wait((waiting, exchange.changes()), return_when=asyncio.FIRST_COMPLETED)
+                await exchange.changes()
         finally:
-            waiting.cancel()
+            waiting.close()
 
     @property
     def broken(self) -> bool:
@@ -451,7 +453,7 @@ class Exchange:
     def publish(self, attempt: Attempt) -> None:
         """From now on this is the attempt that readers read and that a cancel cancels."""
         self.attempt = attempt
-        self._wake()
+        self.wake()
 
     def over(self, attempt: Attempt, error: BaseException | None = None, response: Any = None) -> None:
         """An attempt has ended; told any number of times."""
@@ -473,7 +475,7 @@ class Exchange:
         callbacks, self._callbacks = self._callbacks, None
         if self.requests is not None and not self.is_lane:
             self.requests.stop(InvalidStateError(FINISHED) if outcome.ok else self.exception())
-        self._wake()
+        self.wake()
         for callback in callbacks or ():
             try:
                 callback()
@@ -520,7 +522,8 @@ class Exchange:
         self._changed.append(future)
         return future
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Let those who wait for a change look again."""
         if self._changed:
             for future in self._changed:
                 if not future.done():
@@ -584,7 +587,7 @@ class _Race:
         self._alarm = call_later(parent.route, parent.loop, self._delay, self.start_next) if self._lanes else None
         lane.add_callback(partial(self._lane_over, lane))
         lane.turn(driver.start, call)
-        parent._wake()  # whoever writes can do so now
+        parent.wake()  # whoever writes can do so now
 
     def _lane_over(self, lane: Exchange) -> None:
         assert lane.outcome is not None

@@ -21,8 +21,7 @@ STANDARD = error_details_pb2.DESCRIPTOR  # imported, so that its messages are kn
 
 def pack(code: grpc.StatusCode, details: str, messages: Sequence[Any]) -> bytes:
     """The `google.rpc.Status` that carries these messages, as bytes for the trailing metadata."""
-    # The text as the peer sees it beside the status: grpcio-status refuses a status with another.
-    status = status_pb2.Status(code=code.value[0], message=sendable(details))
+    status = status_pb2.Status(code=code.value[0], message=_utf8(details))
     for part in messages:
         if isinstance(part, any_pb2.Any):
             status.details.append(part)
@@ -56,16 +55,23 @@ def _opened(part: any_pb2.Any) -> Any:
 def fitted(packed: Any, details: str, room: int) -> bytes | None:
     """A packed Status in at most `room` bytes, with those of its messages that fit, in order; None if none does.
 
-    details: the text beside it. Where the peer is told less of that, so it is in the status.
+    details: the text beside it. Where the peer is told less of that, so it is in the status: grpcio-status insists
+        that they are the same.
     """
     try:
         given = status_pb2.Status.FromString(packed)
     except (message.DecodeError, TypeError):
         return None
-    fits = status_pb2.Status(code=given.code, message=sendable(details) if given.message == details else given.message)
+    told = sendable(details) if given.message == _utf8(details) else given.message
+    fits = status_pb2.Status(code=given.code, message=told)
     for part in given.details:
         fits.details.append(part)
         if fits.ByteSize() > room:
             del fits.details[-1]
     left: bytes | None = fits.SerializeToString() if fits.details and fits.ByteSize() <= room else None
     return left
+
+
+def _utf8(text: str) -> str:
+    """The text, of characters that a message takes."""
+    return text.encode("utf-8", "replace").decode("utf-8")

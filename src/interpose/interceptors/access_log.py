@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
+import random as chance
+import re
 import time
-from collections.abc import Callable
-from datetime import UTC, datetime
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Protocol, TypeAlias
 
 from grpc import StatusCode
 
@@ -15,17 +17,32 @@ from interpose import context
 from interpose._call import Call
 from interpose._clock import SYSTEM, Clock
 from interpose._flow import Flow
+from interpose._metadata import Metadata
 from interpose._method import Kind, Side
 from interpose._outcome import Outcome
 from interpose.errors import StatusError
-from interpose.mechanisms.options import insist, is_clock
+from interpose.mechanisms.json_lines import JsonFormatter, rfc3339
+from interpose.mechanisms.options import insist, is_clock, is_flag
+from interpose.mechanisms.redaction import Redactor, type_and_size
 from interpose.mechanisms.text import one_line
 
+__all__ = ["AccessLog", "JsonFormatter", "Redactor", "Sink"]
+
 LOGGER = "interpose.access"
-MESSAGE = "finished call"
+
+# go-grpc-middleware, interceptors/logging: the messages of its reporter
+STARTED, FINISHED = "started call", "finished call"
+REQUEST = {Side.SERVER: "request received", Side.CLIENT: "request sent"}
+RESPONSE = {Side.SERVER: "response sent", Side.CLIENT: "response received"}
 
 MAX_NAME = 256  # characters of a service, method or peer: far beyond any that is real
 MAX_ERROR = 1024  # characters of the details of a failure
+MAX_VALUE = 256  # characters of a metadata value
+MAX_VALUES = 8  # of one metadata key
+MAX_CONTENT = 4096  # characters of a message that a redactor gave as text
+
+_KEY = re.compile(r"[0-9a-z_.\-]+")
+_SECRET = ("authorization", "cookie")  # in any part of a key: gateways send "grpcgateway-authorization"
 
 TYPES = {
     Kind.UNARY_UNARY: "unary",
@@ -85,6 +102,20 @@ CLIENT_LEVELS = {
 
 _log = logging.getLogger("interpose")
 
+Show: TypeAlias = Callable[[Any], Any]
+
+
+class Sink(Protocol):
+    """What `AccessLog` writes to, beside a `logging.Logger`; contrib has one for structlog."""
+
+    def isEnabledFor(self, level: int, /) -> bool:
+        """Would a record of this level (of `logging`) be written?"""
+        ...
+
+    def write(self, level: int, message: str, fields: dict[str, Any], /) -> None:
+        """Write one record."""
+        ...
+
 
 class AccessLog:
     """Write one record for each RPC when it has ended, however it ended; for a stream that is its end.
@@ -93,87 +124,229 @@ class AccessLog:
     `protocol`, `grpc.component`, `grpc.service`, `grpc.method`, `grpc.method_type`, `grpc.start_time`,
     `grpc.request.deadline`, `peer.address`, `grpc.code`, `grpc.error`, `grpc.time_ms`; and `request_id` if there is
     one, `grpc.attempts` if there were several. The level depends on code and side: a NOT_FOUND is INFO on a server and
-    DEBUG on a client. Messages and metadata of the RPC are never logged.
+    DEBUG on a client. Messages and metadata of the RPC are logged only on wish.
 
     Inside of `Retry` it writes one record per attempt, outside of it one per RPC.
 
-    logger: `logging.getLogger("interpose.access")` unless given. Where it is off, an RPC pays for one question.
-    clock:  how long an RPC took; the one that was given to the channel or server.
-    wall:   seconds since 1970, for the fields that hold a date.
+    logger:   `logging.getLogger("interpose.access")` unless given. Where it is off, an RPC pays for one question.
+    start:    write "started call" as well, before the RPC is sent or handled.
+    payloads: write a record for each message, with what a redactor leaves of it: True for `Redactor()`, or one of your
+        own, a function that gives what may be shown of a message. Fields `grpc.request.content` and
+        `grpc.response.content`; level as for OK.
+    metadata: the keys of the request's metadata to be shown, each as field `grpc.request.metadata.KEY`, a list of texts.
+        Keys that hold "authorization" or "cookie", and those in -bin, are refused.
+    sample:   how many of the "finished call" records are written, by code, from 0 to 1: `{StatusCode.OK: 0.01}`. Codes
+        that are not named are always written. The rate is in the field `grpc.sample_rate`.
+    random:   gives numbers from 0 to below 1, for `sample`.
+    clock:    how long an RPC took; the one that was given to the channel or server.
+    wall:     seconds since 1970, for the fields that hold a date.
     """
 
     def __init__(
         self,
-        logger: logging.Logger | None = None,
+        logger: logging.Logger | Sink | None = None,
         *,
+        start: bool = False,
+        payloads: bool | Show = False,
+        metadata: Iterable[str] = (),
+        sample: Mapping[StatusCode, float] | None = None,
+        random: Callable[[], float] = chance.random,
         clock: Clock = SYSTEM,
         wall: Callable[[], float] = time.time,
     ) -> None:
         logger = logging.getLogger(LOGGER) if logger is None else logger
+        metadata = metadata if isinstance(metadata, str) else tuple(metadata)
+        sample = {} if sample is None else sample
         insist(
             "AccessLog",
-            (isinstance(logger, logging.Logger), f"logger must be like logging.getLogger({LOGGER!r}), not {logger!r}"),
+            (_is_sink(logger), f"logger must be like logging.getLogger({LOGGER!r}), not {logger!r}"),
+            (is_flag(start), f"start must be True or False, not {start!r}"),
+            (
+                is_flag(payloads) or callable(payloads),
+                f"payloads must be True, False, or a redactor like Redactor('card.number'), not {payloads!r}",
+            ),
+            *_metadata_requirements(metadata),
+            *_sample_requirements(sample),
+            (callable(random), f"random must be a function like random.random, not {random!r}"),
             (is_clock(clock), f"clock must have a method now(), not be {clock!r}"),
             (callable(wall), f"wall must be a function like time.time, not {wall!r}"),
         )
         self._logger = logger
+        self._sink = _Records(logger) if isinstance(logger, logging.Logger) else logger
+        self._start = start
+        self._show: Show | None = (Redactor() if payloads else None) if isinstance(payloads, bool) else payloads
+        self._keys = tuple(dict.fromkeys(key.lower() for key in metadata))
+        self._sample = dict(sample)
+        self._random = random
         self._clock = clock
         self._wall = wall
-        self._complained = False
+        self._complaints: set[str] = set()
 
     def __call__(self, call: Call) -> Flow:
-        if not self._logger.isEnabledFor(ERROR):  # the highest level that is used
+        rpc = self._begin(call)
+        if rpc is None:
             yield call
             return
-        # What a server knows of its client is asked for now: once the RPC has ended, it may be gone.
-        started, deadline, peer, request_id = self._clock.now(), call.deadline, call.peer, context.request_id()
-        outcome = yield call
+        outcome = yield call if self._show is None else self._watched(call, rpc)
+        self._finish(rpc, outcome)
+
+    # Whatever a logger, its handlers and filters, a redactor or a clock may raise: the RPC is not to blame. The driver
+    # would make INTERNAL of all that leaves a flow, so nothing is gained by letting any of it through.
+
+    def _begin(self, call: Call) -> _Rpc | None:
+        """What has to be noted at the start; None if nothing will be written."""
         try:
-            level = (SERVER_LEVELS if call.side is Side.SERVER else CLIENT_LEVELS)[outcome.code]
-            if self._logger.isEnabledFor(level):
-                fields = self._fields(call, outcome, started, deadline)
-                if peer is not None:
-                    fields["peer.address"] = one_line(peer, MAX_NAME)
-                if (known := context.request_id() or request_id) is not None:
+            if not self._sink.isEnabledFor(ERROR):  # the highest level that is used
+                return None
+            rpc = _Rpc(call, self._clock.now(), self._keys)
+        except BaseException:
+            self._complain()
+            return None
+        if self._start:
+            self._told(rpc, STARTED, {})
+        return rpc
+
+    def _watched(self, call: Call, rpc: _Rpc) -> Call:
+        """The call, with its messages written as they pass, if anybody reads them."""
+        try:
+            if not self._sink.isEnabledFor(rpc.levels[StatusCode.OK]):
+                return call
+        except BaseException:
+            self._complain()
+            return call
+
+        def request(message: Any) -> None:
+            self._told(rpc, REQUEST[rpc.side], {"grpc.request.content": message})
+
+        def response(message: Any) -> None:
+            self._told(rpc, RESPONSE[rpc.side], {"grpc.response.content": message})
+
+        return call.tap(requests=request, responses=response)
+
+    def _told(self, rpc: _Rpc, message: str, content: dict[str, Any]) -> None:
+        """Write what happens before the end."""
+        try:
+            level = rpc.levels[StatusCode.OK]
+            if self._sink.isEnabledFor(level):
+                fields = {**rpc.common(self._clock.now(), self._wall), **self._shown(content)}
+                if (known := rpc.request_id or context.request_id()) is not None:
                     fields["request_id"] = known
-                self._write(level, fields)
-        except Exception:  # of a handler or filter of the logger: the RPC is not to blame
+                self._sink.write(level, message, fields)
+        except BaseException:
             self._complain()
 
-    def _fields(self, call: Call, outcome: Outcome, started: float, deadline: float | None) -> dict[str, Any]:
-        now, wall = self._clock.now(), self._wall()
-        method = call.method
+    def _shown(self, content: dict[str, Any]) -> dict[str, Any]:
+        """What the redactor leaves of a message."""
+        shown: dict[str, Any] = {}
+        for name, message in content.items():
+            try:
+                left = self._show(message) if self._show is not None else None
+                shown[name] = one_line(left, MAX_CONTENT) if isinstance(left, str) else left
+            except BaseException as error:
+                # Without traceback and text: they may hold what should have been hidden.
+                shown[name] = f"{type_and_size(message)[:-1]}, not shown: {type(error).__name__}>"
+                self._complain(f"its redactor raised {type(error).__name__}")
+        return shown
+
+    def _finish(self, rpc: _Rpc, outcome: Outcome) -> None:
+        try:
+            level = rpc.levels[outcome.code]
+            if not self._sink.isEnabledFor(level):
+                return
+            rate = self._sample.get(outcome.code, 1.0) if self._sample else 1.0
+            if rate < 1 and self._left_out(rate):
+                return
+            now = self._clock.now()
+            fields = {
+                **rpc.common(now, self._wall),
+                "grpc.code": outcome.code.name,
+                "grpc.time_ms": round((now - rpc.started) * 1e3, 3),
+            }
+            if not outcome.ok:
+                fields["grpc.error"] = one_line(_reason(outcome), MAX_ERROR)
+            if outcome.attempts > 1:
+                fields["grpc.attempts"] = outcome.attempts
+            if rate < 1:
+                fields["grpc.sample_rate"] = rate
+            if (known := context.request_id() or rpc.request_id) is not None:
+                fields["request_id"] = known
+            self._sink.write(level, FINISHED, fields)
+        except BaseException:
+            self._complain()
+
+    def _left_out(self, rate: float) -> bool:
+        try:
+            return self._random() >= rate
+        except BaseException:  # rather a line too many than one lost
+            self._complain()
+            return False
+
+    def _complain(self, why: str = "") -> None:
+        """Tell the first failure of a kind; for one of the logger with its traceback."""
+        if why not in self._complaints:
+            self._complaints.add(why)
+            with contextlib.suppress(BaseException):  # the same handler may stand behind this logger, too
+                did = f"show a message: {why}" if why else f"write to {self._logger!r}"
+                _log.error("AccessLog could not %s; its later failures are not told", did, exc_info=not why)
+
+
+class _Rpc:
+    """What is known of an RPC from its start on."""
+
+    __slots__ = ("_common", "_deadline", "_metadata", "_method", "_peer", "levels", "request_id", "side", "started")
+
+    def __init__(self, call: Call, now: float, keys: tuple[str, ...]) -> None:
+        # What a server knows of its client is asked for now: once the RPC has ended, it may be gone.
+        self.started = now
+        self.side = call.side
+        self.levels = SERVER_LEVELS if call.side is Side.SERVER else CLIENT_LEVELS
+        self.request_id = context.request_id()
+        self._method = call.method
+        self._deadline = call.deadline
+        self._peer = call.peer
+        self._metadata = _chosen(call.metadata, keys) if keys else None
+        self._common: dict[str, Any] | None = None
+
+    def common(self, now: float, wall: Callable[[], float]) -> dict[str, Any]:
+        """The fields that all its records have."""
+        if self._common is None:
+            self._common = self._fields(wall() - now)
+        return self._common
+
+    def _fields(self, epoch: float) -> dict[str, Any]:
+        """epoch: what the wall clock shows when the other one shows 0."""
+        method = self._method
         fields = {
             "protocol": "grpc",
-            "grpc.component": call.side.value,
+            "grpc.component": self.side.value,
             "grpc.service": one_line(method.service, MAX_NAME),
             "grpc.method": one_line(method.name, MAX_NAME),
             "grpc.method_type": TYPES[method.kind],
-            "grpc.start_time": _date(wall - now + started),
-            "grpc.code": outcome.code.name,
-            "grpc.time_ms": round((now - started) * 1e3, 3),
+            "grpc.start_time": rfc3339(epoch + self.started),
         }
-        if deadline is not None:
-            fields["grpc.request.deadline"] = _date(wall - now + deadline)
-        if not outcome.ok:
-            fields["grpc.error"] = one_line(_reason(outcome), MAX_ERROR)
-        if outcome.attempts > 1:
-            fields["grpc.attempts"] = outcome.attempts
-        return fields
+        if self._deadline is not None:
+            fields["grpc.request.deadline"] = rfc3339(epoch + self._deadline)
+        if self._peer is not None:
+            fields["peer.address"] = one_line(self._peer, MAX_NAME)
+        return fields if self._metadata is None else {**fields, **self._metadata}
 
-    def _write(self, level: int, fields: dict[str, Any]) -> None:
+
+class _Records:
+    """A logger of the standard library, as `AccessLog` writes to it."""
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self._logger = logger
+
+    def isEnabledFor(self, level: int) -> bool:
+        return self._logger.isEnabledFor(level)
+
+    def write(self, level: int, message: str, fields: dict[str, Any]) -> None:
         # Not `log(…, extra=fields)`: it raises where the application's record factory sets a `request_id` of its own,
         # and it searches the stack for a caller, which here is always grpc.
         logger = self._logger
-        record = logger.makeRecord(logger.name, level, __file__, 0, MESSAGE, (), None)
+        record = logger.makeRecord(logger.name, level, __file__, 0, message, (), None)
         record.__dict__.update(fields)
         logger.handle(record)
-
-    def _complain(self) -> None:
-        if not self._complained:
-            self._complained = True
-            with contextlib.suppress(Exception):  # the same handler may stand behind this logger, too
-                _log.exception("AccessLog could not write to %r; its later failures are not told", self._logger)
 
 
 def _reason(outcome: Outcome) -> str:
@@ -184,7 +357,46 @@ def _reason(outcome: Outcome) -> str:
     return type(error).__name__
 
 
-def _date(seconds: float) -> str:
-    """A date as RFC 3339 has it, in UTC."""
-    date = datetime.fromtimestamp(seconds, UTC)
-    return f"{date.replace(tzinfo=None).isoformat(timespec='milliseconds')}Z"
+def _chosen(metadata: Metadata, keys: tuple[str, ...]) -> dict[str, list[str]]:
+    """The fields for these keys, of those that were sent. Values are cut here, for what a stranger sends may be long."""
+    found = {key: metadata.get_all(key)[:MAX_VALUES] for key in keys}
+    return {
+        f"grpc.request.metadata.{key}": [
+            one_line(value, MAX_VALUE) if isinstance(value, str) else type_and_size(value) for value in values
+        ]
+        for key, values in found.items()
+        if values
+    }
+
+
+def _is_sink(logger: object) -> bool:
+    return isinstance(logger, logging.Logger) or all(
+        callable(getattr(logger, name, None)) for name in ("isEnabledFor", "write")
+    )
+
+
+def _metadata_requirements(keys: object) -> Iterator[tuple[bool, str]]:
+    if not isinstance(keys, tuple):
+        yield False, f"metadata must be a list of keys, like ['x-tenant'], not {keys!r}"
+        return
+    for key in keys:
+        text = key.lower() if isinstance(key, str) else ""
+        yield _KEY.fullmatch(text) is not None, f"metadata must have keys like 'x-tenant', not {key!r}"
+        yield not text.endswith("-bin"), f"metadata must not have {key!r}: values in -bin are never logged"
+        yield (
+            not any(word in text for word in _SECRET),
+            f"metadata must not have {key!r}: credentials and cookies are never logged",
+        )
+
+
+def _sample_requirements(sample: object) -> Iterator[tuple[bool, str]]:
+    if not isinstance(sample, Mapping):
+        yield False, f"sample must be a dict like {{StatusCode.OK: 0.01}}, not {sample!r}"
+        return
+    for code, rate in sample.items():
+        yield isinstance(code, StatusCode), f"sample must have keys like StatusCode.OK, not {code!r}"
+        yield _is_rate(rate), f"sample must have rates from 0 to 1, not {rate!r}"
+
+
+def _is_rate(rate: object) -> bool:
+    return isinstance(rate, (int, float)) and not isinstance(rate, bool) and math.isfinite(rate) and 0 <= rate <= 1

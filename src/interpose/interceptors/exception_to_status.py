@@ -12,6 +12,7 @@ import grpc
 
 from interpose._call import Call
 from interpose._flow import Flow
+from interpose._metadata import Metadata
 from interpose._method import Side
 from interpose._outcome import Outcome
 from interpose.errors import StatusError, of
@@ -132,9 +133,9 @@ def _tells_the_end(error: BaseException) -> bool:
 
 
 def _failed(status: StatusError, told: Outcome) -> Outcome:
-    """The failure, with the trailing metadata that the handler had set before it raised."""
-    failure = Outcome.failure(status)
-    return failure.with_trailing_metadata(*told.trailing_metadata) if told.trailing_metadata else failure
+    """The failure, behind the trailing metadata that the handler had set before it raised."""
+    trailing = Metadata.trusted((*told.trailing_metadata, *status.trailing_metadata()))
+    return Outcome(status.code(), None, status.details(), status, trailing_metadata=trailing)
 
 
 def _text(error: BaseException) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import re
 from collections.abc import Callable, Iterable
@@ -70,6 +71,26 @@ class RequestId:
         if side is Side.CLIENT:
             return _first_well_formed([*found, context.request_id()])
         return _first_well_formed(found) if self._trust else None
+
+
+class RequestIdFilter(logging.Filter):
+    """Put `request_id` on every record that is made while a request is handled, for `%(request_id)s` and JSON.
+
+    Give it to handlers, `handler.addFilter(RequestIdFilter())`: a filter of a logger does not see the records of the
+    loggers below it. A record that has a `request_id` keeps it. All records pass.
+
+    default: what a record has that is made outside of any request.
+    """
+
+    def __init__(self, default: str = "-") -> None:
+        insist("RequestIdFilter", (isinstance(default, str), f"default must be text, like '-', not {default!r}"))
+        super().__init__()
+        self._default = default
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Let it pass, with an id."""
+        record.__dict__.setdefault("request_id", context.request_id() or self._default)
+        return True
 
 
 def _first_well_formed(values: Iterable[object]) -> str | None:

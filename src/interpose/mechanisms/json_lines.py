@@ -31,8 +31,14 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as one line, without its end."""
+        try:
+            return json.dumps(_Plain().of(self._fields(record)))
+        except _BROKEN as error:  # a record that is none
+            return json.dumps({"level": "ERROR", "message": f"<record not shown: {type(error).__name__}>"})
+
+    def _fields(self, record: logging.LogRecord) -> dict[str, Any]:
         ours = {
-            "time": _safe(_date, record.created),
+            "time": _safe(rfc3339, record.created),
             "level": record.levelname,
             "logger": record.name,
             "message": _message(record),
@@ -45,7 +51,7 @@ class JsonFormatter(logging.Formatter):
         extras = {name: value for name, value in record.__dict__.items() if name not in _USUAL}
         taken = ours.keys() | behind.keys()
         named = {f"extra.{name}" if name in taken else name: value for name, value in extras.items()}
-        return json.dumps(_Plain().of({**ours, **named, **behind}))
+        return {**ours, **named, **behind}
 
     def _exception(self, record: logging.LogRecord) -> str | None:
         # `exc_text` is what another formatter made of it already, or all that is left of it in another process.
@@ -62,17 +68,21 @@ class _Plain:
 
     def of(self, value: Any, depth: int = 0) -> Any:
         self._left -= 1
-        if value is None or isinstance(value, bool):
-            return value
+        return value if value is None or value is True or value is False else _safe(self._of, value, depth)
+
+    def _of(self, value: Any, depth: int) -> Any:
+        # By the methods of the built-in types: a class that inherits from one may have methods that raise.
         if isinstance(value, str):
-            return _safe(str.__str__, value)
+            return str.__str__(value)
         if isinstance(value, int):
-            return int(value) if value.bit_length() <= MAX_BITS else f"<{type(value).__name__}, {value.bit_length()} bits>"
+            bits = int.bit_length(value)
+            return int.__int__(value) if bits <= MAX_BITS else f"<int, {bits} bits>"
         if isinstance(value, float):
-            return float(value) if math.isfinite(value) else str(float(value))
+            number = float.__float__(value)
+            return number if math.isfinite(number) else str(number)
         if not isinstance(value, (dict, list, tuple, set, frozenset)):
             return _text(value)
-        return "…" if depth >= MAX_DEPTH or self._left <= 0 else _safe(self._nested, value, depth + 1)
+        return "…" if depth >= MAX_DEPTH or self._left <= 0 else self._nested(value, depth + 1)
 
     def _nested(self, value: Any, depth: int) -> Any:
         if isinstance(value, dict):
@@ -107,7 +117,7 @@ def _text(value: Any) -> str:
         return f"<{type(value).__name__}, not shown: {type(error).__name__}>"
 
 
-def _date(seconds: float) -> str:
+def rfc3339(seconds: float) -> str:
     """A date as RFC 3339 has it, in UTC."""
     date = datetime.fromtimestamp(seconds, UTC)
     return f"{date.replace(tzinfo=None).isoformat(timespec='milliseconds')}Z"

@@ -9,7 +9,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, TypeAlias
 
 REDACTED = "[REDACTED]"
@@ -18,15 +18,16 @@ CUT = "cut"
 
 MAX_BYTES = 4096  # of JSON, for one message
 MAX_DEPTH = 16  # levels of nesting
-LEAST_BYTES = 64  # there has to be room for a marker
+LEAST_BYTES = 64  # there has to be room for "[REDACTED]" and the mark of a cut
 MAX_PLANS = 1024  # message types and places that are kept compiled; far beyond what one service has
-MAX_TYPE = 256  # characters of a type's name or URL
+MAX_TEXT = 1024  # characters of one text
+MAX_NAME = 256  # characters of a type's name, its URL, or a key of a map
 MAX_OPTION_DEPTH = 4  # levels of custom options that are searched for a mark
 
 # google/protobuf/descriptor.proto, FieldDescriptorProto.Type and .Label
 _GROUP, _MESSAGE, _BYTES, _ENUM = 10, 11, 12, 14
 _LABEL_REPEATED = 3
-_STATES_NOT = frozenset({"google.protobuf.Struct", "google.protobuf.Value", "google.protobuf.ListValue"})
+_TRANSPARENT = frozenset({"google.protobuf.Struct", "google.protobuf.Value", "google.protobuf.ListValue"})
 _ANY = "google.protobuf.Any"
 _NOT_FINITE = {math.inf: "Infinity", -math.inf: "-Infinity"}  # as in protobuf's own JSON
 
@@ -47,7 +48,8 @@ class Redactor:
         each `card`. A full name of a message type hides all such messages. Names are compared without regard to case,
         "_" and "-". Repeated fields, `Any` and `Struct` are no part of a path. A key of a map with text keys is a name
         too, so "password" hides `labels["password"]`; "labels.key" hides all keys of `labels`, "labels.value" all values.
-    max_bytes: of the JSON that shows one message; what is beyond is left out, and "…" says so.
+    max_bytes: of the JSON that shows one message; what is beyond is left out, and "…" says so. A text is cut at 1024
+        characters.
     max_depth: levels of nesting that are shown.
 
     An `Any` is opened if its type is known here and it is not longer than `max_bytes`; else its type and size are shown.
@@ -58,17 +60,24 @@ class Redactor:
         faults = list(_faults(rules, max_bytes, max_depth))
         if faults:
             raise ValueError(f"Redactor: {'; '.join(faults)}")
-        self._rules = tuple(_names(rule) for rule in rules)
+        self._rules = _Rules(tuple(map(_rule, rules)))
         self._max_bytes = max_bytes
         self._max_depth = max_depth
-        self._plans: dict[tuple[Any, State], _Plan] = {}
 
     def __call__(self, message: Any) -> Any:
-        """What may be shown of it."""
+        """What may be shown of it: a dict that JSON can hold; a text for all that is no protobuf message."""
         runtime = sys.modules.get("google.protobuf.message")
         if runtime is None or not isinstance(message, runtime.Message):
             return type_and_size(message)
-        return _Showing(self, self._max_bytes).whole(message)
+        return _Showing(self._rules, self._max_bytes, self._max_depth).whole(message)
+
+
+class _Rules:
+    """The rules, compiled for each message type at each place where it is met."""
+
+    def __init__(self, rules: tuple[Names, ...]) -> None:
+        self._rules = rules
+        self._plans: dict[tuple[Any, State], _Plan] = {}
 
     def plan(self, descriptor: Any, state: State) -> _Plan:
         """How messages of this type are shown where the path to them has led to `state`."""
@@ -87,18 +96,14 @@ class Redactor:
         rests = [rule[1:] for rule in (*self._rules, *state) if rule[0] in {name, "*"}]
         return () in rests, frozenset(rest for rest in rests if rest)
 
-    def names(self, full_name: str) -> bool:
+    def end(self, full_name: str) -> bool:
         """Does the full name of a field end with a rule?"""
         names = _names(full_name)
-        return any(len(rule) > 1 and _matches(rule, names[-len(rule) :]) for rule in self._rules)
+        return any(_matches(rule, names[-len(rule) :]) for rule in self._rules)
 
-    def names_type(self, full_name: str) -> bool:
+    def are(self, full_name: str) -> bool:
         """Is the full name of a message type a rule?"""
         return any(_matches(rule, _names(full_name)) for rule in self._rules if rule != ("*",))
-
-    @property
-    def max_depth(self) -> int:
-        return self._max_depth
 
 
 class _Field(NamedTuple):
@@ -107,26 +112,25 @@ class _Field(NamedTuple):
     name: str
     hidden: bool
     state: State  # for the messages that it holds
-    descriptor: Any
+    entry: Any  # of a map: the descriptor of its entries
     enum: Any  # the names of its values, by number; None for other types
     is_message: bool
     is_bytes: bool
     is_repeated: bool
-    is_map: bool
 
 
 class _Plan:
     """How messages of one type are shown, where they are met. Its fields are compiled when first seen."""
 
-    __slots__ = ("_fields", "_redactor", "_state", "_transparent", "hidden", "is_any")
+    __slots__ = ("_fields", "_rules", "_state", "_transparent", "hidden", "is_any")
 
-    def __init__(self, redactor: Redactor, descriptor: Any, state: State) -> None:
-        self._redactor = redactor
+    def __init__(self, rules: _Rules, descriptor: Any, state: State) -> None:
+        self._rules = rules
         self._state = state
         self._fields: dict[int, _Field] = {}
-        self._transparent = descriptor.full_name in _STATES_NOT
+        self._transparent = descriptor.full_name in _TRANSPARENT
         self.is_any = descriptor.full_name == _ANY
-        self.hidden = redactor.names_type(descriptor.full_name)
+        self.hidden = rules.are(descriptor.full_name)
 
     def field(self, descriptor: Any) -> _Field:
         """How this field is shown. Extensions are among the fields; no two have the same number."""
@@ -136,48 +140,47 @@ class _Plan:
         return field
 
     def _compiled(self, descriptor: Any) -> _Field:
-        named, state = self._redactor.follow(self._state, descriptor.name)
-        entry = descriptor.message_type
-        is_map = entry is not None and entry.GetOptions().map_entry
+        named, state = self._rules.follow(self._state, descriptor.name)
+        kind = descriptor.message_type
         return _Field(
             name=f"[{descriptor.full_name}]" if descriptor.is_extension else descriptor.name,
-            hidden=named or self._redactor.names(descriptor.full_name) or is_marked(descriptor.GetOptions()),
+            hidden=named or self._rules.end(descriptor.full_name) or is_marked(descriptor.GetOptions()),
             state=state | self._state if self._transparent else state,
-            descriptor=descriptor,
+            entry=kind if kind is not None and kind.GetOptions().map_entry else None,
             enum=None if descriptor.enum_type is None else descriptor.enum_type.values_by_number,
             is_message=descriptor.type in {_MESSAGE, _GROUP},
             is_bytes=descriptor.type == _BYTES,
             is_repeated=_is_repeated(descriptor),
-            is_map=is_map,
         )
 
 
-class _Full(Exception):  # noqa: N818  no error: it ends the showing of one message
+class _Full(Exception):
     """There is no room for more."""
 
 
 class _Showing:
     """The showing of one message: how much room is left."""
 
-    __slots__ = ("_full", "_limit", "_redactor", "_room")
+    __slots__ = ("_full", "_max_bytes", "_max_depth", "_room", "_rules")
 
-    def __init__(self, redactor: Redactor, max_bytes: int) -> None:
-        self._redactor = redactor
-        self._limit = max_bytes
+    def __init__(self, rules: _Rules, max_bytes: int, max_depth: int) -> None:
+        self._rules = rules
+        self._max_bytes = max_bytes
+        self._max_depth = max_depth
         self._room = max_bytes - len(json.dumps({MORE: CUT}))
         self._full = False
 
     def whole(self, message: Any) -> Any:
         shown = self._message(message, frozenset(), 0)
-        if self._full and isinstance(shown, dict):
+        if self._full:
             shown[MORE] = CUT
         return shown
 
     def _message(self, message: Any, state: State, depth: int) -> Any:
-        plan = self._redactor.plan(message.DESCRIPTOR, state)
+        plan = self._rules.plan(message.DESCRIPTOR, state)
         if plan.hidden:
             return self._text(REDACTED)
-        if depth >= self._redactor.max_depth:
+        if depth >= self._max_depth:
             return self._text(MORE)
         self._take(2)
         if plan.is_any:
@@ -189,29 +192,28 @@ class _Showing:
                 break
         return shown
 
-    def _put(self, into: dict[str, Any], name: str, show: Any, *arguments: Any) -> bool:
-        """Show a field under its name; False once there is no room."""
-        if self._full:
-            return False
-        try:
-            self._take(_length(name) + 4)  # colon, comma, and a space behind each
-            into[name] = show(*arguments)
-        except _Full:
-            self._full = True
+    def _put(self, into: dict[str, Any], name: str, show: Callable[..., Any], *arguments: Any) -> bool:
+        """Show something under its name; False once there is no room."""
+        if not self._full:
+            try:
+                self._take(_length(name) + 4)  # a colon, a comma, and a space behind each
+                into[name] = show(*arguments)
+            except _Full:
+                self._full = True
         return not self._full
 
     def _field(self, field: _Field, value: Any, depth: int) -> Any:
         if field.hidden:
             return self._text(REDACTED)
-        if field.is_map:
+        if field.entry is not None:
             return self._map(field, value, depth)
         if field.is_repeated:
             return self._list(field, value, depth)
-        return self._value(field, field.state, value, depth)
+        return self._value(field, value, depth)
 
-    def _value(self, field: _Field, state: State, value: Any, depth: int) -> Any:
+    def _value(self, field: _Field, value: Any, depth: int) -> Any:
         if field.is_message:
-            return self._message(value, state, depth + 1)
+            return self._message(value, field.state, depth + 1)
         if field.is_bytes:
             return self._text(f"<{len(value)} bytes>")
         if field.enum is not None:
@@ -225,7 +227,7 @@ class _Showing:
         for value in values:
             try:
                 self._take(2)
-                shown.append(self._value(field, field.state, value, depth))
+                shown.append(self._value(field, value, depth))
             except _Full:
                 self._full = True
             if self._full:
@@ -234,41 +236,31 @@ class _Showing:
 
     def _map(self, field: _Field, values: Any, depth: int) -> dict[str, Any]:
         self._take(2)
-        entry = field.descriptor.message_type
-        follow = self._redactor.follow
-        key_hidden, _ = follow(field.state, "key")
-        values_hidden, below = follow(field.state, "value")
-        kind = _Plan(self._redactor, entry, field.state).field(entry.fields_by_name["value"])
+        entry = self._rules.plan(field.entry, field.state)
+        key_kind, kind = (entry.field(field.entry.fields_by_name[name]) for name in ("key", "value"))
         shown: dict[str, Any] = {}
-        for number, key in enumerate(values, 1):
-            named, deeper = follow(field.state, key) if isinstance(key, str) else (False, field.state)
-            name = f"[REDACTED {number}]" if key_hidden else _key(key)
-            shown_kind = kind._replace(hidden=named or values_hidden, state=field.state | below | deeper)
-            if not self._put(shown, self._fitting(name), self._field, shown_kind, values[key], depth):
+        for number, (key, value) in enumerate(values.items(), 1):
+            named, below = self._rules.follow(field.state, key) if isinstance(key, str) else (False, field.state)
+            name = f"[REDACTED {number}]" if key_kind.hidden else _short(_key(key))
+            here = kind._replace(hidden=named or kind.hidden, state=field.state | kind.state | below)
+            if not self._put(shown, name, self._field, here, value, depth):
                 break
         return shown
 
     def _any(self, message: Any, plan: _Plan, state: State, depth: int) -> dict[str, Any]:
         fields = message.DESCRIPTOR.fields_by_name
         shown: dict[str, Any] = {}
-        if plan.field(fields["type_url"]).hidden:
-            self._put(shown, "@type", self._text, REDACTED)
-        else:
-            self._put(shown, "@type", self._text, _short(message.type_url))
+        url = REDACTED if plan.field(fields["type_url"]).hidden else _short(message.type_url)
+        self._put(shown, "@type", self._text, url)
+        packed = message.value
+        opened = _opened(message) if len(packed) <= self._max_bytes else None
         if plan.field(fields["value"]).hidden:
             self._put(shown, "value", self._text, REDACTED)
-            return shown
-        packed = message.value
-        opened = _opened(message) if len(packed) <= self._limit else None
-        if opened is None:
+        elif opened is None:
             self._put(shown, "value", self._text, f"<{len(packed)} bytes>")
         else:
             self._put(shown, "value", self._message, opened, state, depth + 1)
         return shown
-
-    def _fitting(self, name: str) -> str:
-        """A key of a map, short enough to have room beside a value."""
-        return name if len(name) <= MAX_TYPE else f"{name[:MAX_TYPE]}{MORE}"
 
     def _number(self, value: Any) -> Any:
         if isinstance(value, float) and not math.isfinite(value):
@@ -277,16 +269,9 @@ class _Showing:
         return value
 
     def _text(self, text: str) -> str:
-        """All of a text, or what there is room for."""
-        room = self._room
-        if len(text) + 2 <= room and (length := _length(text)) <= room:
-            self._room -= length
-            return text
-        self._full = True
-        if room < LEAST_BYTES:
-            raise _Full
-        self._room = 0
-        return text[: room // 12 - 1] + MORE  # no character takes more than 12 in JSON: \ud83d\ude00
+        shown = text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}{MORE}"
+        self._take(_length(shown))
+        return shown
 
     def _take(self, length: int) -> None:
         if length > self._room:
@@ -351,7 +336,7 @@ def _key(key: Any) -> str:
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= MAX_TYPE else f"{text[:MAX_TYPE]}{MORE}"
+    return text if len(text) <= MAX_NAME else f"{text[:MAX_NAME]}{MORE}"
 
 
 def _length(text: str) -> int:
@@ -365,14 +350,15 @@ def _alike(name: str) -> str:
 
 
 def _names(dotted: str) -> Names:
-    names = tuple(map(_alike, dotted.split(".")))
-    return names[1:] if len(names) > 1 and names[0] == "*" else names  # a rule is looked for everywhere as it is
+    return tuple(map(_alike, dotted.split(".")))
+
+
+def _rule(text: str) -> Names:
+    return _names(text.removeprefix("*.") or text)  # it is looked for at every depth as it is
 
 
 def _matches(rule: Names, names: Names) -> bool:
-    return len(rule) == len(names) and all(
-        wanted in {name, "*"} for wanted, name in zip(rule, names, strict=True)
-    )
+    return len(rule) == len(names) and all(wanted in {name, "*"} for wanted, name in zip(rule, names, strict=True))
 
 
 def _faults(rules: tuple[Any, ...], max_bytes: Any, max_depth: Any) -> Iterator[str]:
@@ -381,7 +367,7 @@ def _faults(rules: tuple[Any, ...], max_bytes: Any, max_depth: Any) -> Iterator[
             yield f"a rule is made of names joined by dots, like 'card.number' or '*.password', not {rule!r}"
     if not _is_whole(max_bytes, LEAST_BYTES):
         yield f"max_bytes must be a whole number from {LEAST_BYTES}, not {max_bytes!r}"
-    if not _is_whole(max_depth, 1) or max_depth > 100:  # noqa: PLR2004
+    if not _is_whole(max_depth, 1) or max_depth > 100:
         yield f"max_depth must be a whole number from 1 to 100, not {max_depth!r}"
 
 
