@@ -5,6 +5,7 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf import empty_pb2
 
 from interpose import Call, Kind, Metadata, Method, Outcome, Side, context, errors
 from interpose._answer import (
@@ -360,6 +361,67 @@ def test_trailers_that_reach_the_client() -> None:
     assert trailers(Outcome.success()) == Metadata()
     assert list(trailers(Outcome.success(trailing_metadata=fits))) == fits
     assert list(trailers(Outcome.failure(errors.NotFound("gone", trailing_metadata=pairs)))) == [("a", "1")]
+
+
+def test_the_largest_of_the_trailers_are_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    """The rest stays in its order, and the log names what the client does not see, not its value."""
+    pairs = [("x-secret", "s" * 100_000), ("a", "1"), ("sum-bin", b"x" * 5400), ("a", "2")]
+
+    left = trailers(Outcome.failure(errors.NotFound("gone", trailing_metadata=pairs)))
+
+    assert list(left) == [("a", "1"), ("a", "2")]
+    assert "['sum-bin', 'x-secret']" in caplog.text
+    assert "ssss" not in caplog.text
+
+
+@pytest.mark.parametrize("details", ["", "x" * 9000, "😀" * 1200, "%" * 1200])
+@pytest.mark.parametrize("count", [1, 10, 100])
+def test_trailers_and_details_fit_together(details: str, count: int) -> None:
+    """By HTTP/2's own count, with base64 and 32 bytes for each field, they stay below the 8 KiB that clients take."""
+    pairs = [("x-text", "x" * 60), ("x-data-bin", b"x" * 60)] * count
+
+    left = trailers(Outcome.failure(errors.NotFound(details, trailing_metadata=pairs)))
+    fields = [(key, len(value) * (4 / 3 if key.endswith("-bin") else 1)) for key, value in left]
+
+    assert wire_size(sendable(details)) + sum(32 + len(key) + size for key, size in fields) <= MAX_STATUS + 100 < 8192
+    assert count == 100 or len(left) == 2 * count
+
+
+def test_the_text_of_an_exception_has_its_room() -> None:
+    """Where grpc is to answer with it, as much is left out as if it were as long as may be."""
+    pairs = Metadata([("x-large", "x" * 5000)])
+    raised = Outcome(UNKNOWN, error=ValueError("text"), trailing_metadata=pairs)
+
+    assert trailers(raised) == Metadata()
+    assert trailers(Outcome(UNKNOWN, error=errors.Unknown(), trailing_metadata=pairs)) == pairs
+
+
+def test_trailers_of_an_answer_stay() -> None:
+    """What is too large for one client may be what another was set up to take."""
+    pairs = Metadata([("x-large", "x" * 100_000)])
+
+    assert trailers(Outcome.success(trailing_metadata=pairs)) == pairs
+
+
+@pytest.mark.parametrize(
+    "odd", [("x-odd", "ü"), ("x-odd", "a\nb"), ("X Odd", "1"), ("x-odd-bin", "text"), ("grpc-odd", "1")]
+)
+def test_what_the_wire_refuses_is_left_out(odd: Any) -> None:
+    """An error of another server may carry what this one cannot send: the status is sent all the same."""
+    error = errors.NotFound(trailing_metadata=Metadata.trusted([odd, ("a", "1")]))
+
+    assert list(trailers(Outcome.failure(error))) == [("a", "1")]
+
+
+def test_the_last_packed_status_stands(caplog: pytest.LogCaptureFixture) -> None:
+    """One that the handler had set before it raised belongs to another status."""
+    later = errors.NotFound("why", empty_pb2.Empty()).trailing_metadata()
+    pairs = Metadata.trusted([(errors.RICH_KEY, b"\x08\x05"), ("a", "1"), *later])
+
+    left = trailers(Outcome(NOT_FOUND, None, "why", errors.NotFound("why"), trailing_metadata=pairs))
+
+    assert list(left) == [("a", "1"), *later]
+    assert not caplog.records
 
 
 class Unprintable(Exception):

@@ -7,19 +7,26 @@ from typing import Any
 
 import grpc
 import pytest
-from google.protobuf import any_pb2, duration_pb2, empty_pb2
+from google.protobuf import any_pb2, duration_pb2, empty_pb2, struct_pb2
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 from hypothesis import given
 from hypothesis import strategies as st
 
-from interpose import Call, Flow, Metadata, Outcome, errors
+from interpose import Call, Flow, Metadata, Outcome, Side, chain, errors
+from interpose._answer import trailers
 from interpose.contrib import status
-from interpose.testing import Place
+from interpose.interceptors import ExceptionToStatus
+from interpose.testing import Place, failed, play, raised
+from tests.protos.compiled import Generated
 
 KEY = "grpc-status-details-bin"
 RETRY = error_details_pb2.RetryInfo(retry_delay=duration_pb2.Duration(seconds=3))
 INFO = error_details_pb2.ErrorInfo(reason="SOLD", domain="shop.example", metadata={"title": "Emma"})
+
+
+def look_on(call: Call) -> Flow:
+    yield call
 
 
 def test_messages_travel_with_an_error() -> None:
@@ -91,7 +98,6 @@ def test_an_empty_message_is_a_message() -> None:
         b"not a status",
         "text, though the key ends in -bin",
         None,
-        status_pb2.Status(details=[any_pb2.Any(type_url="t/google.rpc.RetryInfo", value=b"\xff")]).SerializeToString(),
     ],
 )
 def test_what_cannot_be_read_gives_nothing(packed: Any) -> None:
@@ -99,6 +105,54 @@ def test_what_cannot_be_read_gives_nothing(packed: Any) -> None:
     error = errors.Unavailable("why", trailing_metadata=Metadata.trusted([(KEY, packed)]))
 
     assert error.error_details == ()
+
+
+def nested(depth: int) -> struct_pb2.Struct:
+    """A message in a message in a message."""
+    outermost = innermost = struct_pb2.Struct()
+    for _ in range(depth):
+        innermost = innermost.fields["a"].struct_value
+    return outermost
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [any_pb2.Any(type_url="t/google.rpc.RetryInfo", value=b"\xff"), nested(200)],
+    ids=["rubbish", "deeper than protobuf reads"],
+)
+def test_a_message_that_cannot_be_read_stays_packed(broken: Any) -> None:
+    """It does not take the others along."""
+    unread, *others = errors.Aborted("why", broken, RETRY, INFO).error_details
+
+    assert type(unread) is any_pb2.Any
+    assert others == [RETRY, INFO]
+
+
+@pytest.mark.parametrize("details", ["", "a\0b 😀\r\n", "\ud800", 17, None, b"\xff", "x" * 20_000])
+def test_any_text_may_stand_beside_them(details: Any) -> None:
+    """What makes no text for a message does not hide the error that is raised."""
+    error = errors.Unavailable(details, RETRY)
+
+    assert error.error_details == (RETRY,)
+    assert error.details() == str(details)
+
+
+def test_the_code_is_that_of_the_trailer() -> None:
+    """grpc-status is what counts; a packed status that claims another code changes nothing, and still has details."""
+    packed = dict(errors.Internal("other", RETRY).trailing_metadata())[KEY]
+    error = errors.NotFound("gone", trailing_metadata=[(KEY, packed)])
+
+    assert error.code() is grpc.StatusCode.NOT_FOUND
+    assert error.details() == "gone"
+    assert error.error_details == (RETRY,)
+
+
+def test_a_message_of_ones_own(generated: Generated) -> None:
+    """Any message whose module was imported is opened, also one that stands within another."""
+    text = generated("features_pb2").Text(text="hello")
+    violation = error_details_pb2.BadRequest.FieldViolation(field="title")
+
+    assert errors.InvalidArgument("why", text, violation).error_details == (text, violation)
 
 
 @given(st.binary(max_size=64), st.text(max_size=30))
@@ -122,11 +176,95 @@ def test_what_is_no_message(part: Any) -> None:
         errors.NotFound("no book called %s", part)
 
 
-@pytest.fixture
-def without_protobuf(monkeypatch: pytest.MonkeyPatch) -> None:
+# --- on the way to the caller -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "details",
+    ["why", "a\0b 😀\r\n", "größer " * 3000, "\ud800", "100 % " * 2000],
+    ids=["short", "odd", "long", "surrogate", "percent"],
+)
+def test_both_texts_are_the_same(place: Place, details: str) -> None:
+    """However the details are cut, grpcio-status finds them beside the status and in it, and takes the status."""
+
+    def refuse(call: Call) -> Flow:
+        raise errors.Unavailable(details, RETRY)
+        yield call
+
+    with place.open(refuse) as rpc:
+        reply = rpc.call("a")
+
+    packed = status_pb2.Status.FromString(reply.trailing_metadata[KEY])
+    assert reply.code is grpc.StatusCode.UNAVAILABLE
+    assert packed.message == reply.details.replace("\ud800", "?")
+    assert status.unpack(packed.SerializeToString()) == (RETRY,)
+
+
+def test_what_is_too_large_is_left_out(place: Place) -> None:
+    """A server sends those that fit beside the others, in order, and its code stands; nothing cuts what is not sent."""
+    large = error_details_pb2.DebugInfo(detail="x" * 20_000)
+
+    def refuse(call: Call) -> Flow:
+        raise errors.Internal("broken", RETRY, large, INFO, trailing_metadata=[("x-cost", "7")])
+        yield call
+
+    with place.open(refuse) as rpc:
+        reply = rpc.call("a")
+
+    assert (reply.code, reply.details) == (grpc.StatusCode.INTERNAL, "broken")
+    assert reply.trailing_metadata["x-cost"] == "7"
+    assert errors.parse_details(reply.trailing_metadata) == (
+        (RETRY, INFO) if place.side is Side.SERVER else (RETRY, large, INFO)
+    )
+
+
+@pytest.mark.parametrize("side", Side)
+def test_a_flow_reads_them(side: Side) -> None:
+    """From the outcome, on either side."""
+    seen = []
+
+    def look(call: Call) -> Flow:
+        outcome = yield call
+        seen.append(outcome.error_details)
+
+    play(look, [raised(errors.ResourceExhausted("later", RETRY))], side=side)
+
+    assert seen == [(RETRY,)]
+
+
+@given(st.lists(st.binary(max_size=3000), max_size=8), st.integers(0, 8000), st.text(max_size=20))
+def test_those_that_fit(values: list[bytes], room: int, details: str) -> None:
+    """A fitted status keeps code, text and the order of its messages, takes no more than its room, and is never empty."""
+    parts = [any_pb2.Any(type_url="t/unheard.Of", value=value) for value in values]
+    packed = status.pack(grpc.StatusCode.ABORTED, details, parts)
+
+    fitted = status.fitted(packed, details, room)
+
+    if fitted is None:
+        assert all(part.ByteSize() > room - len(details.encode()) - 20 for part in parts)
+    else:
+        left = iter(parts)
+        assert 0 < len(fitted) <= room
+        assert status.unpack(fitted)
+        assert all(part in left for part in status.unpack(fitted))
+        assert status_pb2.Status.FromString(fitted).message == details
+        assert len(packed) > room or fitted == packed
+
+
+@pytest.mark.parametrize("packed", [b"\xff", b"", None, "text"])
+def test_nothing_is_made_of_rubbish(packed: Any) -> None:
+    """What is no status, or has no messages, is not sent in the place of one."""
+    assert status.fitted(packed, "why", 6000) is None
+
+
+# --- without the extra ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["google.rpc", "google.protobuf"])
+def without_protobuf(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """As if the extra `status` were not installed."""
     monkeypatch.delitem(sys.modules, "interpose.contrib.status", raising=False)
-    monkeypatch.setitem(sys.modules, "google.rpc", None)
+    monkeypatch.setitem(sys.modules, request.param, None)
 
 
 @pytest.mark.usefixtures("without_protobuf")
@@ -140,6 +278,50 @@ def test_without_the_package() -> None:
         with pytest.raises(ImportError, match=r'pip install "interpose\[status\]"') as refusal:
             use()
         assert isinstance(refusal.value.__cause__, ImportError)
+
+
+@pytest.mark.usefixtures("without_protobuf")
+def test_a_caller_without_the_package(place: Place) -> None:
+    """A call whose failure carries details fails as it would without them; only who asks for them is told."""
+    with place.open(
+        look_on, script=[failed(grpc.StatusCode.NOT_FOUND, "gone", trailing=[(KEY, b"\x08\x05")])] * 2
+    ) as rpc:
+        reply = rpc.call("a")
+
+    assert (reply.code, reply.details) == (grpc.StatusCode.NOT_FOUND, "gone")
+    assert reply.trailing_metadata[KEY] == b"\x08\x05"
+    with pytest.raises(ImportError, match=r'pip install "interpose\[status\]"'):
+        errors.parse_details(reply.trailing_metadata)
+
+
+@pytest.mark.usefixtures("without_protobuf")
+@pytest.mark.parametrize("size", [10, 20_000])
+def test_a_server_without_the_package(size: int) -> None:
+    """What was packed by hand is sent if it fits, and left out if it does not."""
+    error = errors.NotFound("gone", trailing_metadata=[(KEY, b"x" * size), (KEY, b"y" * size), ("a", "1")])
+
+    left = trailers(Outcome.failure(error))
+
+    assert left.get_all(KEY) == ([b"y" * size] if size == 10 else [])
+    assert left["a"] == "1"
+
+
+@pytest.mark.usefixtures("without_protobuf")
+def test_a_handler_that_wants_details_without_the_package(caplog: pytest.LogCaptureFixture) -> None:
+    """The log says what to install, and the peer is told an id."""
+
+    def refuse(call: Call) -> Flow:
+        try:
+            raise errors.NotFound("why", RETRY)
+        except ImportError as missing:
+            return Outcome(grpc.StatusCode.UNKNOWN, None, error=missing)
+        yield call
+
+    played = play(chain(ExceptionToStatus(), refuse), [], side=Side.SERVER)
+
+    assert played.outcome.code is grpc.StatusCode.INTERNAL
+    assert "interpose[status]" not in played.outcome.details
+    assert 'pip install "interpose[status]"' in caplog.text
 
 
 def test_the_package_is_imported_late() -> None:
