@@ -35,8 +35,12 @@ class Structlog:
         """Does the application's configuration let this level through? True if it does not say."""
         bound = self._logger.bind()
         # Asked of the class: structlog's generic logger takes any other name for a level, and would log the question.
-        ask = getattr(type(bound), "is_enabled_for", None)
-        return ask is None or bool(ask(bound, level))
+        kind = type(bound)
+        ask = getattr(kind, "is_enabled_for", None) or getattr(kind, "isEnabledFor", None)  # the latter before 25.1
+        try:
+            return ask is None or bool(ask(bound, level))
+        except AttributeError:  # the standard library's logger was expected behind it, and is not there
+            return True
 
     def write(self, level: int, message: str, fields: dict[str, Any]) -> None:
         """Write one event."""

@@ -244,7 +244,7 @@ class AccessLog:
                 shown[name] = one_line(left, MAX_CONTENT) if isinstance(left, str) else left
             except BaseException as error:
                 # Without traceback and text: they may hold what should have been hidden.
-                shown[name] = f"{type_and_size(message)[:-1]}, not shown: {type(error).__name__}>"
+                shown[name] = f"<{type(message).__qualname__}, not shown: {type(error).__name__}>"
                 self._complain(f"its redactor raised {type(error).__name__}")
         return shown
 

@@ -53,7 +53,7 @@ class Redactor:
     max_depth: levels of nesting that are shown.
 
     An `Any` is opened if its type is known here and it is not longer than `max_bytes`; else its type and size are shown.
-    Unknown fields are not shown. Anything but a message of google's protobuf is shown by its type and size.
+    Unknown fields are not shown. Anything but a message of google's protobuf is shown by its type and length: "<str, 5>".
     """
 
     def __init__(self, *rules: str, max_bytes: int = MAX_BYTES, max_depth: int = MAX_DEPTH) -> None:
@@ -215,7 +215,7 @@ class _Showing:
         if field.is_message:
             return self._message(value, field.state, depth + 1)
         if field.is_bytes:
-            return self._text(f"<{len(value)} bytes>")
+            return self._text(f"<bytes, {len(value)}>")
         if field.enum is not None:
             known = field.enum.get(value)
             return self._number(value) if known is None else self._text(known.name)
@@ -257,7 +257,7 @@ class _Showing:
         if plan.field(fields["value"]).hidden:
             self._put(shown, "value", self._text, REDACTED)
         elif opened is None:
-            self._put(shown, "value", self._text, f"<{len(packed)} bytes>")
+            self._put(shown, "value", self._text, f"<bytes, {len(packed)}>")
         else:
             self._put(shown, "value", self._message, opened, state, depth + 1)
         return shown
@@ -280,14 +280,13 @@ class _Showing:
 
 
 def type_and_size(value: Any) -> str:
-    """What may be shown of something that is no protobuf message: "<str, 5 characters>", "<shop.Order>"."""
+    """What may be shown of something that is no protobuf message: "<str, 5>", "<shop.Order>" if it tells no size."""
     kind = type(value)
-    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-    if isinstance(value, str):
-        return f"<{_short(name)}, {len(value)} characters>"
-    if isinstance(value, (bytes, bytearray)):
-        return f"<{_short(name)}, {len(value)} bytes>"
-    return f"<{_short(name)}>"
+    name = _short(kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}")
+    try:
+        return f"<{name}, {len(value)}>"
+    except Exception:  # it has no length, or a broken one
+        return f"<{name}>"
 
 
 def is_marked(options: Any, depth: int = 0) -> bool:

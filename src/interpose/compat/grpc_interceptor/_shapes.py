@@ -171,9 +171,8 @@ class _Thread:
     def __init__(self, native: Any) -> None:
         self._loop = asyncio.get_running_loop()
         self._ambient = copy_context()
-        self._turn = (
-            threading.Lock()
-        )  # a generator is closed once its last message is there, though nobody waits for it
+        # One thing at a time: a generator is closed once its last message is there, though nobody waits for it.
+        self._turn = threading.Lock()
         self.context = PlainContext(native, self._loop)
 
     def run(self, function: Behaviour, *arguments: Any) -> Awaitable[Any]:
