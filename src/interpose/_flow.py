@@ -312,7 +312,7 @@ def _refuse(interceptor: Any, fault: str) -> NoReturn:
 class Driver:
     """The flows of one RPC: hands out steps, is told what came of them, and ends with the outcome of the RPC."""
 
-    __slots__ = ("_asked", "_called", "_flows", "_frames", "_resends", "_sends", "_told")
+    __slots__ = ("__weakref__", "_asked", "_called", "_flows", "_frames", "_resends", "_sends", "_told")
 
     def __init__(self, flows: Layers) -> None:
         self._flows = flows

@@ -150,8 +150,8 @@ class ServicerContext(Answer, grpc.aio.ServicerContext[Any, Any]):  # type: igno
             self._native.set_trailing_metadata(tuple(trailing))
 
     async def fail(self, outcome: Outcome) -> None:
-        """End the RPC with the outcome's status: raises, as abort does."""
-        await self._native.abort(outcome.code, sendable(outcome.details), tuple(trailers(outcome)))
+        """End the RPC with the outcome's status and the trailing metadata that was set: raises, as abort does."""
+        await self._native.abort(outcome.code, sendable(outcome.details))
 
     def __getattr__(self, name: str) -> Any:
         # What newer versions of grpc add to their context.

@@ -154,7 +154,9 @@ def _outcome(context: ServicerContext, error: BaseException | None, response: An
         gone = context.why_gone()
     elif isinstance(error, asyncio.CancelledError):
         # Of a task of the handler's own: without a status the client would wait for ever.
-        gone = grpc.StatusCode.CANCELLED
+        if context.code() is None:
+            context.set_code(grpc.StatusCode.CANCELLED)
+            context.set_details("the handler was cancelled")
     elif isinstance(error, TimeoutError) and context.expired():
         gone = grpc.StatusCode.DEADLINE_EXCEEDED
     return context.outcome(error, response, gone)

@@ -2,5 +2,8 @@
 
 Two services run behind a sync and an asyncio server, called by a sync and an asyncio client. A seeded
 interceptor refuses three attempts in ten before the handler runs. The same load goes through twice, without
-the stack and with it, and the table at the end says what the difference was.
+the stack and with it, and the table says what the difference was.
+
+Then orders pass three services that call each other, with one id, one deadline and one cancellation; and an
+order is refused with all that is wrong with it, field by field.
 """

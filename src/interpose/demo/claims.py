@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
+
+import grpc
 
 from interpose import Kind, Side
+from interpose.demo.chain import TIME
+from interpose.demo.delivery import SERVICES
 from interpose.demo.interceptors import Fate, Faults, Sample
 from interpose.demo.load import Answer
+from interpose.demo.orders import MalformedOrder, check_order
+from interpose.demo.refusals import MALFORMED
 from interpose.demo.run import STACKS, Leg, Story
-from interpose.demo.stack import ATTEMPTS, SHARE
+from interpose.demo.stack import ATTEMPTS, SHARE, described
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,10 @@ def judge(story: Story) -> list[Claim]:
             "the access log has one line per call at its client and one per attempt at its server",
             _log(story),
         ),
+        Claim("an order passed three services under one request id, the one that its client gave it", _ids(story)),
+        Claim("each service had less time than the one that called it", _deadlines(story)),
+        Claim("a cancel at the top stopped all three services long before their time was over", _cancels(story)),
+        Claim("both clients were given the rich details of a refused order as either server sent them", _rich(story)),
     ]
 
 
@@ -99,6 +110,53 @@ def _log(story: Story) -> str:
         if lines != wanted:
             return f"{lines} lines from the {side.value}s, {wanted} expected"
     return ""
+
+
+def _ids(story: Story) -> str:
+    for trip in story.trips:
+        seen = [(visit.service, visit.request_id) for visit in trip.visits]
+        if seen != [(service, trip.request_id) for service in SERVICES]:
+            return f"{trip.request_id} was seen as {seen}"
+        signed = () if trip.cancelled else (*reversed(SERVICES),)
+        if trip.signatures != signed:
+            return f"{trip.request_id} ended with {trip.code.name}, signed by {trip.signatures}"
+    sent = {(trip.client, trip.cancelled is not None) for trip in story.trips}
+    return "" if len(sent) == 2 * len(STACKS) else f"only {len(sent)} orders were sent"
+
+
+def _deadlines(story: Story) -> str:
+    for trip in story.trips:
+        left = [TIME, *(visit.left for visit in trip.visits)]
+        if not all(more is not None and less is not None and less < more for more, less in pairwise(left)):
+            return f"{trip.request_id} had these seconds left: {left}"
+    return ""
+
+
+def _cancels(story: Story) -> str:
+    for trip in story.trips:
+        if trip.cancelled is None:
+            continue
+        if trip.code is not grpc.StatusCode.CANCELLED:
+            return f"{trip.request_id} ended with {trip.code.name} for its client"
+        for service in SERVICES:
+            seconds = trip.stopped_after(service)
+            if seconds is None or seconds > TIME / 2:
+                return f"{service} was stopped {seconds} s after the cancel of {trip.request_id}"
+    return ""
+
+
+def _rich(story: Story) -> str:
+    try:
+        check_order(MALFORMED)
+    except MalformedOrder as malformed:
+        sent = described(malformed)
+    else:
+        return "the shop finds no fault with the order"
+    for refusal in story.refusals:
+        if (refusal.code, refusal.details, refusal.messages) != (sent.code(), sent.details(), sent.error_details):
+            return f"{refusal} is not {sent} with {sent.error_details}"
+    legs = {(refusal.client, refusal.server) for refusal in story.refusals}
+    return "" if len(legs) == len(STACKS) ** 2 else f"the order was refused on these legs only: {sorted(legs)}"
 
 
 def _all(legs: Iterable[Leg]) -> Iterator[Answer]:

@@ -1,4 +1,4 @@
-"""The only door to the generated code: the rest of the demo takes messages, servicers and stubs from here.
+"""The only door to generated code: the rest of the demo takes messages, servicers and stubs from here.
 
 What a type checker should know of them is written down below, so that it needs no generated files.
 """
@@ -69,23 +69,64 @@ if TYPE_CHECKING:
 
         def __init__(self, *, id: str = "", destination: str = "", orders: Iterable[Order] = ()) -> None: ...
 
+    class Delivery(Message):
+        signatures: MutableSequence[str]
+
+        def __init__(self, *, signatures: Iterable[str] = ()) -> None: ...
+
+    class BadRequest(Message):
+        field_violations: MutableSequence[BadRequest.FieldViolation]
+
+        class FieldViolation(Message):
+            field: str
+            description: str
+
+            def __init__(self, *, field: str = "", description: str = "") -> None: ...
+
+        def __init__(self, *, field_violations: Iterable[BadRequest.FieldViolation] = ()) -> None: ...
+
+    class ErrorInfo(Message):
+        reason: str
+        domain: str
+
+        def __init__(self, *, reason: str = "", domain: str = "") -> None: ...
+
     class OrderManagementServicer: ...
 
     class RouteGuideServicer: ...
 
+    class ShopServicer: ...
+
+    class WarehouseServicer: ...
+
+    class CarrierServicer: ...
+
     def OrderManagementStub(channel: Any) -> Any: ...
     def RouteGuideStub(channel: Any) -> Any: ...
+    def ShopStub(channel: Any) -> Any: ...
+    def WarehouseStub(channel: Any) -> Any: ...
+    def CarrierStub(channel: Any) -> Any: ...
     def add_OrderManagementServicer_to_server(servicer: OrderManagementServicer, server: Any) -> None: ...
     def add_RouteGuideServicer_to_server(servicer: RouteGuideServicer, server: Any) -> None: ...
+    def add_ShopServicer_to_server(servicer: ShopServicer, server: Any) -> None: ...
+    def add_WarehouseServicer_to_server(servicer: WarehouseServicer, server: Any) -> None: ...
+    def add_CarrierServicer_to_server(servicer: CarrierServicer, server: Any) -> None: ...
 
 else:
-    from interpose.demo.generate import load
+    from interpose.demo.generate import GenerationError, load
+
+    try:
+        from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
+    except ImportError as missing:
+        raise GenerationError('the demo needs googleapis-common-protos: pip install "interpose[demo]"') from missing
 
     _orders, _orders_grpc = load("order_management_pb2"), load("order_management_pb2_grpc")
     _route, _route_grpc = load("route_guide_pb2"), load("route_guide_pb2_grpc")
+    _delivery, _delivery_grpc = load("delivery_pb2"), load("delivery_pb2_grpc")
 
     Order, CombinedShipment = _orders.Order, _orders.CombinedShipment
     Name, Person = _route.Name, _route.Person
+    Delivery = _delivery.Delivery
     OrderManagementServicer, OrderManagementStub = (
         _orders_grpc.OrderManagementServicer,
         _orders_grpc.OrderManagementStub,
@@ -93,9 +134,20 @@ else:
     RouteGuideServicer, RouteGuideStub = _route_grpc.RouteGuideServicer, _route_grpc.RouteGuideStub
     add_OrderManagementServicer_to_server = _orders_grpc.add_OrderManagementServicer_to_server
     add_RouteGuideServicer_to_server = _route_grpc.add_RouteGuideServicer_to_server
+    ShopServicer, ShopStub = _delivery_grpc.ShopServicer, _delivery_grpc.ShopStub
+    WarehouseServicer, WarehouseStub = _delivery_grpc.WarehouseServicer, _delivery_grpc.WarehouseStub
+    CarrierServicer, CarrierStub = _delivery_grpc.CarrierServicer, _delivery_grpc.CarrierStub
+    add_ShopServicer_to_server = _delivery_grpc.add_ShopServicer_to_server
+    add_WarehouseServicer_to_server = _delivery_grpc.add_WarehouseServicer_to_server
+    add_CarrierServicer_to_server = _delivery_grpc.add_CarrierServicer_to_server
 
 __all__ = [
+    "BadRequest",
+    "CarrierServicer",
+    "CarrierStub",
     "CombinedShipment",
+    "Delivery",
+    "ErrorInfo",
     "Message",
     "Name",
     "Order",
@@ -104,7 +156,14 @@ __all__ = [
     "Person",
     "RouteGuideServicer",
     "RouteGuideStub",
+    "ShopServicer",
+    "ShopStub",
     "StringValue",
+    "WarehouseServicer",
+    "WarehouseStub",
+    "add_CarrierServicer_to_server",
     "add_OrderManagementServicer_to_server",
     "add_RouteGuideServicer_to_server",
+    "add_ShopServicer_to_server",
+    "add_WarehouseServicer_to_server",
 ]

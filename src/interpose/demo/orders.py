@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 from interpose.demo.messages import CombinedShipment, Order, StringValue
 
@@ -52,8 +53,19 @@ class UnknownOrder(LookupError):
         super().__init__(f"no order has the id {order_id!r}")
 
 
+class Violation(NamedTuple):
+    """One thing that is wrong with what was sent: which field, and what a good one would be."""
+
+    field: str
+    description: str
+
+
 class MalformedOrder(ValueError):
-    """What was sent cannot be an order; INVALID_ARGUMENT on the wire. The text lists every fault."""
+    """What was sent cannot be an order; INVALID_ARGUMENT on the wire. The text lists every violation."""
+
+    def __init__(self, *violations: Violation) -> None:
+        super().__init__("; ".join(f"{field}: {description}" for field, description in violations))
+        self.violations = violations
 
 
 class OrderBook:
@@ -88,7 +100,7 @@ class OrderBook:
     def search(self, text: str) -> list[Order]:
         """Every order whose description or one of whose items contains `text`, by id."""
         if not text.strip():
-            raise MalformedOrder("search: the text is blank; send some of the description or of an item")
+            raise MalformedOrder(Violation("search", "the text is blank; send some of the description or of an item"))
         pattern = "%" + WILDCARD.sub(r"!\1", text) + "%"
         with self._lock:
             rows = self._db.execute(CONTAINING, {"pattern": pattern}).fetchall()
@@ -148,14 +160,14 @@ class LoadingDock:
 def check_id(order_id: str) -> None:
     """Raise `MalformedOrder` unless an order could have this id."""
     if not ID.fullmatch(order_id):
-        raise MalformedOrder(_id_fault(order_id))
+        raise MalformedOrder(_id_violation(order_id))
 
 
 def check_order(order: Order) -> Order:
-    """The order itself, or `MalformedOrder` with every fault it has."""
-    faults = list(_faults(order))
-    if faults:
-        raise MalformedOrder("; ".join(faults))
+    """The order itself, or `MalformedOrder` with every violation."""
+    violations = list(_violations(order))
+    if violations:
+        raise MalformedOrder(*violations)
     return order
 
 
@@ -169,7 +181,7 @@ def first_orders(orders: Iterable[Order]) -> list[Order]:
 def check_size(orders: list[Order]) -> None:
     """Raise `MalformedOrder` if one updateOrders call sent more than it may."""
     if len(orders) > ORDERS_PER_UPDATE:
-        raise MalformedOrder(f"orders: more than {ORDERS_PER_UPDATE} in one call; send them in several")
+        raise MalformedOrder(Violation("orders", f"more than {ORDERS_PER_UPDATE} in one call; send them in several"))
 
 
 def receipt(ids: list[str]) -> StringValue:
@@ -177,16 +189,16 @@ def receipt(ids: list[str]) -> StringValue:
     return StringValue(value=f"updated {', '.join(ids) if ids else 'nothing'}")
 
 
-def _faults(order: Order) -> Iterator[str]:
+def _violations(order: Order) -> Iterator[Violation]:
     if not ID.fullmatch(order.id):
-        yield _id_fault(order.id)
+        yield _id_violation(order.id)
     if not order.items or not all(item.strip() for item in order.items):
-        yield "items: at least one, none blank"
+        yield Violation("items", "at least one, none blank")
     if not (math.isfinite(order.price) and order.price >= 0):
-        yield f"price: {order.price} is no price; 0 or more"
+        yield Violation("price", f"{order.price} is no price; 0 or more")
     if not order.destination.strip():
-        yield "destination: missing"
+        yield Violation("destination", "missing")
 
 
-def _id_fault(order_id: str) -> str:
-    return f"id: {order_id[:36]!r} is no order id; 1 to 36 letters, digits and dashes"
+def _id_violation(order_id: str) -> Violation:
+    return Violation("id", f"{order_id[:36]!r} is no order id; 1 to 36 letters, digits and dashes")

@@ -1,18 +1,25 @@
-"""What the demo prints: some of the access log, a table of the sixteen places, and a line that sums it up."""
+"""What the demo prints: some of the access log, a table of the sixteen places, an order's way through three services,
+what is told of a refused one, and a line that sums it up.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import grpc
+from google.protobuf import json_format, text_format
 
 from interpose import Kind, Side
+from interpose.demo.chain import MARGIN, TIME, Trip
 from interpose.demo.claims import Claim, failed
+from interpose.demo.delivery import CARRIER, NOWHERE, SHOP, WAREHOUSE, Visit
 from interpose.demo.interceptors import Fate, Faults
 from interpose.demo.load import Answer
 from interpose.demo.logbook import Line
+from interpose.demo.messages import BadRequest
+from interpose.demo.refusals import Refusal
 from interpose.demo.run import STACKS, Leg, Place, Story
 from interpose.demo.stack import ATTEMPTS, SHARE
 
@@ -25,6 +32,10 @@ LEGEND = (
     "calls and failures are the callers'; attempts were sent by a client, received by a server;",
     "latency is of whole calls at a client, of single attempts at a server",
 )
+
+HOP_HEADINGS = ("client", "service", "runs", "request id", "left s", "stopped ms")
+HOP_WIDTHS = (-8, -10, -17, -18, 7, 11)
+RUNS = {SHOP: "sync", WAREHOUSE: "asyncio", CARRIER: "plain on asyncio"}
 
 
 @dataclass(frozen=True)
@@ -48,9 +59,36 @@ class Row:
     latency_ms: dict[str, float]
 
 
+@dataclass(frozen=True)
+class Hop:
+    """One service on an order's way.
+
+    request_id, left: of the order that was delivered, as the handler saw them; `left` in seconds.
+    stopped_ms: how long after its client's cancel the handler of the next order was stopped; milliseconds.
+    """
+
+    client: str
+    service: str
+    runs: str
+    request_id: str | None
+    left: float | None
+    stopped_ms: float | None
+
+
 def rows(story: Story) -> list[Row]:
     """The sixteen places: two stacks, two sides, four kinds."""
     return [_row(story, (stack, side), kind) for stack in STACKS for side in Side for kind in Kind]
+
+
+def hops(story: Story) -> list[Hop]:
+    """Three services on the way from each client."""
+    cancelled = {trip.client: trip for trip in story.trips if trip.cancelled is not None}
+    return [
+        _hop(visit, trip.client, cancelled.get(trip.client))
+        for trip in story.trips
+        if trip.cancelled is None
+        for visit in trip.visits
+    ]
 
 
 def as_text(story: Story, claims: list[Claim]) -> Iterator[str]:
@@ -61,14 +99,18 @@ def as_text(story: Story, claims: list[Claim]) -> Iterator[str]:
     yield from map(str, excerpt)
     yield f"... and {len(story.log.lines) - len(excerpt)} lines more"
     yield ""
-    yield _cells(*HEADINGS)
-    yield _cells(*SECOND)
+    yield _cells(WIDTHS, *HEADINGS)
+    yield _cells(WIDTHS, *SECOND)
     for row in rows(story):
         latency = (f"{value:.1f}" for value in row.latency_ms.values())
         numbers = (row.calls, row.failures_without, row.failures_with, row.attempts, row.messages)
-        yield _cells(f"{row.stack} {row.side}", row.kind.replace("_", "-"), *map(str, numbers), *latency)
+        yield _cells(WIDTHS, f"{row.stack} {row.side}", row.kind.replace("_", "-"), *map(str, numbers), *latency)
     yield ""
     yield from LEGEND
+    yield ""
+    yield from _chain(story)
+    yield ""
+    yield from _refusal(story)
     yield ""
     yield from (f"NOT SO: {claim.text}: {claim.against}" for claim in claims if not claim.holds)
     yield summary(story, claims)
@@ -84,6 +126,8 @@ def as_json(story: Story, claims: list[Claim]) -> dict[str, Any]:
         "attempts": ATTEMPTS,
         "seconds": round(story.seconds, 3),
         "places": [asdict(row) for row in rows(story)],
+        "hops": [asdict(hop) for hop in hops(story)],
+        "refusals": [_refusal_as_json(refusal) for refusal in story.refusals],
         "claims": [asdict(claim) | {"holds": claim.holds} for claim in claims],
         "access_log": {
             "lines": len(story.log.lines),
@@ -150,7 +194,67 @@ def _excerpt(story: Story) -> list[Line]:
     return story.log.excerpt(chosen)
 
 
-def _cells(*texts: str) -> str:
+def _chain(story: Story) -> Iterator[str]:
+    yield f"Calls that make calls: an order with {TIME:.0f} s to go, of which each service keeps {MARGIN} for itself;"
+    yield f"the next order is for {NOWHERE} and is cancelled at the top while the carrier looks for it"
+    yield ""
+    yield _cells(HOP_WIDTHS, *HOP_HEADINGS)
+    for hop in hops(story):
+        yield _cells(
+            HOP_WIDTHS,
+            hop.client,
+            hop.service,
+            hop.runs,
+            str(hop.request_id),
+            "never" if hop.left is None else f"{hop.left:.2f}",
+            "never" if hop.stopped_ms is None else f"{hop.stopped_ms:.1f}",
+        )
+
+
+def _refusal_as_json(refusal: Refusal) -> dict[str, Any]:
+    return {
+        "client": refusal.client,
+        "server": refusal.server,
+        "code": refusal.code.name,
+        "details": refusal.details,
+        "error_details": [
+            {"type": message.DESCRIPTOR.full_name} | json_format.MessageToDict(message) for message in refusal.messages
+        ],
+    }
+
+
+def _hop(visit: Visit, client: str, cancelled: Trip | None) -> Hop:
+    seconds = cancelled.stopped_after(visit.service) if cancelled else None
+    return Hop(
+        client=client,
+        service=visit.service,
+        runs=RUNS[visit.service],
+        request_id=visit.request_id,
+        left=None if visit.left is None else round(visit.left, 3),
+        stopped_ms=None if seconds is None else round(1000 * seconds, 2),
+    )
+
+
+def _refusal(story: Story) -> Iterator[str]:
+    """What the first client was told; the claims see to it that the others were told the same."""
+    if not story.refusals:
+        return
+    refusal = story.refusals[0]
+    yield f"An order that is refused with {refusal.code.name}, and its error.error_details on {len(story.refusals)} legs"
+    yield ""
+    for message in refusal.messages:
+        for text in _parts(message):
+            yield f"{type(message).__name__:<11} {text}"
+
+
+def _parts(message: Any) -> Iterator[str]:
+    if isinstance(message, BadRequest):
+        yield from (f"{violation.field:<12} {violation.description}" for violation in message.field_violations)
+    else:
+        yield text_format.MessageToString(message, as_one_line=True)
+
+
+def _cells(widths: Sequence[int], *texts: str) -> str:
     return " ".join(
-        text.ljust(-width) if width < 0 else text.rjust(width) for text, width in zip(texts, WIDTHS, strict=True)
+        text.ljust(-width) if width < 0 else text.rjust(width) for text, width in zip(texts, widths, strict=True)
     ).rstrip()

@@ -1,4 +1,7 @@
-"""One run of the demo: the same load from both clients to both servers, without the stack and with it."""
+"""One run of the demo: the same load from both clients to both servers, without the stack and with it.
+
+Behind it, on fresh servers: orders that pass three services, and one that is refused.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,21 @@ import grpc
 import grpc.aio
 
 from interpose import Side, intercept_channel
+from interpose.demo.chain import Trip, trips_from_asyncio, trips_from_sync
 from interpose.demo.interceptors import Faults, Meter
 from interpose.demo.load import Answer, Job, Tell, call_asyncio, call_sync, make_jobs, shop_orders
 from interpose.demo.logbook import LogBook
 from interpose.demo.orders import OrderBook
+from interpose.demo.refusals import Refusal, refusal_from_asyncio, refusal_from_sync
 from interpose.demo.servers import asyncio_server, sync_server
-from interpose.demo.stack import SHARE, Stack, bare_server_stack, client_stack, server_stack
+from interpose.demo.stack import (
+    SHARE,
+    Stack,
+    bare_server_stack,
+    client_stack,
+    faultless_server_stack,
+    server_stack,
+)
 
 SYNC, ASYNCIO = STACKS = ("sync", "asyncio")
 
@@ -55,16 +67,23 @@ class Story:
     meters: dict[Place, Meter] = field(
         default_factory=lambda: {(stack, side): Meter() for stack in STACKS for side in Side}
     )
+    trips: list[Trip] = field(default_factory=list)
+    refusals: list[Refusal] = field(default_factory=list)
     seconds: float = 0.0
 
 
 async def run(seed: int, calls: int, progress: Progress) -> Story:
-    """Make `calls` calls of each kind from each client to each server, without the stack, then with it."""
+    """Make `calls` calls of each kind from each client to each server, without the stack, then with it.
+
+    Then send orders through the chain, and one that is refused.
+    """
     started = perf_counter()
     story = Story(seed, make_jobs(seed, calls))
     with tempfile.TemporaryDirectory(prefix="interpose-demo-") as folder:
         story.without = await _phase(Path(folder) / "without.sqlite", Without(seed), story.jobs, progress)
         story.within = await _phase(Path(folder) / "with.sqlite", Within(story), story.jobs, progress)
+        story.refusals = await _refusals(Path(folder) / "refusals.sqlite", progress)
+    story.trips = await _trips(progress)
     story.seconds = perf_counter() - started
     return story
 
@@ -108,7 +127,7 @@ class Within:
 
 async def _phase(file: Path, phase: Without | Within, jobs: list[Job], progress: Progress) -> list[Leg]:
     legs: list[Leg] = []
-    async with _servers(file, phase) as targets:
+    async with _servers(file, phase.server) as targets:
         for client in STACKS:
             stack = phase.client(client)
             for server in STACKS:
@@ -119,13 +138,30 @@ async def _phase(file: Path, phase: Without | Within, jobs: list[Job], progress:
     return legs
 
 
+async def _refusals(file: Path, progress: Progress) -> list[Refusal]:
+    tell = progress("an order that is refused", len(STACKS) ** 2)
+    refusals: list[Refusal] = []
+    async with _servers(file, lambda _: faultless_server_stack()) as targets:
+        for server, target in targets.items():
+            refusals.append(await asyncio.to_thread(refusal_from_sync, target, server))
+            tell()
+            refusals.append(await refusal_from_asyncio(target, server))
+            tell()
+    return refusals
+
+
+async def _trips(progress: Progress) -> list[Trip]:
+    tell = progress("orders that pass three services", 2 * len(STACKS))
+    return [*await trips_from_sync(tell), *await trips_from_asyncio(tell)]
+
+
 @asynccontextmanager
-async def _servers(file: Path, phase: Without | Within) -> AsyncGenerator[dict[str, str]]:
+async def _servers(file: Path, stack: Callable[[str], Stack]) -> AsyncGenerator[dict[str, str]]:
     book = OrderBook(file, shop_orders())
     try:
         async with (
-            sync_server(book, phase.server(SYNC)) as sync_target,
-            asyncio_server(book, phase.server(ASYNCIO)) as asyncio_target,
+            sync_server(book, stack(SYNC)) as sync_target,
+            asyncio_server(book, stack(ASYNCIO)) as asyncio_target,
         ):
             yield {SYNC: sync_target, ASYNCIO: asyncio_target}
     finally:

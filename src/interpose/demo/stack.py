@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import grpc
 
-from interpose import Interceptor
+from interpose import Interceptor, errors
 from interpose.demo.interceptors import Faults, Meter
+from interpose.demo.messages import BadRequest, ErrorInfo
 from interpose.demo.orders import MalformedOrder, UnknownOrder
 from interpose.demo.people import UnknownPerson
 from interpose.interceptors import AccessLog, ExceptionToStatus, RequestId, Retry
@@ -18,10 +20,18 @@ Stack = tuple[Interceptor, ...]
 SHARE = 0.3  # of the attempts is refused
 ATTEMPTS = 6  # leave 0.3 ** 6, seven calls in ten thousand, to fail in spite of the retries
 
-STATUS_OF = {
+
+def described(malformed: MalformedOrder) -> errors.InvalidArgument:
+    """The text for people, and for programs which field is wrong and why."""
+    violations = [BadRequest.FieldViolation(field=field, description=why) for field, why in malformed.violations]
+    info = ErrorInfo(reason="MALFORMED_ORDER", domain="shop.example")
+    return errors.InvalidArgument(str(malformed), BadRequest(field_violations=violations), info)
+
+
+STATUS_OF: dict[type[Exception], Any] = {
     UnknownOrder: grpc.StatusCode.NOT_FOUND,
     UnknownPerson: grpc.StatusCode.NOT_FOUND,
-    MalformedOrder: grpc.StatusCode.INVALID_ARGUMENT,
+    MalformedOrder: described,
 }
 
 # When a server refuses a stream before it has read it, grpc.aio's client now and then reports INTERNAL,
@@ -42,4 +52,9 @@ def server_stack(log: logging.Logger, meter: Meter, faults: Faults) -> Stack:
 
 def bare_server_stack(faults: Faults) -> Stack:
     """What a server gets for comparison: its errors have their codes, and the same faults are injected."""
-    return ExceptionToStatus(STATUS_OF), faults
+    return *faultless_server_stack(), faults
+
+
+def faultless_server_stack() -> Stack:
+    """What a server gets where nothing shall fail but what deserves it."""
+    return (ExceptionToStatus(STATUS_OF),)

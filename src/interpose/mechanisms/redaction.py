@@ -45,9 +45,9 @@ class Redactor:
 
     rules: names joined by dots. A rule hides a field if the path to it, or its full name in the proto, ends with the
         rule: "number", "card.number", "pay.v1.Card.number". `*` stands for any one name: "card.*" hides all fields of
-        each `card`. A full name of a message type hides all such messages. Names are compared without regard to case,
-        "_" and "-". Repeated fields, `Any` and `Struct` are no part of a path. A key of a map with text keys is a name
-        too, so "password" hides `labels["password"]`; "labels.key" hides all keys of `labels`, "labels.value" all values.
+        each `card` and each `Card`. The full name of a message type hides all such messages. Names are compared without
+        regard to case, "_" and "-". Lists, `Any` and `Struct` add nothing to a path. The key of a map is a name too if
+        it is text, so "password" hides `labels["password"]`; "labels.key" hides all keys, "labels.value" all values.
     max_bytes: of the JSON that shows one message; what is beyond is left out, and "…" says so. A text is cut at 1024
         characters.
     max_depth: levels of nesting that are shown.

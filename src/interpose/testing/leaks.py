@@ -23,8 +23,10 @@ from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
 from types import AsyncGeneratorType, GeneratorType
 from typing import Any
+from weakref import ref
 
-from interpose._flow import Driver
+from interpose._call import Call
+from interpose._flow import Driver, Step
 
 PATIENCE = 5.0  # seconds that what was begun has to end after the work has
 
@@ -163,22 +165,49 @@ def _is_suspended(found: Any) -> bool:
 
 @contextmanager
 def no_rpc_leaks() -> Generator[None]:
-    """Raise `Leak`, naming their flows, if RPCs are left whose interceptors were not told the end."""
-    before = set(map(id, unfinished()))
-    yield
-    _settle("unfinished RPCs", lambda: _rpcs(before))
+    """Raise `Leak`, naming their flows, if RPCs that began in the block are left whose interceptors were not told the end."""
+    begun: list[ref[Driver]] = []
+    _watch(begun)
+    try:
+        yield
+    finally:
+        _unwatch(begun)
+    _settle("unfinished RPCs", lambda: _rpcs(begun))
 
 
-def unfinished() -> list[Driver]:
-    """The drivers of RPCs that have begun and not ended."""
-    return [found for found in gc.get_objects() if type(found) is Driver and found.frames]
-
-
-def _rpcs(before: set[int]) -> list[str]:
-    if not [driver for driver in unfinished() if id(driver) not in before]:
+def _rpcs(begun: list[ref[Driver]]) -> list[str]:
+    if not _open(begun):
         return []
     gc.collect()  # takes longer than most tests, so only if it matters
-    return [repr(driver) for driver in unfinished() if id(driver) not in before]
+    return [repr(driver) for driver in _open(begun)]
+
+
+def _open(begun: list[ref[Driver]]) -> list[Driver]:
+    return [driver for entry in begun if (driver := entry()) is not None and driver.frames]
+
+
+# Drivers are noted as they start, and only while somebody watches: to look through all objects of a process takes as long
+# as many tests.
+
+_watching: list[list[ref[Driver]]] = []
+_start = Driver.start
+
+
+def _noted(self: Driver, call: Call) -> Step:
+    for begun in _watching:
+        begun.append(ref(self))
+    return _start(self, call)
+
+
+def _watch(begun: list[ref[Driver]]) -> None:
+    _watching.append(begun)
+    Driver.start = _noted  # type: ignore[method-assign]
+
+
+def _unwatch(begun: list[ref[Driver]]) -> None:
+    _watching[:] = [other for other in _watching if other is not begun]
+    if not _watching:
+        Driver.start = _start  # type: ignore[method-assign]
 
 
 def _settle(what: str, left: Callable[[], list[str]]) -> None:
