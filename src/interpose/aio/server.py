@@ -51,8 +51,6 @@ class Handlers:
         method = Method(name, kind_of(handler))
         stack = layers(self._interceptors, method)
         function = function_of(handler)
-        if not stack:
-            return handler
         if not (inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)):
             return Plain(handler, method, stack, function, self._clock)
         if not method.kind.response_streaming:

@@ -34,7 +34,7 @@ from interpose.demo.stack import Stack
 from interpose.interceptors import Deadline, PropagateContext, RequestId
 
 TIME = 30.0  # seconds for an order on its way
-MARGIN = 0.5  # seconds that each service keeps for itself; grpc rounds what is sent up, by 0.1 s at most
+MARGIN = 0.5  # seconds that each service keeps for itself; more than the 0.1 s by which grpc rounds up what it sends
 WORKERS = 4  # threads of a server; one order is on its way at a time
 
 STACK: Stack = (RequestId(), Deadline(TIME), PropagateContext(margin=MARGIN))

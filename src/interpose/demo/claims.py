@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -14,10 +15,12 @@ from interpose.demo.chain import TIME
 from interpose.demo.delivery import SERVICES
 from interpose.demo.interceptors import Fate, Faults, Sample
 from interpose.demo.load import Answer
-from interpose.demo.orders import MalformedOrder, check_order
+from interpose.demo.orders import MalformedOrder, violations
 from interpose.demo.refusals import MALFORMED
 from interpose.demo.run import STACKS, Leg, Story
-from interpose.demo.stack import ATTEMPTS, SHARE, described
+from interpose.demo.stack import ATTEMPTS, SHARE, rich_details
+
+FOREVER = math.inf  # what a handler without a deadline has left
 
 
 @dataclass(frozen=True)
@@ -126,9 +129,9 @@ def _ids(story: Story) -> str:
 
 def _deadlines(story: Story) -> str:
     for trip in story.trips:
-        left = [TIME, *(visit.left for visit in trip.visits)]
-        if not all(more is not None and less is not None and less < more for more, less in pairwise(left)):
-            return f"{trip.request_id} had these seconds left: {left}"
+        left = [FOREVER if visit.left is None else visit.left for visit in trip.visits]
+        if max(left, default=FOREVER) > TIME or not all(less < more for more, less in pairwise(left)):
+            return f"{trip.request_id} had these seconds left: {left}, of {TIME}"
     return ""
 
 
@@ -146,15 +149,12 @@ def _cancels(story: Story) -> str:
 
 
 def _rich(story: Story) -> str:
-    try:
-        check_order(MALFORMED)
-    except MalformedOrder as malformed:
-        sent = described(malformed)
-    else:
-        return "the shop finds no fault with the order"
+    malformed = MalformedOrder(*violations(MALFORMED))
+    foretold = grpc.StatusCode.INVALID_ARGUMENT, str(malformed), rich_details(malformed)  # as it is before it is packed
     for refusal in story.refusals:
-        if (refusal.code, refusal.details, refusal.messages) != (sent.code(), sent.details(), sent.error_details):
-            return f"{refusal} is not {sent} with {sent.error_details}"
+        told = refusal.code, refusal.details, refusal.messages
+        if told != foretold:
+            return f"the {refusal.client} client was told {told} by the {refusal.server} server"
     legs = {(refusal.client, refusal.server) for refusal in story.refusals}
     return "" if len(legs) == len(STACKS) ** 2 else f"the order was refused on these legs only: {sorted(legs)}"
 

@@ -30,7 +30,8 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     parser = argparse.ArgumentParser(
         prog="python -m interpose.demo",
         description="Two services behind a sync and an asyncio server, called by a sync and an asyncio "
-        "client while three attempts in ten are refused: without the interceptor stack, then with it.",
+        "client while three attempts in ten are refused: without the interceptor stack, then with it. Then orders that "
+        "pass three services, and one that is refused.",
     )
     parser.add_argument(
         "--seed",

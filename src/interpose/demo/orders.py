@@ -165,10 +165,14 @@ def check_id(order_id: str) -> None:
 
 def check_order(order: Order) -> Order:
     """The order itself, or `MalformedOrder` with every violation."""
-    violations = list(_violations(order))
-    if violations:
-        raise MalformedOrder(*violations)
+    if found := violations(order):
+        raise MalformedOrder(*found)
     return order
+
+
+def violations(order: Order) -> list[Violation]:
+    """All that is wrong with an order."""
+    return list(_violations(order))
 
 
 def first_orders(orders: Iterable[Order]) -> list[Order]:

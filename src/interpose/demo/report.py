@@ -240,7 +240,7 @@ def _refusal(story: Story) -> Iterator[str]:
     if not story.refusals:
         return
     refusal = story.refusals[0]
-    yield f"An order that is refused with {refusal.code.name}, and its error.error_details on {len(story.refusals)} legs"
+    yield f"An order that is refused with {refusal.code.name}: what both clients find in error.error_details"
     yield ""
     for message in refusal.messages:
         for text in _parts(message):

@@ -9,7 +9,7 @@ import grpc
 
 from interpose import Interceptor, errors
 from interpose.demo.interceptors import Faults, Meter
-from interpose.demo.messages import BadRequest, ErrorInfo
+from interpose.demo.messages import BadRequest, ErrorInfo, Message
 from interpose.demo.orders import MalformedOrder, UnknownOrder
 from interpose.demo.people import UnknownPerson
 from interpose.interceptors import AccessLog, ExceptionToStatus, RequestId, Retry
@@ -22,10 +22,14 @@ ATTEMPTS = 6  # leave 0.3 ** 6, seven calls in ten thousand, to fail in spite of
 
 
 def described(malformed: MalformedOrder) -> errors.InvalidArgument:
-    """The text for people, and for programs which field is wrong and why."""
+    """INVALID_ARGUMENT, with a text for people and messages for programs."""
+    return errors.InvalidArgument(str(malformed), *rich_details(malformed))
+
+
+def rich_details(malformed: MalformedOrder) -> tuple[Message, ...]:
+    """Which fields are wrong and why, and a name for what happened."""
     violations = [BadRequest.FieldViolation(field=field, description=why) for field, why in malformed.violations]
-    info = ErrorInfo(reason="MALFORMED_ORDER", domain="shop.example")
-    return errors.InvalidArgument(str(malformed), BadRequest(field_violations=violations), info)
+    return BadRequest(field_violations=violations), ErrorInfo(reason="MALFORMED_ORDER", domain="shop.example")
 
 
 STATUS_OF: dict[type[Exception], Any] = {

@@ -103,6 +103,7 @@ CLIENT_LEVELS = {
 _log = logging.getLogger("interpose")
 
 Show: TypeAlias = Callable[[Any], Any]
+Write: TypeAlias = Callable[[int, str, dict[str, Any]], None]
 
 
 class Sink(Protocol):
@@ -155,7 +156,7 @@ class AccessLog:
         wall: Callable[[], float] = time.time,
     ) -> None:
         logger = logging.getLogger(LOGGER) if logger is None else logger
-        metadata = metadata if isinstance(metadata, str) else tuple(metadata)
+        metadata = tuple(metadata) if isinstance(metadata, Iterable) and not isinstance(metadata, str) else metadata
         sample = {} if sample is None else sample
         insist(
             "AccessLog",
@@ -172,7 +173,8 @@ class AccessLog:
             (callable(wall), f"wall must be a function like time.time, not {wall!r}"),
         )
         self._logger = logger
-        self._sink = _Records(logger) if isinstance(logger, logging.Logger) else logger
+        self._enabled = logger.isEnabledFor
+        self._write = _recording(logger) if isinstance(logger, logging.Logger) else logger.write
         self._start = start
         self._show: Show | None = (Redactor() if payloads else None) if isinstance(payloads, bool) else payloads
         self._keys = tuple(dict.fromkeys(key.lower() for key in metadata))
@@ -196,7 +198,7 @@ class AccessLog:
     def _begin(self, call: Call) -> _Rpc | None:
         """What has to be noted at the start; None if nothing will be written."""
         try:
-            if not self._sink.isEnabledFor(ERROR):  # the highest level that is used
+            if not self._enabled(ERROR):  # the highest level that is used
                 return None
             rpc = _Rpc(call, self._clock.now(), self._keys)
         except BaseException:
@@ -209,7 +211,7 @@ class AccessLog:
     def _watched(self, call: Call, rpc: _Rpc) -> Call:
         """The call, with its messages written as they pass, if anybody reads them."""
         try:
-            if not self._sink.isEnabledFor(rpc.levels[StatusCode.OK]):
+            if not self._enabled(rpc.levels[StatusCode.OK]):
                 return call
         except BaseException:
             self._complain()
@@ -227,11 +229,11 @@ class AccessLog:
         """Write what happens before the end."""
         try:
             level = rpc.levels[StatusCode.OK]
-            if self._sink.isEnabledFor(level):
+            if self._enabled(level):
                 fields = {**rpc.common(self._clock.now(), self._wall), **self._shown(content)}
                 if (known := rpc.request_id or context.request_id()) is not None:
                     fields["request_id"] = known
-                self._sink.write(level, message, fields)
+                self._write(level, message, fields)
         except BaseException:
             self._complain()
 
@@ -251,7 +253,7 @@ class AccessLog:
     def _finish(self, rpc: _Rpc, outcome: Outcome) -> None:
         try:
             level = rpc.levels[outcome.code]
-            if not self._sink.isEnabledFor(level):
+            if not self._enabled(level):
                 return
             rate = self._sample.get(outcome.code, 1.0) if self._sample else 1.0
             if rate < 1 and self._left_out(rate):
@@ -270,7 +272,7 @@ class AccessLog:
                 fields["grpc.sample_rate"] = rate
             if (known := context.request_id() or rpc.request_id) is not None:
                 fields["request_id"] = known
-            self._sink.write(level, FINISHED, fields)
+            self._write(level, FINISHED, fields)
         except BaseException:
             self._complain()
 
@@ -331,22 +333,17 @@ class _Rpc:
         return fields if self._metadata is None else {**fields, **self._metadata}
 
 
-class _Records:
-    """A logger of the standard library, as `AccessLog` writes to it."""
+def _recording(logger: logging.Logger) -> Write:
+    """How records are written to a logger of the standard library."""
 
-    def __init__(self, logger: logging.Logger) -> None:
-        self._logger = logger
-
-    def isEnabledFor(self, level: int) -> bool:
-        return self._logger.isEnabledFor(level)
-
-    def write(self, level: int, message: str, fields: dict[str, Any]) -> None:
+    def write(level: int, message: str, fields: dict[str, Any]) -> None:
         # Not `log(…, extra=fields)`: it raises where the application's record factory sets a `request_id` of its own,
         # and it searches the stack for a caller, which here is always grpc.
-        logger = self._logger
         record = logger.makeRecord(logger.name, level, __file__, 0, message, (), None)
         record.__dict__.update(fields)
         logger.handle(record)
+
+    return write
 
 
 def _reason(outcome: Outcome) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 MAX_VALUES = 10_000  # of one record; more would be a mistake, or somebody's trick
 MAX_DEPTH = 16  # levels of nesting
+LAST_SECOND = 253402300799.0  # of the year 9999
 MAX_BITS = 1024  # of a number; Python refuses to write very long ones
 
 _USUAL = frozenset({*logging.makeLogRecord({}).__dict__, "message", "asctime", "taskName"})  # taskName: since 3.12
@@ -118,6 +119,6 @@ def _text(value: Any) -> str:
 
 
 def rfc3339(seconds: float) -> str:
-    """A date as RFC 3339 has it, in UTC."""
-    date = datetime.fromtimestamp(seconds, UTC)
+    """A date as RFC 3339 has it, in UTC; one before 1970 or beyond its last year is the nearest that it has."""
+    date = datetime.fromtimestamp(max(0.0, min(seconds, LAST_SECOND)), UTC)
     return f"{date.replace(tzinfo=None).isoformat(timespec='milliseconds')}Z"

@@ -5,11 +5,11 @@ Nothing of protobuf is imported here. A message of google's runtime can only exi
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from json.encoder import encode_basestring_ascii
 from typing import Any, NamedTuple, TypeAlias
 
 REDACTED = "[REDACTED]"
@@ -19,6 +19,7 @@ CUT = "cut"
 MAX_BYTES = 4096  # of JSON, for one message
 MAX_DEPTH = 16  # levels of nesting
 LEAST_BYTES = 64  # there has to be room for "[REDACTED]" and the mark of a cut
+AROUND = 4  # characters around a field: a colon, a comma, and a space behind each
 MAX_PLANS = 1024  # message types and places that are kept compiled; far beyond what one service has
 MAX_TEXT = 1024  # characters of one text
 MAX_NAME = 256  # characters of a type's name, its URL, or a key of a map
@@ -167,7 +168,7 @@ class _Showing:
         self._rules = rules
         self._max_bytes = max_bytes
         self._max_depth = max_depth
-        self._room = max_bytes - len(json.dumps({MORE: CUT}))
+        self._room = max_bytes - _length(MORE) - _length(CUT) - AROUND
         self._full = False
 
     def whole(self, message: Any) -> Any:
@@ -196,7 +197,7 @@ class _Showing:
         """Show something under its name; False once there is no room."""
         if not self._full:
             try:
-                self._take(_length(name) + 4)  # a colon, a comma, and a space behind each
+                self._take(_length(name) + AROUND)
                 into[name] = show(*arguments)
             except _Full:
                 self._full = True
@@ -340,7 +341,7 @@ def _short(text: str) -> str:
 
 def _length(text: str) -> int:
     """How long it is in JSON."""
-    return len(json.dumps(text))
+    return len(encode_basestring_ascii(text))
 
 
 def _alike(name: str) -> str:

@@ -360,8 +360,6 @@ def handlers(interceptors: tuple[Interceptor, ...], clock: Clock) -> Compiled:
     def wrap(handler: Any, name: str) -> Any:
         method = Method(name, kind_of(handler))
         stack = layers(interceptors, method)
-        if not stack:
-            return handler
         # In the middle of a stream, grpc makes of what cannot be deserialized the end of it.
         deserializer = decoder(handler.request_deserializer) if method.kind.request_streaming else None
         serializer = _telling(handler.response_serializer) if method.kind.response_streaming else None
