@@ -32,7 +32,23 @@ class StatusError(grpc.RpcError):
     local: the status was made on this side and no peer ever sent it (a limit, an open breaker, a deadline already passed).
     """
 
-    status_code: ClassVar[grpc.StatusCode]
+    status_code: ClassVar[grpc.StatusCode] = grpc.StatusCode.UNKNOWN
+    _coded: ClassVar[bool] = False  # has the class a code of its own, or of a class between it and this one?
+
+    # What an application's own class has that forgets to call this constructor: its RPC shall end all the same.
+    _details = ""
+    _initial_metadata = _trailing_metadata = Metadata()
+    local = False
+    _debug_error_string = ""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "status_code" in vars(cls):
+            if cls.status_code is grpc.StatusCode.OK or not isinstance(cls.status_code, grpc.StatusCode):
+                raise TypeError(
+                    f"{cls.__name__}.status_code must be a grpc.StatusCode other than OK, not {cls.status_code!r}"
+                )
+            cls._coded = True
 
     def __init__(
         self,
@@ -43,14 +59,15 @@ class StatusError(grpc.RpcError):
         local: bool = False,
         debug_error_string: str = "",
     ) -> None:
-        if type(self) is StatusError:
+        if not self._coded:
             raise TypeError(
-                "StatusError has no code of its own: raise one of its subclasses, or errors.of(code)(details)"
+                f"{type(self).__name__} has no code of its own: "
+                "raise one of the subclasses of StatusError, or errors.of(code)(details)"
             )
         Exception.__init__(self, details)  # not super(): mixed with grpc.aio.AioRpcError that would be its constructor
         self._details = details if isinstance(details, str) else str(details)  # NotFound(order_id) fails nowhere later
         self._initial_metadata = Metadata.trusted(initial_metadata)
-        self._trailing_metadata: Metadata = (
+        self._trailing_metadata = (
             trailing_metadata if isinstance(trailing_metadata, Metadata) else Metadata(trailing_metadata)
         )
         if rich:

@@ -14,6 +14,8 @@ pytest.importorskip("grpc_tools")
 
 KINDS = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
 
+SERVICES = ("shop", "warehouse", "carrier")
+
 
 def demo(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run it as a user does, with the interpreter's warnings made visible."""
@@ -69,6 +71,27 @@ def test_the_access_log_ties_both_sides_by_the_request_id(document: Any) -> None
         assert sides == {"client", "server"}
 
 
+def test_orders_pass_three_services(document: Any) -> None:
+    """Two clients, three services: one id per order, less time at each hop, and a cancel that reached them all."""
+    hops = document["hops"]
+
+    assert [(hop["client"], hop["service"]) for hop in hops] == [(c, s) for c in ("sync", "asyncio") for s in SERVICES]
+    assert [hop["request_id"] for hop in hops] == ["sync-delivered"] * 3 + ["asyncio-delivered"] * 3
+    assert all(hop["stopped_ms"] is not None for hop in hops)
+    for first in (0, 3):
+        left = [hop["left"] for hop in hops[first : first + 3]]
+        assert left == sorted(left, reverse=True) and len(set(left)) == 3
+
+
+def test_a_refused_order_is_described(document: Any) -> None:
+    """The messages of each leg's `error_details`, with their types."""
+    assert [refusal["code"] for refusal in document["refusals"]] == ["INVALID_ARGUMENT"] * 4
+    for refusal in document["refusals"]:
+        bad, info = refusal["error_details"]
+        assert (bad["type"], info["type"]) == ("google.rpc.BadRequest", "google.rpc.ErrorInfo")
+        assert [violation["field"] for violation in bad["fieldViolations"]] == ["id", "items", "price", "destination"]
+
+
 def test_the_same_seed_gives_the_same_numbers(document: Any) -> None:
     """All but times is decided by the seed, however threads and tasks interleave."""
     again = json.loads(demo("--calls", "8", "--json").stdout)
@@ -83,11 +106,26 @@ def test_piped_output_is_plain_lines() -> None:
     """No colour, no carriage return, nothing wider than a terminal but the last line, which sums it up."""
     ran = demo("--calls", "2")
     *lines, last = ran.stdout.splitlines()
+    words = [line.split() for line in lines]
 
     assert (ran.returncode, ran.stderr) == (0, "")
     assert not set("\x1b\r") & set(ran.stdout)
     assert max(map(len, lines)) <= 100
     assert last.startswith("Shown")
+    assert [row[1] for row in words if {"sync-delivered", "asyncio-delivered"} & set(row)] == [*SERVICES, *SERVICES]
+    assert ["BadRequest", "destination", "missing"] in words
+
+
+def test_what_is_missing_is_told_with_the_line_to_install_it() -> None:
+    """Without the package for rich errors: exit status 1, one line, no traceback."""
+    program = (
+        "import sys; sys.modules['google.rpc'] = None\n"
+        "from interpose.demo.__main__ import main; sys.exit(main(['--calls', '1']))"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert ran.stderr == 'interpose.demo: the demo needs googleapis-common-protos: pip install "interpose[demo]"\n'
 
 
 @pytest.mark.parametrize(

@@ -92,11 +92,13 @@ def test_an_update_writes_all_or_nothing(book: OrderBook) -> None:
 
 
 def test_a_malformed_order_lists_every_fault() -> None:
-    """The caller learns of all faults at once."""
+    """The caller learns of all faults at once, in the text and field by field."""
     with pytest.raises(MalformedOrder) as caught:
         check_order(order("no id", " ", items=("lamp", ""), price=float("nan")))
 
-    assert all(f"{field}:" in str(caught.value) for field in ("id", "items", "price", "destination"))
+    fields = [violation.field for violation in caught.value.violations]
+    assert fields == ["id", "items", "price", "destination"]
+    assert all(f"{field}: {why}" in str(caught.value) for field, why in caught.value.violations)
 
 
 def test_an_update_holds_a_limited_number_of_orders() -> None:

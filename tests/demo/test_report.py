@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import io
 
+import grpc
 import pytest
 
 pytest.importorskip("grpc_tools")
 
+from interpose.demo.chain import Trip
+from interpose.demo.delivery import Visit
 from interpose.demo.interceptors import Faults
 from interpose.demo.progress import ProgressLine
-from interpose.demo.report import quantile
+from interpose.demo.report import _chain as report_chain
+from interpose.demo.report import hops, quantile
+from interpose.demo.run import Story
+
+
+def trip(*, cancelled: float | None) -> Trip:
+    """An order that came to the shop only."""
+    visit = Visit("shop", "order-1", left=None, stopped=cancelled is not None, ended=7.0125)
+    return Trip("sync", "order-1", grpc.StatusCode.CANCELLED, (), (visit,), cancelled)
 
 
 class Terminal(io.StringIO):
@@ -27,6 +38,22 @@ def test_a_quantile_is_one_of_the_values(share: float, value: float) -> None:
 def test_a_quantile_of_nothing_is_zero() -> None:
     """A place that nothing went through has no latency."""
     assert quantile([], 0.5) == 0.0
+
+
+def test_a_hop_tells_when_it_was_stopped() -> None:
+    """How long after the cancel, in milliseconds; a deadline that is not there is never."""
+    story = Story(1, [], trips=[trip(cancelled=None), trip(cancelled=7.0)])
+
+    *_, line = report_chain(story)
+    assert line.split() == ["sync", "shop", "sync", "order-1", "never", "12.5"]
+
+
+def test_a_hop_that_was_not_stopped_says_so() -> None:
+    """Where no order was cancelled, or its handler answered all the same."""
+    story = Story(1, [], trips=[trip(cancelled=None)])
+
+    assert [hop.stopped_ms for hop in hops(story)] == [None]
+    assert list(report_chain(story))[-1].endswith("never")
 
 
 def test_progress_writes_one_line_over_and_over() -> None:

@@ -24,6 +24,10 @@ from tests.torture.quiet import Planned
 PATIENCE = 20  # seconds after which a wait counts as a hang
 THREADS = 16  # sync callers at a time
 TASKS = 64  # asyncio callers at a time
+
+# A server of grpc's core refuses calls, and its clients are told CANCELLED, once a thousand wait to be taken up: those that
+# their clients have cancelled meanwhile count too. A loop that is kept busy takes them up one by one.
+PATIENT = (("grpc.server.max_pending_requests", 1_000_000), ("grpc.server.max_pending_requests_hard_limit", 1_000_000))
 WORKERS = 64  # of each server: a response stream holds one, and an abandoned plain one keeps it until the round is over
 
 MAKE: dict[Kind, Callable[..., Any]] = {
@@ -208,7 +212,7 @@ class Field:
         return server_interceptor(outermost, when(f"/{TALL}/*", *below))
 
     async def _serve(self, servicer: Any) -> int:
-        server = grpc.aio.server(self._workers[1], interceptors=[self._guard()])
+        server = grpc.aio.server(self._workers[1], interceptors=[self._guard()], options=PATIENT)
         server.add_generic_rpc_handlers(services(servicer))
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()

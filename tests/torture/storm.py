@@ -119,7 +119,7 @@ def grown(field: Field, before: dict[str, int]) -> list[str]:
 
 
 class Memory(NamedTuple):
-    """Memory, in KiB. objects: of Python, which are held to a limit; process: all, with what allocators keep, which is shown."""
+    """Memory, in KiB. objects: of Python, held to a limit; process: all, with what allocators keep, which is shown."""
 
     objects: int
     process: int

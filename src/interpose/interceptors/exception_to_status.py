@@ -141,7 +141,7 @@ def _failed(status: StatusError, told: Outcome) -> Outcome:
 def _text(error: BaseException) -> str:
     try:
         return str(error)
-    except Exception:
+    except BaseException:
         return type(error).__name__
 
 
@@ -166,5 +166,5 @@ def _is_exception(kind: object) -> bool:
 
 def _is_rule(rule: object) -> bool:
     if isinstance(rule, type):
-        return issubclass(rule, StatusError) and rule is not StatusError
+        return issubclass(rule, StatusError) and rule._coded
     return _is_failure(rule) or callable(rule)

@@ -304,13 +304,14 @@ def is_marked(options: Any, depth: int = 0) -> bool:
 
 def _marks(field: Any, value: Any, depth: int) -> bool:
     """Is a secret marked by this option?"""
+    if field.message_type is not None and field.message_type.GetOptions().map_entry:
+        kind = field.message_type.fields_by_name["value"]
+        return any(_marks(kind, each, depth) for each in value.values())
     values = value if _is_repeated(field) else (value,)
     if field.enum_type is not None:
         known = [field.enum_type.values_by_number.get(number) for number in values]
         return any(each is not None and getattr(each.GetOptions(), "debug_redact", False) for each in known)
-    if field.message_type is None or field.message_type.GetOptions().map_entry:
-        return False
-    return any(is_marked(each, depth + 1) for each in values)
+    return field.message_type is not None and any(is_marked(each, depth + 1) for each in values)
 
 
 def _is_repeated(field: Any) -> bool:

@@ -1,0 +1,132 @@
+"""Claims about orders that pass three services and orders that are refused: each fails when its fact is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import grpc
+import pytest
+
+pytest.importorskip("grpc_tools")
+
+from interpose.demo.chain import TIME, Trip
+from interpose.demo.claims import judge
+from interpose.demo.delivery import SERVICES, Visit
+from interpose.demo.messages import BadRequest
+from interpose.demo.orders import MalformedOrder, violations
+from interpose.demo.refusals import MALFORMED, Refusal
+from interpose.demo.run import STACKS, Story
+from interpose.demo.stack import rich_details
+
+LEFT = {"shop": 29.9, "warehouse": 29.4, "carrier": 28.9}  # seconds
+CANCELLED = 1000.0  # when, on the monotonic clock
+
+ID = "an order passed three services under one request id"
+DEADLINE = "each service had less time"
+CANCEL = "a cancel at the top stopped all three services"
+RICH = "both clients were given the rich details"
+
+
+def trip(client: str, *, cancelled: bool) -> Trip:
+    """An order that fared as it should."""
+    request_id = f"{client}-{cancelled}"
+    visits = tuple(Visit(name, request_id, LEFT[name], stopped=cancelled, ended=CANCELLED + 0.01) for name in SERVICES)
+    if cancelled:
+        return Trip(client, request_id, grpc.StatusCode.CANCELLED, (), visits, CANCELLED)
+    return Trip(client, request_id, grpc.StatusCode.OK, ("carrier", "warehouse", "shop"), visits)
+
+
+def refusal(client: str, server: str) -> Refusal:
+    """An order that was refused as it should be."""
+    malformed = MalformedOrder(*violations(MALFORMED))
+    return Refusal(client, server, grpc.StatusCode.INVALID_ARGUMENT, str(malformed), rich_details(malformed))
+
+
+def story() -> Story:
+    """No load, and all that comes behind it as it should be."""
+    return Story(
+        1,
+        [],
+        trips=[trip(client, cancelled=cancelled) for client in STACKS for cancelled in (False, True)],
+        refusals=[refusal(client, server) for server in STACKS for client in STACKS],
+    )
+
+
+def visit(number: int, hop: int, **changes: Any) -> Callable[[Story], None]:
+    """Change what one handler saw of one order."""
+
+    def change(told: Story) -> None:
+        visits = list(told.trips[number].visits)
+        visits[hop] = replace(visits[hop], **changes)
+        told.trips[number] = replace(told.trips[number], visits=tuple(visits))
+
+    return change
+
+
+def order(number: int, **changes: Any) -> Callable[[Story], None]:
+    """Change how one order fared."""
+
+    def change(told: Story) -> None:
+        told.trips[number] = replace(told.trips[number], **changes)
+
+    return change
+
+
+def refused(number: int, **changes: Any) -> Callable[[Story], None]:
+    """Change what one client was told."""
+
+    def change(told: Story) -> None:
+        told.refusals[number] = replace(told.refusals[number], **changes)
+
+    return change
+
+
+def test_every_claim_holds_of_what_should_be() -> None:
+    """The story that the other tests spoil has nothing against it."""
+    assert [claim for claim in judge(story()) if not claim.holds] == []
+
+
+@pytest.mark.parametrize(
+    ("spoil", "text"),
+    [
+        (visit(0, 2, request_id="another"), ID),
+        (visit(3, 0, request_id=None), ID),
+        (order(2, request_id="another"), ID),
+        (order(0, signatures=("carrier", "shop")), ID),
+        (lambda told: told.trips.pop(), ID),
+        (lambda told: told.trips.clear(), ID),
+        (visit(0, 1, left=29.95), DEADLINE),
+        (visit(1, 2, left=29.4), DEADLINE),
+        (visit(2, 0, left=None), DEADLINE),
+        (visit(3, 2, left=None), DEADLINE),
+        (visit(0, 0, left=TIME + 1), DEADLINE),
+        (order(1, code=grpc.StatusCode.DEADLINE_EXCEEDED), CANCEL),
+        (visit(1, 0, stopped=False), CANCEL),
+        (visit(3, 2, stopped=False), CANCEL),
+        (visit(3, 1, ended=CANCELLED + TIME - 1), CANCEL),
+        (refused(0, code=grpc.StatusCode.UNKNOWN), RICH),
+        (refused(1, details="malformed"), RICH),
+        (refused(2, messages=()), RICH),
+        (refused(3, messages=(BadRequest(),)), RICH),
+        (lambda told: told.refusals.pop(), RICH),
+    ],
+)
+def test_a_claim_fails_when_its_fact_is_wrong(spoil: Callable[[Story], None], text: str) -> None:
+    """One fact is spoilt, and one claim does not hold: the one about it, and it says what was seen."""
+    told = story()
+    spoil(told)
+
+    (broken,) = [claim for claim in judge(told) if not claim.holds]
+    assert broken.text.startswith(text)
+    assert broken.against
+
+
+def test_a_service_that_was_passed_by_is_missed() -> None:
+    """Without a visit to the carrier, its id was not seen and its handler not stopped."""
+    told = story()
+    told.trips[1] = replace(told.trips[1], visits=told.trips[1].visits[:2])
+
+    broken = [claim.text for claim in judge(told) if not claim.holds]
+    assert [text.startswith(start) for text, start in zip(broken, (ID, CANCEL), strict=True)] == [True, True]
