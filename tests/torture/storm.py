@@ -153,8 +153,9 @@ def blow(seed: int, calls: int, warm_up: int) -> tuple[list[str], int]:
             found = _perform(field, before) + _perform(field, after)
             there, size = count(field), memory()
             found += _perform(field, storm)
-            found += grown(field, there)
+            # First the calls behind it: a server takes up in order what waits, also what was cancelled meanwhile.
             found += [f"afterwards: {line}" for line in _perform(field, after)]
+            found += grown(field, there)
             # Only now: grpc's core frees what cancelled calls had when a connection is used again.
             now = memory()
             if (growth := now.objects - size.objects) > GROWTH:

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from contextvars import Context
 from typing import Any, TypeAlias
 
@@ -175,7 +176,8 @@ class _Pulled:
         finally:
             self._close()
             if self._over:
-                self._loop.call_soon_threadsafe(self._free_thread, 0)
+                with suppress(RuntimeError):  # the loop is closed, and nothing is left to free
+                    self._loop.call_soon_threadsafe(self._free_thread, 0)
 
     def when_over(self, _: Any) -> None:
         """grpc's task for the RPC has ended. A generator that nobody will resume is closed, in a thread like its own."""
