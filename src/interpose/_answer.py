@@ -19,7 +19,7 @@ from interpose._call import NOTHING, Call, Incoming
 from interpose._clock import FOREVER, Clock
 from interpose._metadata import Metadata, Pair
 from interpose._method import Method, Side
-from interpose._outcome import OK, Outcome
+from interpose._outcome import OK, Outcome, told_by
 from interpose.context import set_current_call
 
 _log = logging.getLogger("interpose")
@@ -177,7 +177,7 @@ class Answer:
         code, details, error = self._failure(error, gone)
         trailing = self._trailing
         if isinstance(error, errors.StatusError) and self._abort is None:
-            trailing = Metadata.trusted((*(trailing or ()), *error.trailing_metadata()))
+            trailing = Metadata.trusted((*(trailing or ()), *told_by(error)[2]))
         return Outcome(code, None, details, error, received, sent, elapsed, replayable, None, self._initial, trailing)
 
     def _failure(
@@ -194,7 +194,8 @@ class Answer:
                 errors.of(code)(self._details or "", trailing_metadata=self._trailing or ()),
             )
         if isinstance(error, errors.StatusError):
-            return error.code(), error.details(), error
+            code, details, _ = told_by(error)
+            return code, details, error
         if gone is not None:
             details = "the client cancelled" if gone is grpc.StatusCode.CANCELLED else "the deadline passed"
             return gone, details, error or errors.of(gone)(details, local=True)

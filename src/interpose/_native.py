@@ -14,7 +14,7 @@ from interpose._clock import FOREVER, Clock
 from interpose._codec import bearable, encoder
 from interpose._flow import Layers, Wait
 from interpose._method import Method
-from interpose._outcome import Outcome
+from interpose._outcome import Outcome, told_by
 
 EOF: Any = vars(grpc.aio)["EOF"]  # the stubs forget it
 
@@ -68,7 +68,7 @@ def failure(
 ) -> Outcome:
     """The outcome of an attempt that failed with a status, or that grpc refused, or that Ctrl-C ended."""
     if isinstance(error, errors.StatusError):
-        code, details = error.code(), error.details()
+        code, details, _ = told_by(error)
     else:
         code = grpc.StatusCode.INTERNAL if isinstance(error, Exception) else grpc.StatusCode.CANCELLED
         details = f"{type(error).__name__}: {error}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from typing import Any, Protocol
 
@@ -9,6 +10,8 @@ import grpc
 
 from interpose._metadata import Metadata
 from interpose.errors import StatusError, parse_details
+
+_log = logging.getLogger("interpose")
 
 OK = grpc.StatusCode.OK
 
@@ -19,6 +22,15 @@ class Ended(Protocol):
     def initial_metadata(self) -> Any: ...
 
     def trailing_metadata(self) -> Any: ...
+
+
+def told_by(error: StatusError) -> tuple[grpc.StatusCode, str, Metadata]:
+    """Code, details and trailing metadata of an error; of an application's own that fails to tell them, what is certain."""
+    try:
+        return error.code(), error.details(), error.trailing_metadata()
+    except BaseException:
+        _log.exception("a %s could not tell what it says", type(error).__name__)
+        return error.status_code, "", Metadata()
 
 
 class Outcome:
@@ -78,7 +90,8 @@ class Outcome:
     @classmethod
     def failure(cls, error: StatusError) -> Outcome:
         """The failure that this error describes; the same as raising it in a flow."""
-        return cls(error.code(), None, error.details(), error, replayable=True)
+        code, details, _ = told_by(error)
+        return cls(code, None, details, error, replayable=True)
 
     @property
     def ok(self) -> bool:
@@ -122,7 +135,7 @@ class Outcome:
         """What was sent behind the response."""
         if self._trailing_metadata is None:
             if isinstance(self._error, StatusError):
-                self._trailing_metadata = self._error.trailing_metadata()
+                self._trailing_metadata = told_by(self._error)[2]
             else:
                 self._trailing_metadata = Metadata.trusted(self._ended.trailing_metadata() if self._ended else None)
         return self._trailing_metadata

@@ -14,6 +14,7 @@ MAX_DEPTH = 16  # levels of nesting
 LAST_SECOND = 253402300799.0  # of the year 9999
 MAX_BITS = 1024  # of a number; Python refuses to write very long ones
 
+MORE = "…"  # stands for what is left out
 _USUAL = frozenset({*logging.makeLogRecord({}).__dict__, "message", "asctime", "taskName"})  # taskName: since 3.12
 _BROKEN = (Exception, SystemExit, GeneratorExit)  # what a broken `__str__` may raise; Ctrl-C goes on
 
@@ -83,16 +84,18 @@ class _Plain:
             return number if math.isfinite(number) else str(number)
         if not isinstance(value, (dict, list, tuple, set, frozenset)):
             return _text(value)
-        return "…" if depth >= MAX_DEPTH or self._left <= 0 else self._nested(value, depth + 1)
+        return MORE if depth >= MAX_DEPTH or self._left <= 0 else self._nested(value, depth + 1)
 
     def _nested(self, value: Any, depth: int) -> Any:
         if isinstance(value, dict):
-            return {_text(key): self.of(part, depth) for key, part in self._within(value.items())}
-        return [self.of(part, depth) for part in self._within(value)]
+            return {_text(key): self.of(part, depth) for key, part in self._within(value.items(), (MORE, MORE))}
+        return [self.of(part, depth) for part in self._within(value, MORE)]
 
-    def _within(self, parts: Iterable[Any]) -> Iterable[Any]:
+    def _within(self, parts: Iterable[Any], more: Any) -> Iterable[Any]:
+        """The parts that there is room for, and a mark if there are others."""
         for part in parts:
             if self._left <= 0:
+                yield more
                 return
             yield part
 
