@@ -1,7 +1,10 @@
 """RequestId: one id, wherever the request goes."""
 
 import asyncio
+import io
+import logging
 import re
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import grpc
@@ -11,9 +14,10 @@ from hypothesis import strategies as st
 
 from interpose import Call, Flow, Kind, Outcome, chain, context, intercept_channel, server_interceptor
 from interpose.interceptors import RequestId
+from interpose.interceptors.request_id import RequestIdFilter
 from interpose.testing import Echo, Place, failed
 from interpose.testing.echo import decode, encode, path
-from tests.facts.serving import serving
+from tests.facts.serving import KINDS, serving
 from tests.interceptors.driving import incoming, is_server, numbers, outgoing, play, requests
 
 KEY = "x-request-id"
@@ -148,7 +152,11 @@ async def test_calls_of_an_async_handler_carry_the_id_of_its_request() -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["", "x" * 129, "two words", "tab\there", "semi;colon", '"quoted"', "$(id)", "{{x}}", "<b>", "a,b"]
+    "value",
+    [
+        *("", "x" * 129, "x" * 100_000, "two words", "tab\there", "id\n", "id\r\nFAKE LINE", "\x00", "é", "😀"),
+        *("semi;colon", '"quoted"', "$(id)", "{{x}}", "<b>", "a,b"),
+    ],
 )
 def test_a_malformed_id_is_replaced(value: str) -> None:
     """Nothing that could trick whoever reads a log goes on, on either side."""
@@ -202,6 +210,85 @@ def test_an_echo_of_the_handler_stands() -> None:
     _, outcome = play(RequestId(echo=True), incoming(), told)
 
     assert outcome.trailing_metadata.get_all(KEY) == ["own"]
+
+
+# --- the filter -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def lines() -> Iterator[io.StringIO]:
+    """What "shop" and the loggers below it write, each line with the request id in front."""
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(logging.Formatter("%(request_id)s %(message)s"))
+    handler.addFilter(RequestIdFilter())
+    shop = logging.getLogger("shop")
+    shop.addHandler(handler)
+    shop.setLevel(logging.INFO)
+    yield stream
+    shop.removeHandler(handler)
+    shop.setLevel(logging.NOTSET)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("sort", ["sync", "plain", "async"])
+def test_every_record_of_a_handler_has_the_id(sort: str, kind: str, lines: io.StringIO) -> None:
+    """In front of, between and behind the messages of a stream; outside of the RPC there is none."""
+    log = logging.getLogger("shop.orders")
+
+    def unary(_: Any, native: Any) -> str:
+        log.info("at work")
+        return "done"
+
+    def stream(_: Any, native: Any) -> Iterator[str]:
+        log.info("first")
+        yield "one"
+        log.info("last")
+
+    async def unary_later(_: Any, native: Any) -> str:
+        await asyncio.get_running_loop().create_task(write_later())
+        return unary(None, None)
+
+    async def stream_later(_: Any, native: Any) -> AsyncIterator[str]:
+        log.info("first")
+        yield "one"
+        await asyncio.get_running_loop().create_task(write_later())
+        log.info("last")
+
+    async def write_later() -> None:
+        log.info("in a task")
+
+    plain, later = (stream, stream_later) if kind.endswith("stream") else (unary, unary_later)
+    with serving(sort, {kind: later if sort == "async" else plain}, RequestId()) as client:
+        client.call(kind=kind, metadata=((KEY, "one"),))
+        client.call(kind=kind, metadata=((KEY, "two"),))
+        log.info("outside")
+
+    told = ["first", "last"] if kind.endswith("stream") else ["at work"]
+    if sort == "async":
+        told.insert(len(told) - 1, "in a task")
+    assert lines.getvalue().splitlines() == [
+        *[f"one {line}" for line in told],
+        *[f"two {line}" for line in told],
+        "- outside",
+    ]
+
+
+def test_a_record_that_has_an_id_keeps_it(lines: io.StringIO) -> None:
+    """As one of AccessLog, or one that came through a queue."""
+    logging.getLogger("shop").info("told", extra={"request_id": "own"})
+
+    assert lines.getvalue() == "own told\n"
+
+
+def test_the_default_is_yours_to_choose() -> None:
+    """Any text; anything else is refused."""
+    record = logging.makeLogRecord({})
+
+    assert RequestIdFilter(default="none").filter(record)
+    assert record.__dict__["request_id"] == "none"
+    with pytest.raises(ValueError, match=r"^RequestIdFilter: default must be text, like '-', not None"):
+        RequestIdFilter(default=None)  # type: ignore[arg-type]  # what the test is about
 
 
 @pytest.mark.parametrize(

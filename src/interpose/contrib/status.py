@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,8 @@ try:
 except ImportError as missing:
     raise ImportError('rich error details need a package more: pip install "interpose[status]"') from missing
 
+
+_log = logging.getLogger("interpose")
 
 STANDARD = error_details_pb2.DESCRIPTOR  # imported, so that its messages are known when a status is opened
 
@@ -60,16 +63,23 @@ def fitted(packed: Any, details: str, room: int) -> bytes | None:
     """
     try:
         given = status_pb2.Status.FromString(packed)
-    except (message.DecodeError, TypeError):
+    except message.DecodeError:  # packed by hand: whole, or not at all
+        return packed if len(packed) <= room else None
+    except TypeError:
         return None
     told = sendable(details) if given.message == _utf8(details) else given.message
+    if told == given.message and len(packed) <= room:
+        return bytes(packed)
     fits = status_pb2.Status(code=given.code, message=told)
     for part in given.details:
         fits.details.append(part)
         if fits.ByteSize() > room:
             del fits.details[-1]
-    left: bytes | None = fits.SerializeToString() if fits.details and fits.ByteSize() <= room else None
-    return left
+    if fits.ByteSize() > room or (given.details and not fits.details):
+        return None
+    if left_out := len(given.details) - len(fits.details):
+        _log.error("%d of %d error details are left out: they are too large", left_out, len(given.details))
+    return fits.SerializeToString() or None
 
 
 def _utf8(text: str) -> str:

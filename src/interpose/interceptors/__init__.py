@@ -1,18 +1,21 @@
 """The batteries: interceptors that are ready to use, one class each, on both stacks and both sides."""
 
-from interpose.interceptors.access_log import AccessLog
+from interpose.interceptors.access_log import AccessLog, JsonFormatter, Redactor
 from interpose.interceptors.deadline import Deadline
 from interpose.interceptors.exception_to_status import ExceptionToStatus
 from interpose.interceptors.propagate_context import PropagateContext
-from interpose.interceptors.request_id import RequestId
+from interpose.interceptors.request_id import RequestId, RequestIdFilter
 from interpose.interceptors.retry import Retry, RetryDetails
 
 __all__ = [
     "AccessLog",
     "Deadline",
     "ExceptionToStatus",
+    "JsonFormatter",
     "PropagateContext",
+    "Redactor",
     "RequestId",
+    "RequestIdFilter",
     "Retry",
     "RetryDetails",
 ]

@@ -1,0 +1,244 @@
+"""Log records as JSON: one line, always."""
+
+import copy
+import enum
+import json
+import logging
+import pickle
+import sys
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from interpose.mechanisms.json_lines import MAX_VALUES, JsonFormatter, rfc3339
+
+
+def record(message: Any = "hello", *arguments: Any, error: Any = None, **fields: Any) -> logging.LogRecord:
+    made = logging.LogRecord("shop", logging.INFO, "file.py", 1, message, arguments, error)
+    made.created = 1_700_000_000.5
+    made.__dict__.update(fields)
+    return made
+
+
+def written(made: logging.LogRecord) -> dict[str, Any]:
+    """What a record is written as, read back."""
+    line = JsonFormatter().format(made)
+    assert line.isascii() and line.isprintable()
+    read: dict[str, Any] = json.loads(line)
+    return read
+
+
+def test_a_record() -> None:
+    """Time, level, logger, message, and the extra fields, in this order; nothing of where it was made."""
+    read = written(record("%s and %s", "a", "b", **{"grpc.code": "OK", "grpc.time_ms": 1.5}))
+
+    assert list(read.items()) == [
+        ("time", "2023-11-14T22:13:20.500Z"),
+        ("level", "INFO"),
+        ("logger", "shop"),
+        ("message", "a and b"),
+        ("grpc.code", "OK"),
+        ("grpc.time_ms", 1.5),
+    ]
+
+
+def test_an_exception() -> None:
+    """With its traceback; also if another formatter was first, or the record came from another process."""
+    try:
+        {}["gone"]
+    except KeyError:
+        made = record(error=sys.exc_info())
+
+    told = written(made)["exception"]
+    logging.Formatter().format(made)
+    travelled = copy.copy(made)
+    travelled.exc_info = None
+
+    assert told.startswith("Traceback") and told.endswith("KeyError: 'gone'")
+    assert written(made)["exception"] == written(travelled)["exception"] == told
+
+
+def test_a_stack() -> None:
+    """Is written where it was asked for."""
+    assert written(record(stack_info="Stack:\n  here"))["stack"] == "Stack:\n  here"
+
+
+def test_no_field_hides_another() -> None:
+    """An extra field that is named as one of ours is written under another name."""
+    read = written(record(time="noon", level=5, logger="x", exception="mine"))
+
+    assert (read["level"], read["extra.time"], read["extra.level"], read["extra.logger"]) == ("INFO", "noon", 5, "x")
+    assert read["exception"] == "mine"
+
+
+class Unwritable:
+    def __str__(self) -> str:
+        raise SystemExit("broken")
+
+    __repr__ = __str__
+
+
+class Texts(str):
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        raise RuntimeError("broken")
+
+
+class Numbers(int):
+    def __int__(self) -> int:
+        raise RuntimeError("broken")
+
+
+class Colour(enum.IntEnum):
+    RED = 1
+
+
+class Impostor:
+    """Says that it is a number."""
+
+    @property
+    def __class__(self) -> Any:
+        return int
+
+    @__class__.setter
+    def __class__(self, value: Any) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (None, None),
+        (True, True),
+        (7, 7),
+        (1.5, 1.5),
+        ("größe 😀\x00\n", "größe 😀\x00\n"),
+        ("\udc80", "\udc80"),
+        (float("nan"), "nan"),
+        (float("-inf"), "-inf"),
+        (2**5000, "<int, 5001 bits>"),
+        (b"ab\xff", r"b'ab\xff'"),
+        ((1, [2, {3: 4}]), [1, [2, {"3": 4}]]),
+        ({(1, 2): None, None: 1, b"k": 2}, {"(1, 2)": None, "None": 1, "b'k'": 2}),
+        ({"one"}, ["one"]),
+        (Unwritable(), "<Unwritable, not shown: SystemExit>"),
+        ({"in": [Unwritable()]}, {"in": ["<Unwritable, not shown: SystemExit>"]}),
+        (Texts("text"), "text"),
+        (Numbers(5), 5),
+        (Colour.RED, 1),
+        (Impostor(), "<not shown: TypeError>"),
+        (KeyError("x"), "'x'"),
+    ],
+)
+def test_any_value_is_written(value: Any, shown: Any) -> None:
+    """As JSON where JSON has it, else as text."""
+    assert written(record(field=value))["field"] == shown
+
+
+def test_a_value_that_holds_itself() -> None:
+    """Is written some levels deep."""
+    ring: list[Any] = []
+    ring.append(ring)
+
+    assert '["\\u2026"]' in JsonFormatter().format(record(field=ring))
+
+
+def test_a_value_that_holds_a_great_deal() -> None:
+    """Is written up to a bound, and costs no more."""
+    laughs: list[Any] = ["ha"]
+    for _ in range(15):
+        laughs = [laughs] * 10
+
+    assert len(JsonFormatter().format(record(field=laughs))) < MAX_VALUES * 10
+
+
+def test_a_long_value_is_cut() -> None:
+    """With a mark where something is left out."""
+    long_list = written(record(field=[1] * 100_000))["field"]
+    long_dict = written(record(field=dict.fromkeys(range(100_000))))["field"]
+
+    assert MAX_VALUES - 10 < len(long_list) < MAX_VALUES and long_list[-1] == "…"
+    assert MAX_VALUES - 10 < len(long_dict) < MAX_VALUES and long_dict["…"] == "…"
+
+
+def test_a_container_that_breaks() -> None:
+    """Is one value that is not shown."""
+
+    class Broken(dict[str, Any]):
+        def items(self) -> Any:
+            raise RuntimeError("broken")
+
+    assert written(record(field=Broken(), other=1)) | {"time": ""} == {
+        "time": "",
+        "level": "INFO",
+        "logger": "shop",
+        "message": "hello",
+        "field": "<not shown: RuntimeError>",
+        "other": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (record("%d", "text"), "%d <arguments not shown: TypeError>"),
+        (record("%s", Unwritable()), "%s <arguments not shown: SystemExit>"),
+        (record(Unwritable()), "<Unwritable, not shown: SystemExit> <arguments not shown: SystemExit>"),
+        (record("a\nb\u2028"), "a\nb\u2028"),
+    ],
+)
+def test_a_message_that_cannot_be_made(made: logging.LogRecord, message: str) -> None:
+    """Is written without its arguments."""
+    assert written(made)["message"] == message
+
+
+def test_a_record_with_broken_parts() -> None:
+    """Is written with what is whole."""
+    read = written(record(created="noon", exc_info=(1, 2, 3), levelname=Unwritable()))
+
+    assert read["time"] == "<not shown: TypeError>"
+    assert read["exception"].startswith("<not shown: ")
+    assert read["level"] == "<Unwritable, not shown: SystemExit>"
+
+
+def test_what_is_no_record() -> None:
+    """Even that is one line."""
+    nothing: Any = object()
+
+    assert written(nothing) == {"level": "ERROR", "message": "<record not shown: AttributeError>"}
+
+
+anything = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(st.characters()), st.binary()),
+    lambda inner: st.one_of(st.lists(inner), st.dictionaries(st.one_of(st.text(), st.integers()), inner)),
+    max_leaves=20,
+)
+
+
+@given(anything, st.text(st.characters()))
+def test_every_record_is_one_line(value: Any, text: str) -> None:
+    """Which can be read back."""
+    read = written(record("%s", text, field=value))
+
+    assert read["message"] == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "date"),
+    [
+        (1_700_000_000.25, "2023-11-14T22:13:20.250Z"),
+        (-5.0, "1970-01-01T00:00:00.000Z"),
+        (1e18, "9999-12-31T23:59:59.000Z"),
+        (float("inf"), "9999-12-31T23:59:59.000Z"),
+    ],
+)
+def test_a_date(seconds: float, date: str) -> None:
+    """RFC 3339, in UTC, to the millisecond; the nearest one for what has none."""
+    assert rfc3339(seconds) == date
+
+
+def test_a_formatter_is_pickled() -> None:
+    """As those of the standard library can be."""
+    assert pickle.loads(pickle.dumps(JsonFormatter())).format(record()) == JsonFormatter().format(record())
