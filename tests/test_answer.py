@@ -389,7 +389,7 @@ def test_trailers_and_details_fit_together(details: str, count: int) -> None:
 
 def test_the_text_of_an_exception_has_its_room() -> None:
     """Where grpc is to answer with it, as much is left out as if it were as long as may be."""
-    pairs = Metadata([("x-large", "x" * 5000)])
+    pairs = Metadata([("x-large", "x" * 6000)])
     raised = Outcome(UNKNOWN, error=ValueError("text"), trailing_metadata=pairs)
 
     assert trailers(raised) == Metadata()

@@ -4,12 +4,13 @@ import copy
 import inspect
 import pickle
 import traceback
+from typing import Any
 
 import grpc
 import grpc.aio
 import pytest
 
-from interpose import Metadata, StatusError, errors
+from interpose import Call, Flow, Metadata, StatusError, errors
 from interpose.sync.calls import InactiveCall
 from interpose.testing import Place, failed
 
@@ -44,8 +45,69 @@ def test_what_has_no_class(code: object) -> None:
 
 def test_a_status_without_a_code() -> None:
     """StatusError itself cannot be raised: it is for `except`."""
-    with pytest.raises(TypeError, match=r"raise one of its subclasses, or errors\.of\(code\)\(details\)"):
+    with pytest.raises(
+        TypeError, match=r"raise one of the subclasses of StatusError, or errors\.of\(code\)\(details\)"
+    ):
         StatusError("what kind?")
+
+
+def test_a_class_without_a_code() -> None:
+    """It is for `except`, too; its own subclasses may have one."""
+
+    class ShopError(StatusError):
+        pass
+
+    class SoldOut(ShopError, errors.ResourceExhausted):
+        pass
+
+    class Closed(ShopError):
+        status_code = grpc.StatusCode.UNAVAILABLE
+
+    with pytest.raises(TypeError, match="ShopError has no code of its own"):
+        ShopError("which?")
+    assert SoldOut("all").code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert Closed("today").code() is grpc.StatusCode.UNAVAILABLE
+
+
+@pytest.mark.parametrize("code", [grpc.StatusCode.OK, 5, "NOT_FOUND", None])
+def test_a_class_with_a_code_that_is_none(code: Any) -> None:
+    """It cannot be made: an error that says OK would let a refused RPC succeed."""
+    with pytest.raises(TypeError, match=r"Odd\.status_code must be a grpc\.StatusCode other than OK"):
+        type("Odd", (StatusError,), {"status_code": code})
+
+
+class Forgetful(errors.NotFound):
+    """An application's own error, whose constructor does not call that of its base."""
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+
+
+def test_a_constructor_that_calls_no_other() -> None:
+    """The error has its code, and nothing else to tell."""
+    error = errors.nativized(Forgetful("Emma"), grpc.aio.AioRpcError)
+
+    assert (error.code(), error.details(), error.local) == (grpc.StatusCode.NOT_FOUND, "", False)
+    assert error.trailing_metadata() == error.initial_metadata() == Metadata()
+    assert (error.error_details, error.debug_error_string()) == ((), "")
+    assert str(pickle.loads(pickle.dumps(error))) == "NOT_FOUND: "
+
+
+def test_a_constructor_that_calls_no_other_everywhere(place: Place) -> None:
+    """Its RPC ends with its code, and the interceptors are told."""
+    outcomes = []
+
+    def watch(call: Call) -> Flow:
+        outcomes.append((yield call))
+
+    def refuse(call: Call) -> Flow:
+        raise Forgetful("Emma")
+        yield call
+
+    with place.open(watch, refuse) as rpc:
+        reply = rpc.call("a")
+
+    assert reply.code is outcomes[0].code is grpc.StatusCode.NOT_FOUND
 
 
 def test_what_an_error_is() -> None:

@@ -244,17 +244,36 @@ def test_those_that_fit(values: list[bytes], room: int, details: str) -> None:
         assert all(part.ByteSize() > room - len(details.encode()) - 20 for part in parts)
     else:
         left = iter(parts)
-        assert 0 < len(fitted) <= room
-        assert status.unpack(fitted)
+        assert len(fitted) <= room
+        assert status.unpack(fitted) or not parts
         assert all(part in left for part in status.unpack(fitted))
         assert status_pb2.Status.FromString(fitted).message == details
         assert len(packed) > room or fitted == packed
 
 
-@pytest.mark.parametrize("packed", [b"\xff", b"", None, "text"])
-def test_nothing_is_made_of_rubbish(packed: Any) -> None:
-    """What is no status, or has no messages, is not sent in the place of one."""
+@pytest.mark.parametrize("packed", [b"\xff", b"", b"\x08\x05"], ids=["rubbish", "empty", "no details"])
+def test_what_has_no_messages_stays_as_it_is(packed: bytes) -> None:
+    """If there is room for it."""
+    assert status.fitted(packed, "why", 10) == packed
+    assert status.fitted(packed + b"\xff" * 11, "why", 10) is None
+
+
+@pytest.mark.parametrize("packed", [None, "text"])
+def test_what_is_no_bytes_is_not_sent(packed: Any) -> None:
+    """The wire would refuse it, and the call would hang."""
     assert status.fitted(packed, "why", 6000) is None
+
+
+def test_the_log_tells_of_messages_that_are_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    """How many of how many; a status that fits is not spoken of."""
+    packed = status.pack(grpc.StatusCode.ABORTED, "why", [RETRY, error_details_pb2.DebugInfo(detail="x" * 900)])
+
+    status.fitted(packed, "why", 2000)
+    status.fitted(packed, "why", 500)
+
+    assert [record.getMessage() for record in caplog.records] == [
+        "1 of 2 error details are left out: they are too large"
+    ]
 
 
 # --- without the extra ------------------------------------------------------------------------------------------------

@@ -1,21 +1,25 @@
 """ExceptionToStatus: what of a handler's exceptions reaches the caller, and what stays here."""
 
 import asyncio
+import contextlib
 import logging
 import re
 import threading
 from collections.abc import Callable
+from concurrent import futures
 from typing import Any
 
 import grpc
 import pytest
+from google.rpc import error_details_pb2
 
-from interpose import Kind, Outcome, errors, testing
+from interpose import Kind, Outcome, errors, intercept_channel, testing
 from interpose.errors import StatusError
 from interpose.interceptors import ExceptionToStatus
-from interpose.testing import Place, failed
-from tests.facts.serving import serving
-from tests.interceptors.driving import Told, each, failing, incoming, play, raising, requests
+from interpose.testing import Place, failed, raised
+from interpose.testing.echo import decode, encode
+from tests.facts.serving import SERVICE, serving
+from tests.interceptors.driving import Told, each, failing, incoming, is_server, play, raising, requests
 
 NOT_FOUND = grpc.StatusCode.NOT_FOUND
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
@@ -163,6 +167,143 @@ def test_set_code_and_raise_keeps_the_code_and_not_the_text(
 
 
 @pytest.mark.parametrize("sort", SORTS)
+@pytest.mark.parametrize("kind", ["unary_unary", "unary_stream"])
+@pytest.mark.parametrize("chosen", [(), (NOT_FOUND, ""), (NOT_FOUND, "chosen")], ids=["-", "code", "code and details"])
+@pytest.mark.parametrize(
+    "error",
+    [
+        TimeoutError("secret"),
+        TimeoutError(),
+        grpc.RpcError("secret"),
+        grpc.RpcError(),
+        SystemExit("secret"),
+        KeyboardInterrupt("secret"),
+        asyncio.CancelledError("secret"),
+        futures.CancelledError("secret"),
+        StopIteration("secret"),
+        GeneratorExit("secret"),
+        ExceptionGroup("secret", [KeyError("secret")]),
+        grpc.aio.AbortError("secret"),
+        grpc.aio.UsageError("secret"),
+        grpc.aio.InternalError("secret"),
+    ],
+    ids=repr,
+)
+def test_no_text_reaches_the_peer(error: BaseException, chosen: Any, kind: str, sort: str) -> None:
+    """Whatever is raised and whatever was set before: the RPC ends, with the chosen details, ours or none of either."""
+
+    def act(context: Any) -> Any:
+        if chosen:
+            context.set_code(chosen[0])
+            context.set_details(chosen[1])
+        raise type(error)(*error.args)
+
+    with serving(sort, {kind: handler(sort, kind, act)}, ExceptionToStatus()) as client:
+        reply = client.call(kind=kind)
+
+    if reply.code is CANCELLED:  # so grpc's asyncio servers tell of a handler that was cancelled
+        assert sort == "async"
+        assert "secret" not in reply.details
+    else:
+        assert reply.code is (chosen[0] if chosen else INTERNAL)
+        assert (chosen and reply.details == chosen[1] != "") or ERROR_ID.fullmatch(reply.details)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("sort", SORTS)
+def test_a_handler_cancelled_by_itself_does_not_hang_the_client(sort: str, kind: str) -> None:
+    """As when a task that it awaits was cancelled: there is a status, long before the deadline."""
+    act = handler(sort, kind, fail(asyncio.CancelledError()))
+
+    with serving(sort, {kind: act}, ExceptionToStatus()) as client:
+        reply = client.call(kind=kind)
+
+    assert reply.code is (CANCELLED if sort == "async" else INTERNAL)
+
+
+@pytest.mark.parametrize("kind", ["unary_unary", "unary_stream"])
+@pytest.mark.parametrize("sort", SORTS)
+def test_what_is_raised_after_an_abort_is_logged(sort: str, kind: str, log: pytest.LogCaptureFixture) -> None:
+    """Once, with its traceback; the peer has the status of the abort."""
+
+    def act(context: Any) -> Any:
+        with contextlib.suppress(Exception):
+            context.abort(NOT_FOUND, "aborted")
+        raise ValueError("secret")
+
+    with serving(sort, {kind: handler(sort, kind, act)}, ExceptionToStatus({ValueError: INVALID})) as client:
+        reply = client.call(kind=kind)
+
+    [record] = log.records
+    assert (reply.code, reply.details) == (NOT_FOUND, "aborted")
+    assert record.exc_info
+    assert "secret" in str(record.exc_info[1])
+
+
+@pytest.mark.parametrize("sort", SORTS)
+def test_a_bug_is_logged_once_by_two_of_them(sort: str, log: pytest.LogCaptureFixture) -> None:
+    """To the outer one it is a status already."""
+    act = handler(sort, "unary_unary", fail(ValueError("secret")))
+
+    with serving(sort, {"unary_unary": act}, ExceptionToStatus({Exception: NOT_FOUND}), ExceptionToStatus()) as client:
+        reply = client.call()
+
+    [record] = log.records
+    assert reply.code is INTERNAL
+    assert reply.details == f"internal error, id {record.__dict__['error_id']}"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("sort", SORTS)
+def test_a_rule_may_give_rich_details(sort: str, kind: str) -> None:
+    """They reach the peer, in the place of those that the handler had set for a status of its own."""
+    retry = error_details_pb2.RetryInfo(retry_delay={"seconds": 3})
+    stale = errors.Aborted("stale", error_details_pb2.ErrorInfo(reason="STALE")).trailing_metadata()
+
+    def act(context: Any) -> Any:
+        context.set_trailing_metadata(stale)
+        raise OSError("disk full")
+
+    to_status = ExceptionToStatus({OSError: lambda error: errors.Unavailable("later", retry)})
+    with serving(sort, {kind: handler(sort, kind, act)}, to_status) as client:
+        reply = client.call(kind=kind)
+
+    assert (reply.code, reply.details) == (grpc.StatusCode.UNAVAILABLE, "later")
+    assert errors.parse_details(reply.trailing) == (retry,)
+
+
+@pytest.mark.parametrize("sort", SORTS)
+def test_a_failure_of_another_server_is_a_bug_unless_it_is_typed(sort: str, log: pytest.LogCaptureFixture) -> None:
+    """What a bare stub raises tells a peer nothing; what an intercepted stub raises is a status, and passes."""
+
+    def relay(client: Any, typed: bool) -> Callable[[Any], Any]:
+        def act(context: Any) -> Any:
+            channel = intercept_channel(client.channel, ExceptionToStatus()) if typed else client.channel
+            return channel.unary_unary(f"/{SERVICE}/unary_unary", encode, decode)("a", timeout=10)
+
+        return act
+
+    refuse = handler("sync", "unary_unary", fail(errors.NotFound("no such row")))
+    with serving("sync", {"unary_unary": refuse}, ExceptionToStatus()) as inner:
+        replies = []
+        for typed in (False, True):
+            act = relay(inner, typed)
+
+            async def later(_: Any, context: Any, act: Any = act) -> Any:
+                return await asyncio.to_thread(act, context)
+
+            front = later if sort == "async" else handler(sort, "unary_unary", act)
+            with serving(sort, {"unary_unary": front}, ExceptionToStatus()) as outer:
+                replies.append(outer.call())
+    bare, typed_reply = replies
+
+    assert bare.code is INTERNAL
+    assert ERROR_ID.fullmatch(bare.details)
+    assert (typed_reply.code, typed_reply.details) == (NOT_FOUND, "no such row")
+    assert len(log.records) == 1
+
+
+@pytest.mark.parametrize("sort", SORTS)
 def test_trailing_metadata_of_the_handler_stays(sort: str) -> None:
     """What it had set before it raised is sent."""
 
@@ -236,6 +377,23 @@ def test_it_runs_everywhere_without_harm(place: Place) -> None:
     assert [outcome.code for outcome in outcomes] == [NOT_FOUND, grpc.StatusCode.OK]
 
 
+def test_what_a_handler_raises_in_every_place(place: Place, log: pytest.LogCaptureFixture) -> None:
+    """On a server it has the status of its rule, or an id; a client takes what the server made of it."""
+    to_status = ExceptionToStatus({KeyError: NOT_FOUND})
+
+    with place.open(to_status, script=[raised(KeyError("no such order")), raised(RuntimeError("a bug"))]) as rpc:
+        ruled, bug = rpc.call(*requests(place)), rpc.call(*requests(place))
+
+    if is_server(place):
+        assert (ruled.code, ruled.details) == (NOT_FOUND, "'no such order'")
+        assert bug.code is INTERNAL
+        assert ERROR_ID.fullmatch(bug.details)
+        assert len(log.records) == 1
+    else:
+        assert ruled.code is bug.code is UNKNOWN
+        assert not [record for record in log.records if record.name == "interpose.errors"]
+
+
 # --- played by hand -------------------------------------------------------------------------------------------------
 
 
@@ -266,6 +424,19 @@ def test_a_rule_may_be_a_function() -> None:
     assert (disk.code, disk.details) == (grpc.StatusCode.UNAVAILABLE, "errno 28")
     assert disk.trailing_metadata["x-why"] == "disk"
     assert missing.code is INVALID
+
+
+def test_a_group_is_one_exception() -> None:
+    """What a task group raises has the rule of groups, and a bug's answer without one."""
+
+    def first(group: BaseExceptionGroup[Any]) -> StatusError | None:
+        found = group.subgroup(StatusError)
+        return None if found is None else next(error for error in found.exceptions if isinstance(error, StatusError))
+
+    group = ExceptionGroup("of tasks", [KeyError("k"), errors.NotFound("no such book")])
+
+    assert status_of(ExceptionToStatus({BaseExceptionGroup: first}), group).details == "no such book"
+    assert ERROR_ID.fullmatch(status_of(ExceptionToStatus({KeyError: NOT_FOUND}), group).details)
 
 
 def test_a_rule_may_be_a_class_of_errors() -> None:
@@ -312,12 +483,13 @@ def test_the_exception_stays_known_on_this_side() -> None:
     assert outcome.error.__cause__ is error
 
 
-def test_an_exception_without_a_text_has_its_name() -> None:
+@pytest.mark.parametrize("failure", [RuntimeError, SystemExit])
+def test_an_exception_without_a_text_has_its_name(failure: type[BaseException]) -> None:
     """Even one whose `str` fails."""
 
     class Unspeakable(Exception):
         def __str__(self) -> str:
-            raise RuntimeError
+            raise failure
 
     assert status_of(ExceptionToStatus({Unspeakable: INVALID}), Unspeakable()).details == "Unspeakable"
 
@@ -334,10 +506,23 @@ def test_a_request_to_exit_is_a_bug_of_the_handler() -> None:
 @pytest.mark.parametrize("code", [CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED], ids=lambda code: code.name)
 def test_the_end_of_an_rpc_passes(error: BaseException, code: grpc.StatusCode, log: pytest.LogCaptureFixture) -> None:
     """How a handler learns that its client has gone is no mistake of its own."""
-    outcome = status_of(ExceptionToStatus({Exception: INVALID}), error, code=code)
+    outcome = status_of(ExceptionToStatus({Exception: INVALID}), error, code=code, details="so the core says")
 
-    assert outcome.error is error
+    assert (outcome.code, outcome.details, outcome.local) == (code, "so the core says", True)
+    assert isinstance(outcome.error, StatusError)
+    assert outcome.error.__cause__ is error
     assert not log.records
+
+
+@pytest.mark.parametrize("error", [KeyError("secret"), TimeoutError("secret"), SystemExit("secret")], ids=repr)
+def test_a_bug_met_after_the_client_has_gone_is_logged(error: BaseException, log: pytest.LogCaptureFixture) -> None:
+    """Nobody hears of it otherwise; the outcome stays that of a client that has gone."""
+    outcome = status_of(ExceptionToStatus(), error, code=CANCELLED, details="the client cancelled")
+
+    [record] = log.records
+    assert record.exc_info
+    assert record.exc_info[1] is error
+    assert (outcome.code, outcome.details) == (CANCELLED, "the client cancelled")
 
 
 @pytest.mark.parametrize("outcome", [Outcome(), failing(INVALID), raising(KeyError("grpc's own"), INTERNAL)])
