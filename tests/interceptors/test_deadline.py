@@ -207,3 +207,25 @@ def test_an_rpc_deadline_is_a_finite_time() -> None:
 
     first, later, earlier = seen
     assert later is first and earlier.deadline == 1.5
+
+
+@pytest.mark.parametrize("timeout", [-1, 0, -1e300])
+@pytest.mark.parametrize("place", CLIENTS, ids=str)
+def test_a_timeout_that_is_over_before_it_begins(place: Place, timeout: float) -> None:
+    """Nothing is sent, whatever the limit is."""
+    with place.open(Deadline(30)) as rpc:
+        reply = rpc.call(*requests(place), timeout=timeout)
+
+    assert reply.code is DEADLINE_EXCEEDED
+    assert rpc.attempts == []
+
+
+@pytest.mark.parametrize("timeout", [1e8, 1e9, 1e300, float("inf")])
+@pytest.mark.parametrize("place", CLIENTS, ids=str)
+def test_a_timeout_beyond_all_time_is_none(place: Place, timeout: float) -> None:
+    """Bare grpc takes it for one that has passed; here the limit holds."""
+    with place.open(Deadline(30)) as rpc:
+        reply = rpc.call(*requests(place), timeout=timeout)
+
+    assert reply.ok
+    assert rpc.attempts[0].time_remaining is not None and rpc.attempts[0].time_remaining < 31

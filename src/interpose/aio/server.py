@@ -6,7 +6,7 @@ import asyncio
 import functools
 import inspect
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from contextvars import Context, copy_context
 from typing import Any, TypeAlias
@@ -99,7 +99,7 @@ async def _sleep(seconds: float, clock: Clock) -> None:
 
 
 @asynccontextmanager
-async def _timeout(seconds: float, clock: Clock) -> AsyncIterator[None]:
+async def _timeout(seconds: float, clock: Clock) -> AsyncGenerator[None]:
     """TimeoutError in the task once `seconds` have passed by the clock."""
     if clock is SYSTEM:
         async with asyncio.timeout(seconds):

@@ -22,7 +22,7 @@ import traceback
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
 from types import AsyncGeneratorType, GeneratorType
-from typing import Any
+from typing import Any, cast
 from weakref import ref
 
 from interpose._call import Call
@@ -201,13 +201,13 @@ def _noted(self: Driver, call: Call) -> Step:
 
 def _watch(begun: list[ref[Driver]]) -> None:
     _watching.append(begun)
-    Driver.start = _noted  # type: ignore[method-assign]
+    cast(Any, Driver).start = _noted
 
 
 def _unwatch(begun: list[ref[Driver]]) -> None:
     _watching[:] = [other for other in _watching if other is not begun]
     if not _watching:
-        Driver.start = _start  # type: ignore[method-assign]
+        cast(Any, Driver).start = _start
 
 
 def _settle(what: str, left: Callable[[], list[str]]) -> None:
