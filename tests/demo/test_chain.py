@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("grpc_tools")
 
-from interpose import Call, Flow
+from interpose import Call, Flow, errors
 from interpose.demo import chain, claims, delivery
 from interpose.demo.chain import MARGIN, TIME, Trip
 from interpose.demo.load import Tell
@@ -92,3 +92,14 @@ def test_nobody_waits_for_ever() -> None:
 
     assert not book.wait_begun(delivery.CARRIER, order, timeout=0.01)
     assert book.visits(order, timeout=0.01) == ()
+
+
+def test_a_search_that_was_called_off_before_it_began() -> None:
+    """Where the end came first there is nobody left to tell of it: the carrier does not look at all."""
+
+    class Over:
+        def add_callback(self, callback: Callable[[], None]) -> bool:
+            return False
+
+    with pytest.raises(errors.Cancelled, match="the search for Atlantis was called off"):
+        delivery.Carrier(delivery.VisitorsBook())._search(Over())  # type: ignore[arg-type]

@@ -106,7 +106,7 @@ def test_it_reaches_the_server(place: Place) -> None:
 
     [attempt] = rpc.attempts
     assert reply.ok
-    assert attempt.time_remaining is not None and 20 < attempt.time_remaining <= 30
+    assert attempt.time_remaining is not None and 20 < attempt.time_remaining < 31  # up to a tenth more: fact S-10
 
 
 @pytest.mark.parametrize("place", SERVERS, ids=str)

@@ -312,6 +312,41 @@ def test_a_copy_that_pauses_takes_its_act_when_it_leaves() -> None:
     assert played.outcome.response == "third copy"
 
 
+def test_a_copy_may_wait() -> None:
+    """A flow further in that waits before it sends is answered in each copy, the first and those that follow."""
+
+    def authorised(call: Call) -> Flow:
+        value = yield from wait(token())
+        yield call.with_metadata(("authorization", value))
+
+    played = play(chain(races, authorised), [failed(UNAVAILABLE), ok("hello")], answers=["t-1", "t-2"])
+
+    assert played.waits == ["t-1", "t-2"]
+    assert [sent.metadata["authorization"] for sent in played.sent] == ["t-1", "t-2"]
+    assert (played.outcome.response, played.outcome.attempts) == ("hello", 2)
+
+
+def test_a_copy_that_has_lost_sends_no_more() -> None:
+    """It may wait, and ask to be sent again: that is told CANCELLED at once, and takes nothing from the script."""
+    told = Told()
+
+    def stubborn(call: Call) -> Flow:
+        outcome = yield call
+        while not outcome.ok:
+            if (yield from wait(token())) == "give up":
+                return outcome
+            outcome = yield call
+        return outcome
+
+    script = [ok("slow", hang=True), ok("quick", delay=1)]
+    played = play(chain(races, stubborn, told), script, answers=["again", "give up"])
+
+    assert (played.outcome.response, played.elapsed) == ("quick", 3)
+    assert [(sent.at, sent.outcome.code) for sent in played.sent] == [(0, CANCELLED), (2, grpc.StatusCode.OK)]
+    assert played.waits == ["again", "give up"]
+    assert [outcome.code for outcome in told.outcomes] == [grpc.StatusCode.OK, CANCELLED, CANCELLED]
+
+
 def test_a_race_in_which_everybody_hangs() -> None:
     """Ends with the deadline; without one that is said."""
     played = play(races, [ok(hang=True), ...], timeout=3)
