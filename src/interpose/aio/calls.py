@@ -382,8 +382,11 @@ class Exchange:
                 step = self._context.run(self._driver.tell, outcome)
         except BaseException as fault:  # whatever it is, the application must not wait for ever
             _log.exception("interpose failed while it drove %s", self.route.method)
-            self._settle(failure(errors.Internal(f"interpose failed: {type(fault).__name__}", local=True)))
-            raise
+            step = failure(errors.Internal(f"interpose failed: {type(fault).__name__}", local=True))
+            if isinstance(fault, KeyboardInterrupt):  # Ctrl-C, in the application's own thread
+                self._settle(step)
+                raise
+        # Nothing else is raised: this may be the one thread of a channel, or a callback of the loop.
         self._settle(step)
 
     def told(self, outcome: Outcome) -> None:
