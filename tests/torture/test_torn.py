@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.torture.torn import PLACES, measure, plans
+from tests.torture.torn import PLACES, Seen, measure, plans
 
 SHORT = 200  # uploads per sort of server and shape of handler
 
@@ -16,12 +16,18 @@ def test_no_torn_upload_is_committed(sort: str, shape: str) -> None:
     assert seen.defects() == []
 
 
-@pytest.mark.parametrize(("sort", "shape"), [place for place in PLACES if place[0] != "sync"])
-def test_bare_grpc_takes_torn_uploads_for_whole(sort: str, shape: str) -> None:
-    """The measurement can fail: the handlers of a bare asyncio server commit many a torn upload (quiet: nearly all)."""
-    seen = measure(sort, shape, seed=35, count=SHORT, bare=True)
+def test_a_torn_upload_that_was_committed_is_a_defect() -> None:
+    """The measurement can fail. (How often it does on bare grpc.aio, from never to always, depends on the machine's load.)"""
+    seen = Seen(plans(seed=35, count=20))
+    torn = next(upload for upload in seen.uploads if upload.torn)
+    finished = {upload.number for upload in seen.uploads if not upload.torn}
+    seen.begun |= {torn.number}
+    seen.ended |= {torn.number}
+    seen.committed |= finished
 
-    assert len(seen.taken_for_whole) > 0.2 * len(seen.torn)
+    assert seen.defects() == []
+    seen.committed.add(torn.number)
+    assert seen.defects() == [f"torn, and committed: {torn}"]
 
 
 def test_the_same_seed_makes_the_same_uploads() -> None:

@@ -2,7 +2,7 @@
 
 Uploads are cancelled or run out of time at random moments. No client of them ever says that it has sent everything, so
 whatever their handlers commit is a part that was taken for the whole. One upload in ten is finished and must be
-committed. The same uploads go to bare grpc, which shows that the measurement can fail.
+committed. In the long form the same uploads go to bare grpc, for comparison.
 """
 
 from __future__ import annotations
