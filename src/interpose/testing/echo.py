@@ -262,7 +262,8 @@ class _Sync:
         echo = self._echo
         attempt, act = echo.begin(kind, context)
         gone = threading.Event()
-        context.add_callback(gone.set)
+        if not context.add_callback(gone.set):  # it is over already
+            gone.set()
         try:
             if not act.unread:
                 for request in requests:
