@@ -262,7 +262,7 @@ class _Sync:
         echo = self._echo
         attempt, act = echo.begin(kind, context)
         gone = threading.Event()
-        if not context.add_callback(gone.set):  # it is over already
+        if context.add_callback(gone.set) is False:  # it is over already; grpc.aio itself says None
             gone.set()
         try:
             if not act.unread:
