@@ -1,4 +1,7 @@
-"""The pytest plugin, in a pytest of its own: the fixtures, their ids and places, beside both plugins for async tests."""
+"""The pytest plugin, in a pytest of its own: the fixtures, their ids and places, beside both plugins for async tests.
+
+What depends on the plugins that are loaded runs in a process of its own, the rest in this one.
+"""
 
 import os
 import subprocess
@@ -6,6 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
+
+import interpose_pytest
+from interpose.testing import no_thread_leaks
+
+pytest_plugins = ["pytester"]
 
 ROOT = Path(__file__).parents[2]
 
@@ -98,24 +106,6 @@ def test_it(rpc): ...
 
 
 @pytest.mark.parametrize(
-    ("marker", "complaint"),
-    [
-        ('places="async-*"', "none of sync-client-unary_unary, "),
-        ("", "takes `places`"),
-        ("places=7", "takes `places`"),
-        ('where="aio-*"', "takes `places`"),
-    ],
-)
-def test_places_that_are_wrong(tmp_path: Path, marker: str, complaint: str) -> None:
-    """The test is not run, and the message says which and why."""
-    done = run(tmp_path, f"{IMPORTS}\n@pytest.mark.rpc({marker})\ndef test_it(rpc): ...\n")
-
-    assert done.returncode != 0
-    assert "test_it.py::test_it: " in done.stdout + done.stderr
-    assert complaint in done.stdout + done.stderr
-
-
-@pytest.mark.parametrize(
     ("marker", "options"),
     [
         ("pytest.mark.asyncio", ["-p", "pytest_asyncio.plugin", "-o", "asyncio_default_fixture_loop_scope=function"]),
@@ -189,3 +179,108 @@ def test_it_is_found_by_pytest(tmp_path: Path) -> None:
     )
 
     assert '@pytest.mark.rpc(places="aio-server-*")' in done.stdout
+
+
+# --- in this process --------------------------------------------------------------------------------------------------
+
+
+class Seen:
+    """A plugin that keeps the ids of the tests that passed, what pytest complained of, and its exit status."""
+
+    def __init__(self) -> None:
+        self.passed: list[str] = []
+        self.complaints: list[str] = []
+        self.status: int | None = None
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "call" and report.passed:
+            self.passed.append(report.nodeid.partition("[")[2].rstrip("]"))
+
+    def pytest_sessionfinish(self, exitstatus: int) -> None:
+        self.status = int(exitstatus)
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.failed:
+            self.complaints.append(report.longreprtext)
+
+
+@pytest.fixture
+def alone(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    """A folder for tests that run in this process, with the plugins that are given to it and pytest's own."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    return pytester
+
+
+def watch(alone: pytest.Pytester, test: str) -> Seen:
+    """Run a test file here, with warnings as errors."""
+    seen = Seen()
+    alone.makepyfile(test)
+    alone.inline_run(
+        "-q", "--strict-markers", "-W", "error", "-p", "no:cacheprovider", plugins=[interpose_pytest, seen]
+    )
+    return seen
+
+
+def test_a_test_runs_here_in_the_places_that_it_names(alone: pytest.Pytester) -> None:
+    """Its markers narrow each other, be they globs or a function; what it opened is closed behind it."""
+    test = f"""{PASSES}
+pytestmark = pytest.mark.rpc(places=["aio-*", "sync-client-*"])
+
+@pytest.mark.rpc(places=lambda place: place.kind.response_streaming)
+@pytest.mark.rpc("*-client-*")
+def test_it(rpc):
+    first = rpc(passes, script=[failed(grpc.StatusCode.UNAVAILABLE), ok()])
+    second = rpc(script=[ok("other")])
+    assert not first.call("hello").ok and first.call("hello").ok
+    assert second.call("hello").messages == ["other"]
+    assert rpc.place.kind.response_streaming
+"""
+
+    with no_thread_leaks():
+        seen = watch(alone, test)
+
+    assert seen.complaints == []
+    assert seen.passed == [
+        f"{stack}-client-{kind}" for stack in ("sync", "aio") for kind in ("unary_stream", "stream_stream")
+    ]
+
+
+def test_without_a_marker_it_runs_in_all_places_here(alone: pytest.Pytester) -> None:
+    """Sixteen; a test by the side of it that asks for nothing runs once."""
+    seen = watch(alone, "def test_it(rpc): ...\ndef test_other(fake_clock): assert fake_clock.now() == 1000\n")
+
+    assert len(seen.passed) == len(set(seen.passed)) == 16 + 1
+    assert seen.passed[-1] == ""
+
+
+@pytest.mark.parametrize(
+    ("marker", "complaint"),
+    [
+        ('places="async-*"', "test_it: none of sync-client-unary_unary, "),
+        ("", "test_it: the marker `rpc` takes `places`"),
+        ("places=7", "test_it: the marker `rpc` takes `places`"),
+        ('where="aio-*"', "test_it: the marker `rpc` takes `places`"),
+    ],
+)
+def test_places_that_are_wrong(alone: pytest.Pytester, marker: str, complaint: str) -> None:
+    """The test is not run, and the message says which and why."""
+    seen = watch(alone, f"import pytest\n\n@pytest.mark.rpc({marker})\ndef test_it(rpc): ...\n")
+
+    assert (seen.passed, seen.status) == ([], pytest.ExitCode.INTERRUPTED)
+    assert [complaint in told for told in seen.complaints] == [True]
+
+
+def test_a_fixture_of_that_name_is_the_test_s_own(alone: pytest.Pytester) -> None:
+    """A project that has an `rpc` already keeps it, and its tests run as often as before."""
+    test = """
+import pytest
+
+@pytest.fixture
+def rpc():
+    return "my own"
+
+def test_it(rpc):
+    assert rpc == "my own"
+"""
+
+    assert watch(alone, test).passed == [""]

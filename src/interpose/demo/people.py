@@ -24,10 +24,6 @@ class People:
             raise UnknownPerson(name)
         return self._by_name[name]
 
-    def names(self) -> tuple[str, ...]:
-        """Everybody's name, in the order they moved in."""
-        return tuple(self._by_name)
-
 
 def _residents() -> list[Person]:
     return [
