@@ -259,6 +259,13 @@ def test_initial_metadata_of_a_server() -> None:
         SERVED.with_initial_metadata(("x-sum", "\n"))
 
 
+def test_only_an_incoming_rpc_has_a_scope() -> None:
+    """A call of a client has none, nor one of a server that is no longer handled."""
+    for call in (CALL, SERVED):
+        with pytest.raises(ValueError, match="scope: only an incoming RPC, while it is handled"):
+            call.scope()
+
+
 def test_how_it_prints() -> None:
     """It says what it is, and nothing of messages or metadata: they may be secret."""
     text = repr(CALL.with_metadata(("authorization", "Bearer secret")).with_timeout(2))

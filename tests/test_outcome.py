@@ -5,7 +5,8 @@ from typing import Any
 import grpc
 import pytest
 
-from interpose import Metadata, Outcome, errors
+from interpose import Call, Flow, Metadata, Outcome, Side, errors
+from interpose.testing import Place
 
 OUTCOME = Outcome.success("one book", trailing_metadata=[("x-cost", "3")])
 
@@ -116,3 +117,19 @@ def test_how_it_prints() -> None:
     assert repr(Outcome.failure(errors.NotFound("no such book"))) == (
         "<Outcome NOT_FOUND 'no such book', 0 requests, 0 responses>"
     )
+
+
+def test_a_failure_without_an_error_is_raised_as_one(place: Place) -> None:
+    """A flow may answer with code and details alone: the caller gets that status; a client of ours, its typed error."""
+
+    def answers(call: Call) -> Flow:
+        return Outcome(grpc.StatusCode.NOT_FOUND, None, "no such card", trailing_metadata=Metadata([("x-why", "lost")]))
+        yield call
+
+    with place.open(answers) as rpc:
+        reply = rpc.call("a")
+
+    assert place.side is Side.SERVER or isinstance(reply.error, errors.NotFound)
+    assert (reply.code, reply.details) == (grpc.StatusCode.NOT_FOUND, "no such card")
+    assert reply.trailing_metadata.get_all("x-why") == ["lost"]
+    assert rpc.attempts == []

@@ -2,6 +2,7 @@
 
 import threading
 from functools import partial
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -50,6 +51,22 @@ def test_added_means_called_at_the_end(steps: list[str]) -> None:
     scope.close()
 
     assert called[0] == accepted
+
+
+def test_taken_back_while_it_ends() -> None:
+    """Who added it may take it back just when the scope is about to call it: then nothing is called."""
+
+    class Emptied(dict[Any, None]):
+        """Has something when it is looked at, and nothing when that is taken."""
+
+        def __bool__(self) -> bool:
+            return True
+
+    scope = Scope()
+    scope._cancels = Emptied()
+    scope.close()
+
+    assert scope.over
 
 
 def test_added_while_it_ends() -> None:

@@ -1,6 +1,7 @@
 """The testing kit of both packages: the dummy service on every kind of server and client, and how it is misused."""
 
 import gc
+import threading
 from typing import Any
 
 import grpc
@@ -134,6 +135,22 @@ def test_misuse_is_told_in_the_same_words(options: dict[str, Any], told: Excepti
         pass
 
     assert repr(refused.value) == repr(told)
+
+
+async def test_a_server_that_fails_when_it_stops_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The exception comes from the server's own thread, as that of any thread; the block ends all the same."""
+    told: list[tuple[type[BaseException], str]] = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: told.append((args.exc_type, args.thread.name)))
+    with OURS.module("testing.dummy_client").dummy_channel({}, aio_server=True, aio_client=True) as channel:
+        close = channel.close
+
+        async def broken() -> None:
+            await close()
+            raise LookupError("not closed well")
+
+        monkeypatch.setattr(channel, "close", broken)
+
+    assert told == [(LookupError, "dummy server")]
 
 
 def test_the_empty_servicer_is_the_same() -> None:

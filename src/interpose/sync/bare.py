@@ -75,8 +75,5 @@ class Bare:
     def trailing_metadata(self) -> Any:
         return () if self._failure is None else self._failure.trailing_metadata()
 
-    def debug_error_string(self) -> str:
-        return ""
-
     def cancelled(self) -> bool:
         return self._code is grpc.StatusCode.CANCELLED

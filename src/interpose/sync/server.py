@@ -262,7 +262,9 @@ def _non_blocking(method: Method, stack: Layers, handler: Behavior, clock: Clock
             handler(_argument(step, argument, context), context, rpc.send)
         except BaseException as error:
             outcome = rpc.finish(error)
-            if outcome is not None:
+            if outcome is None:
+                _log.error("a handler raised after the end of its RPC", exc_info=error)
+            else:
                 _answer(context, outcome)
 
     return behave

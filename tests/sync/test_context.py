@@ -1,0 +1,41 @@
+"""What the context of a plain handler does beside grpc's own: when the client has gone, or grpc's is another's."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import grpc
+import pytest
+
+from interpose import Outcome
+from interpose._answer import Abort
+from interpose._clock import SYSTEM
+from interpose.sync.context import ServicerContext
+
+
+def test_the_scope_of_an_rpc_that_has_ended_is_over() -> None:
+    """grpc takes no callback any more: what is added to the scope is refused, not kept for ever."""
+    context = ServicerContext(SimpleNamespace(add_callback=lambda callback: False), SYSTEM)
+    scope = context.scope()
+
+    assert scope.over
+    assert not scope.add(lambda: None)
+
+
+def test_an_abort_that_returns_still_ends_the_handler() -> None:
+    """The context of a native interceptor may only note the abort; the handler's end must not count as an answer."""
+    noted: list[Any] = []
+    native = SimpleNamespace(cancel=lambda: True, abort=lambda code, details: noted.append((code, details)))
+    context = ServicerContext(native, SYSTEM)
+
+    with pytest.raises(Abort):
+        context.fail(Outcome(grpc.StatusCode.NOT_FOUND, None, "no such card"))
+    assert noted == [(grpc.StatusCode.NOT_FOUND, "no such card")]
+
+
+def test_what_grpc_adds_to_its_context_is_there() -> None:
+    """An attribute that we do not know is that of grpc's context; one that nobody has is an AttributeError."""
+    context = ServicerContext(SimpleNamespace(of_a_later_version="new"), SYSTEM)
+
+    assert context.of_a_later_version == "new"
+    with pytest.raises(AttributeError, match="of_no_version"):
+        context.of_no_version  # noqa: B018  to look is the test
