@@ -135,10 +135,12 @@ def serving(
 ) -> Iterator[Client]:
     """Serve these handlers, functions by the kind of RPC, with `flows` around them.
 
-    interceptors: native interceptor objects for grpc, instead of `flows`.
+    interceptors: native interceptor objects for grpc, instead of `flows`. With neither the server is bare.
     limit: grpc's maximum_concurrent_rpcs. services: generic handlers, or functions that add a servicer to a server.
     """
-    given = [server_interceptor(*flows, clock=clock)] if interceptors is None else list(interceptors)
+    if interceptors is None:
+        interceptors = [server_interceptor(*flows, clock=clock)] if flows else []
+    given = list(interceptors)
     pool = futures.ThreadPoolExecutor(workers)
     made = {kind: _handler(kind, function) for kind, function in handlers.items()}
     serve = _sync if sort == "sync" else _asyncio

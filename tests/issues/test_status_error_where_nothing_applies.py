@@ -5,7 +5,7 @@ from typing import Any
 import grpc
 import pytest
 
-from interpose import Call, Flow, errors, when
+from interpose import Call, Flow, errors, server_interceptor, when
 from tests.facts.serving import serving
 
 
@@ -26,7 +26,8 @@ def test_a_raised_status_is_the_status(sort: str, stack: Any) -> None:
     async def asynchronous(request: str, context: Any) -> str:
         raise errors.NotFound("no such book")
 
-    with serving(sort, {"unary_unary": asynchronous if sort == "async" else plain}, *stack) as client:
+    handlers = {"unary_unary": asynchronous if sort == "async" else plain}
+    with serving(sort, handlers, interceptors=[server_interceptor(*stack)]) as client:
         reply = client.call("a")
 
     assert (reply.code, reply.details) == (grpc.StatusCode.NOT_FOUND, "no such book")
