@@ -173,6 +173,8 @@ class _Pulled:
         """What grpc iterates."""
         try:
             yield from iter(self._next, None)
+            if self._over:
+                self._await_loop()
         finally:
             self._close()
             if self._over:
@@ -185,6 +187,18 @@ class _Pulled:
         if self._free:
             self._loop.run_in_executor(None, self._close)
         self._free_thread(0)
+
+    def _await_loop(self) -> None:
+        """Wait, in grpc's thread, until the loop does something or is closed.
+
+        grpc has the loop take note of the end. If that has stopped, and is not closed yet, the thread would wait for ever,
+        and with it the end of the process.
+        """
+        runs = threading.Event()
+        with suppress(RuntimeError):  # closed
+            self._loop.call_soon_threadsafe(runs.set)
+            while not (runs.wait(0.01) or self._loop.is_closed()):
+                pass
 
     def _free_thread(self, tries: int) -> None:
         """Take from grpc's queue what its thread waits to be rid of: who would have taken it has gone.
