@@ -1,4 +1,4 @@
-"""A plain handler's stream whose loop has stopped does not give its thread back to grpc before the loop is closed or goes on."""
+"""A plain stream whose loop has stopped does not give its thread back to grpc before that is closed or goes on."""
 
 import threading
 from collections.abc import Callable
