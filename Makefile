@@ -1,7 +1,7 @@
 # Each target is a script of the same name. All that a machine needs is python3 (3.11 or newer), make and PyPI.
 # Arguments: make test ARGS="-k retry -x"
 
-FAIL_UNDER = 98   # per cent of the lines, over the Pythons tested; only a whole run of `make test` is held to it
+FAIL_UNDER = 99   # per cent of the lines, over the Pythons tested; only a whole run of `make test` is held to it
 
 help:         ## show this
 	@grep -E '^[a-z-]+: .*##' Makefile | sed -E 's/^([a-z-]+): +##/make \1\t/' | expand -t 20

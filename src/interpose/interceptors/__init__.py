@@ -3,6 +3,8 @@
 from interpose.interceptors.access_log import AccessLog, JsonFormatter, Redactor
 from interpose.interceptors.deadline import Deadline
 from interpose.interceptors.exception_to_status import ExceptionToStatus
+from interpose.interceptors.fallback import Fallback, FallbackDetails
+from interpose.interceptors.fault_injection import FaultInjection, InjectedFault
 from interpose.interceptors.propagate_context import PropagateContext
 from interpose.interceptors.request_id import RequestId, RequestIdFilter
 from interpose.interceptors.retry import Retry, RetryDetails
@@ -11,6 +13,10 @@ __all__ = [
     "AccessLog",
     "Deadline",
     "ExceptionToStatus",
+    "Fallback",
+    "FallbackDetails",
+    "FaultInjection",
+    "InjectedFault",
     "JsonFormatter",
     "PropagateContext",
     "Redactor",

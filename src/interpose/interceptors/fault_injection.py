@@ -1,0 +1,305 @@
+"""Faults on purpose: what a client or a server makes of a bad day, tried on a good one."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Generator
+from contextlib import suppress
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+from grpc import StatusCode
+
+from interpose import errors
+from interpose._call import Call
+from interpose._clock import FOREVER, SYSTEM, Clock
+from interpose._flow import Flow
+from interpose._outcome import Outcome
+from interpose.mechanisms.options import insist, is_clock, is_flag, is_function_or_none, is_seconds, is_whole
+
+_log = logging.getLogger("interpose")
+
+NEVER = FOREVER / 2  # seconds; more than a year, and with the pause of a Retry still less than FOREVER
+LONGEST = 60.0  # seconds; what a header asks for is no more: on a plain server each delay holds a thread
+MOST_ACTIVE = 10_000
+MOST_MESSAGES = 2**31
+
+# gRFC A33
+ABORT_HTTP = "x-envoy-fault-abort-request"
+ABORT_GRPC = "x-envoy-fault-abort-grpc-request"
+ABORT_PERCENT = "x-envoy-fault-abort-request-percentage"
+DELAY = "x-envoy-fault-delay-request"  # milliseconds
+DELAY_PERCENT = "x-envoy-fault-delay-request-percentage"
+
+# https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md; every other status is UNKNOWN, 200 too
+OF_HTTP = {
+    400: StatusCode.INTERNAL,
+    401: StatusCode.UNAUTHENTICATED,
+    403: StatusCode.PERMISSION_DENIED,
+    404: StatusCode.UNIMPLEMENTED,
+    429: StatusCode.UNAVAILABLE,
+    502: StatusCode.UNAVAILABLE,
+    503: StatusCode.UNAVAILABLE,
+    504: StatusCode.UNAVAILABLE,
+}
+OF_GRPC: dict[int, StatusCode] = {code.value[0]: code for code in StatusCode if code is not StatusCode.OK}
+
+
+@dataclass(frozen=True, kw_only=True)
+class InjectedFault:
+    """What `FaultInjection` does to one RPC.
+
+    delay: seconds before anything else. abort: the status it ends with, unsent. dropped: it is lost on its way.
+    break_after: its stream breaks behind so many messages.
+    """
+
+    call: Call
+    delay: float = 0.0
+    abort: StatusCode | None = None
+    dropped: bool = False
+    break_after: int | None = None
+
+
+class FaultInjection:
+    """Delay, abort or lose RPCs, and break streams, by percentage; for tests and rehearsals, on a client or a server.
+
+    It does nothing until `enabled` says so, and the first time that it does, one line at level WARNING tells the world.
+    For some methods only: `when("/pay.v1.*/*", FaultInjection(…))`. Each kind of fault has its own dice, as in gRFC A33.
+    Several may meet in one RPC: it is delayed first; then it is lost, else aborted, else its stream breaks.
+    An abort and a break say "fault injected" in their details, and their error is `local`.
+
+    What stands inside of it lives through the fault, what stands outside sees how it ends: on a client it belongs inside
+    of `Retry`, where each attempt has its own fate; on a server outside of all that shall not run.
+
+    enabled: True or False, or a function that is asked for each RPC: a switch.
+    delay, delay_percent: hold the RPC back for so many seconds, that many per cent of the time.
+    abort, abort_percent: end it with this code, before anything is sent or handled.
+    drop_percent: lose the request. Nothing is sent or handled; the RPC ends when its deadline passes, or when it is
+        cancelled. Without a deadline it hangs: that is the fault.
+    break_after, break_percent: let the response stream break with UNAVAILABLE instead of a message more than so many;
+        of a request stream with a unary response the requests count. An RPC without a stream is spared.
+    headers: let each call choose its delay and its abort itself, by A33's metadata `x-envoy-fault-…`. The percentages
+        above are the most that it can ask for, and no delay is longer than a minute. Not for strangers.
+    match: a function of the call; where it gives False nothing happens.
+    max_active: how many RPCs may suffer at the same time, each until it has ended; others are spared. None: any number.
+    seed: a whole number; the n-th RPC that matches then has the same faults in every run. None: chance.
+    clock: the one that was given to the channel or server.
+    on_fault: called with `InjectedFault` before each; what it raises is logged.
+    """
+
+    def __init__(
+        self,
+        *,
+        enabled: bool | Callable[[], bool] = False,
+        delay: float | None = None,
+        delay_percent: float = 100,
+        abort: StatusCode | None = None,
+        abort_percent: float = 100,
+        drop_percent: float = 0,
+        break_after: int | None = None,
+        break_percent: float = 100,
+        headers: bool = False,
+        match: Callable[[Call], bool] | None = None,
+        max_active: int | None = None,
+        seed: int | None = None,
+        clock: Clock = SYSTEM,
+        on_fault: Callable[[InjectedFault], object] | None = None,
+    ) -> None:
+        percentages = {
+            "delay_percent": delay_percent,
+            "abort_percent": abort_percent,
+            "drop_percent": drop_percent,
+            "break_percent": break_percent,
+        }
+        insist(
+            "FaultInjection",
+            (is_flag(enabled) or callable(enabled), f"enabled must be True, False or a function, not {enabled!r}"),
+            (
+                delay is None or is_seconds(delay, NEVER),
+                f"delay must be None or a number of seconds above 0 and below {NEVER:g}, not {delay!r}",
+            ),
+            (
+                abort is None or (isinstance(abort, StatusCode) and abort is not StatusCode.OK),
+                f"abort must be None or a code like StatusCode.UNAVAILABLE, without OK, not {abort!r}",
+            ),
+            (
+                break_after is None or is_whole(break_after, 0, MOST_MESSAGES),
+                f"break_after must be None or a number of messages, 0 or more, not {break_after!r}",
+            ),
+            *(
+                (_is_percentage(percent), f"{name} must be a number from 0 to 100, not {percent!r}")
+                for name, percent in percentages.items()
+            ),
+            (is_flag(headers), f"headers must be True or False, not {headers!r}"),
+            (
+                headers is not True or (delay is None and abort is None),
+                "with headers=True each call tells its own delay and abort: leave these options out",
+            ),
+            (is_function_or_none(match), f"match must be a function of the call, not {match!r}"),
+            (
+                max_active is None or is_whole(max_active, 1, MOST_ACTIVE),
+                f"max_active must be None or a whole number from 1 to {MOST_ACTIVE}, not {max_active!r}",
+            ),
+            (
+                seed is None or (isinstance(seed, int) and not is_flag(seed)),
+                f"seed must be None or a whole number, not {seed!r}",
+            ),
+            (is_clock(clock), f"clock must have a method now(), not be {clock!r}"),
+            (is_function_or_none(on_fault), f"on_fault must be a function of InjectedFault, not {on_fault!r}"),
+        )
+        self._enabled = enabled
+        self._delay = delay
+        self._abort = abort
+        self._break_after = break_after
+        self._percentages = percentages
+        self._headers = headers
+        self._match = match
+        # Permits are taken and given back by one operation each, which threads cannot tear: no lock is needed.
+        self._permits = None if max_active is None else [None] * max_active
+        self._chance = Random(seed)
+        self._clock = clock
+        self._on_fault = on_fault
+        self._unsaid = [True]
+        if enabled is True:
+            self._say_so()
+
+    def __call__(self, call: Call) -> Flow:
+        fault = self._fault(call) if self._applies(call) else None
+        if fault is None or not self._admitted():
+            yield call
+            return
+        try:
+            self._tell(fault)
+            yield from self._inflict(fault)
+        finally:
+            if self._permits is not None:
+                self._permits.append(None)
+
+    # - whether -
+
+    def _applies(self, call: Call) -> bool:
+        if self._enabled is False or (callable(self._enabled) and not self._enabled()):
+            return False
+        self._say_so()
+        return self._match is None or self._match(call)
+
+    def _say_so(self) -> None:
+        """Tell that faults are on; once."""
+        if not self._unsaid:
+            return
+        with suppress(IndexError):  # another thread says so
+            self._unsaid.pop()
+            _log.warning("FaultInjection is ON: RPCs of this process are delayed, lost or failed on purpose")
+
+    def _admitted(self) -> bool:
+        """Take a permit, if their number is limited."""
+        if self._permits is not None:
+            try:
+                self._permits.pop()
+            except IndexError:
+                return False
+        return True
+
+    # - what -
+
+    def _fault(self, call: Call) -> InjectedFault | None:
+        """What happens to this RPC, or None."""
+        # One draw per RPC, and the dice from that: threads cannot mix the dice of two RPCs, and the n-th has the n-th.
+        dice = Random(self._chance.getrandbits(64))
+        delay, abort, limits = self._delay, self._abort, self._percentages
+        if self._headers:
+            delay, abort, limits = _asked_delay(call), _asked_abort(call), limits | _asked_percentages(call, limits)
+        # All four are thrown always, so that one option more or less does not change the fate of the others.
+        delayed, aborted, dropped, broken = (dice.random() * 100 < limits[name] for name in limits)
+        fault = InjectedFault(
+            call=call,
+            delay=delay if delayed and delay is not None else 0.0,
+            abort=abort if aborted else None,
+            dropped=dropped,
+            break_after=self._break_after if broken and _streams(call) else None,
+        )
+        return None if fault == InjectedFault(call=call) else fault
+
+    def _inflict(self, fault: InjectedFault) -> Flow:
+        call = fault.call
+        pause = call.delay + fault.delay  # a Retry outside may have asked for one too
+        if fault.dropped:
+            yield call.after(NEVER)
+        elif fault.abort is not None:
+            if (yield from self._passed(call, pause)):
+                raise errors.of(fault.abort)("fault injected: abort", local=True)
+        else:
+            if fault.break_after is not None:
+                call = _breaking(call, fault.break_after)
+            yield call.after(pause) if fault.delay else call
+
+    def _passed(self, call: Call, seconds: float) -> Generator[Call, Outcome, bool]:
+        """Let so much time pass, and send nothing; False if the RPC ended meanwhile, by its deadline or its caller."""
+        if not seconds:
+            return True
+        ends = self._clock.now() + seconds
+        limit = call.deadline
+        # A flow cannot sleep, but a call that would be sent at its deadline is not sent at all.
+        outcome = yield call.after(seconds).with_deadline(ends)
+        # OK: an interceptor inside of this one, a cache perhaps, has answered.
+        return outcome.ok or (outcome.code is StatusCode.DEADLINE_EXCEEDED and (limit is None or limit > ends))
+
+    def _tell(self, fault: InjectedFault) -> None:
+        if self._on_fault is not None:
+            try:
+                self._on_fault(fault)
+            except Exception:
+                _log.exception("on_fault failed; the fault is injected all the same")
+
+
+def _breaking(call: Call, messages: int) -> Call:
+    """The call, with a stream that breaks in the place of a message more than these."""
+    left = messages
+
+    def count(_: Any) -> None:
+        nonlocal left
+        if not left:
+            raise errors.Unavailable(f"fault injected: the stream breaks after {messages} messages", local=True)
+        left -= 1
+
+    return call.tap(responses=count) if call.kind.response_streaming else call.tap(requests=count)
+
+
+def _streams(call: Call) -> bool:
+    return call.kind.request_streaming or call.kind.response_streaming
+
+
+# - what the metadata asks for; what is not well-formed is ignored, as A33 says -
+
+
+def _asked_delay(call: Call) -> float | None:
+    milliseconds = _number(call, DELAY)
+    return None if not milliseconds else min(milliseconds / 1000, LONGEST)
+
+
+def _asked_abort(call: Call) -> StatusCode | None:
+    """Where both are told, the status of HTTP counts, as in Envoy."""
+    status = _number(call, ABORT_HTTP)
+    if status is not None and 200 <= status < 600:
+        return OF_HTTP.get(status, StatusCode.UNKNOWN)
+    code = _number(call, ABORT_GRPC)
+    return None if code is None else OF_GRPC.get(code)
+
+
+def _asked_percentages(call: Call, most: dict[str, float]) -> dict[str, float]:
+    """A call can make faults rarer than the options say, never more frequent."""
+    asked = {"delay_percent": _number(call, DELAY_PERCENT), "abort_percent": _number(call, ABORT_PERCENT)}
+    return {name: min(percent, most[name]) for name, percent in asked.items() if percent is not None}
+
+
+def _number(call: Call, key: str) -> int | None:
+    """The whole number in this metadata, or None."""
+    value = call.metadata.get(key)
+    # No number that matters has more digits; int() of a thousand digits is work that a stranger would give us.
+    well_formed = isinstance(value, str) and len(value) <= 10 and value.isascii() and value.isdigit()
+    return int(value) if well_formed else None  # type: ignore[arg-type]  # it is text
+
+
+def _is_percentage(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 100
