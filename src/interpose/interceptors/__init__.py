@@ -1,6 +1,7 @@
 """The batteries: interceptors that are ready to use, one class each, on both stacks and both sides."""
 
 from interpose.interceptors.access_log import AccessLog, JsonFormatter, Redactor
+from interpose.interceptors.circuit_breaker import CircuitBreaker, CircuitOpen, CircuitState, TransitionDetails
 from interpose.interceptors.deadline import Deadline
 from interpose.interceptors.exception_to_status import ExceptionToStatus
 from interpose.interceptors.fallback import Fallback, FallbackDetails
@@ -11,6 +12,9 @@ from interpose.interceptors.retry import Retry, RetryDetails
 
 __all__ = [
     "AccessLog",
+    "CircuitBreaker",
+    "CircuitOpen",
+    "CircuitState",
     "Deadline",
     "ExceptionToStatus",
     "Fallback",
@@ -24,4 +28,5 @@ __all__ = [
     "RequestIdFilter",
     "Retry",
     "RetryDetails",
+    "TransitionDetails",
 ]

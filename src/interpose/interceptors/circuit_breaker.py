@@ -1,0 +1,315 @@
+"""Stop calling a server that fails, and try it again with a few calls before all come back."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeAlias
+
+from grpc import StatusCode
+
+from interpose import errors
+from interpose._call import Call
+from interpose._clock import SYSTEM, Clock
+from interpose._flow import Flow
+from interpose._method import Kind, Side
+from interpose._outcome import Outcome
+from interpose.mechanisms.breaker import Breaker, Mode, Policy, Refusal, Transition
+from interpose.mechanisms.options import insist, is_clock, is_function_or_none, is_seconds, is_whole
+from interpose.mechanisms.window import CallWindow, TimeWindow, Window, calls, seconds
+
+__all__ = [
+    "FAILURES",
+    "CircuitBreaker",
+    "CircuitOpen",
+    "CircuitState",
+    "Mode",
+    "TransitionDetails",
+    "by_method",
+    "by_service",
+    "by_target",
+    "calls",
+    "seconds",
+]
+
+# What speaks of the server's health. The other codes are answers: a server that says NOT_FOUND is well.
+FAILURES = frozenset(
+    {
+        StatusCode.UNAVAILABLE,
+        StatusCode.DEADLINE_EXCEEDED,
+        StatusCode.INTERNAL,
+        StatusCode.UNKNOWN,
+        StatusCode.DATA_LOSS,
+    }
+)
+
+HELD = frozenset({Mode.FORCED_OPEN, Mode.DISABLED})  # by an operator
+
+MAX_KEYS = 1024  # breakers of one instance; far beyond the methods of one service
+MAX_PROBES = 1000
+LONGEST = 86_400.0  # seconds
+
+Key: TypeAlias = Callable[[Call], str]
+
+_log = logging.getLogger("interpose")
+
+
+def by_target(call: Call) -> str:
+    """One breaker for all calls: with an instance for each channel, one per target."""
+    return ""
+
+
+def by_service(call: Call) -> str:
+    """A breaker for each service, like "pay.v1.Cards"."""
+    return call.method.service
+
+
+def by_method(call: Call) -> str:
+    """A breaker for each method, like "/pay.v1.Cards/Charge"."""
+    return call.method.full_name
+
+
+class CircuitOpen(errors.Unavailable):
+    """UNAVAILABLE, made here: the circuit breaker let no call pass, and nothing was sent.
+
+    retry_in: seconds until the next probe may pass; None while an operator holds the breaker open.
+    """
+
+    retry_in: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CircuitState:
+    """What one breaker does at the moment.
+
+    calls, failures: what it has counted of late; while open, what opened it. retry_in: while open, seconds until the
+    next probe, else None.
+    """
+
+    mode: Mode
+    calls: int
+    failures: int
+    retry_in: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransitionDetails:
+    """What `on_transition` is told: a breaker has changed its mode. calls, failures: what had been counted then."""
+
+    key: str
+    before: Mode
+    after: Mode
+    calls: int
+    failures: int
+
+
+class CircuitBreaker:
+    """Refuse calls at once while the server fails, and let `probes` of them try it after `open_for` seconds.
+
+    Closed: calls pass, and their ends are counted; a stream counts when it ends. Once `minimum` results are in the
+    window and `failure_rate` of them are failures it opens: calls end with UNAVAILABLE (`CircuitOpen`), `error.local`,
+    and nothing is sent. After `open_for` seconds it is half open: `probes` calls pass, whatever the number of threads
+    and tasks. One failure among them opens it again; when all have succeeded, it closes.
+
+    A failure is a code of `codes` that the server told, or a call that was too slow. Other codes are answers, and count
+    as such. What ends on this side counts nowhere: a cancelled call, one that an interceptor refused. On a server the
+    handler is what fails, also by an exception, or by taking longer than its deadline.
+
+    failure_rate:  the share of failures that opens it, above 0, up to 1.
+    minimum:       results below which it stays closed.
+    window:        what is counted: `seconds(30)`, or `calls(100)`, the last ones.
+    open_for:      seconds until the first probes, and after which a probe that has not ended is given up for others.
+    probes:        how many calls pass while it is half open.
+    slow_call:     seconds; a unary call that took longer counts as a failure whatever it answers. None: no limit.
+    codes:         the codes that are failures; add RESOURCE_EXHAUSTED if yours means overload and not a quota.
+    key:           which breaker a call goes through: `by_target` (one for all), `by_service`, `by_method`, or your
+                   function of the call that gives a text. 1,024 are kept; of the rest the one used longest ago is forgotten.
+    clock:         where the time is read.
+    on_transition: called with `TransitionDetails` after each change of mode, in order; what it raises is logged.
+    """
+
+    def __init__(
+        self,
+        failure_rate: float = 0.5,
+        *,
+        minimum: int = 20,
+        window: Window = seconds(30),  # noqa: B008  it is copied
+        open_for: float = 30.0,
+        probes: int = 3,
+        slow_call: float | None = None,
+        codes: Collection[StatusCode] = FAILURES,
+        key: Key = by_target,
+        clock: Clock = SYSTEM,
+        on_transition: Callable[[TransitionDetails], object] | None = None,
+    ) -> None:
+        counts = isinstance(window, (TimeWindow, CallWindow))
+        insist(
+            "CircuitBreaker",
+            (_is_share(failure_rate), f"failure_rate must be a number above 0, up to 1, not {failure_rate!r}"),
+            (is_whole(minimum, 1, 10**9), f"minimum must be a whole number from 1, not {minimum!r}"),
+            (counts, f"window must be seconds(…) or calls(…), not {window!r}"),
+            (
+                not counts or not is_whole(minimum, 1, 10**9) or minimum <= window.capacity,
+                f"minimum must fit into the window, or it never opens: {minimum!r} of {window!r}",
+            ),
+            (
+                is_seconds(open_for, LONGEST),
+                f"open_for must be above 0 and below {LONGEST:g} seconds, not {open_for!r}",
+            ),
+            (is_whole(probes, 1, MAX_PROBES), f"probes must be a whole number from 1 to {MAX_PROBES}, not {probes!r}"),
+            (
+                slow_call is None or is_seconds(slow_call, LONGEST),
+                f"slow_call must be None or above 0 and below {LONGEST:g} seconds, not {slow_call!r}",
+            ),
+            (_are_failures(codes), f"codes must be a set like {{StatusCode.UNAVAILABLE}}, without OK, not {codes!r}"),
+            (callable(key), f"key must be a function of the call, like by_method, not {key!r}"),
+            (is_clock(clock), f"clock must have a method now(), not be {clock!r}"),
+            (
+                is_function_or_none(on_transition),
+                f"on_transition must be a function of TransitionDetails, not {on_transition!r}",
+            ),
+        )
+        self._policy = Policy(failure_rate, minimum, window, open_for, probes)
+        self._slow_call = slow_call
+        self._codes = frozenset(codes)
+        self._key = key
+        self._clock = clock
+        self._on_transition = on_transition
+        self._mode = Mode.CLOSED  # of a breaker that is new
+        self._breakers: OrderedDict[str, Breaker] = OrderedDict()  # used longest ago first
+
+    def __call__(self, call: Call) -> Flow:
+        breaker = self._breaker(self._key(call))
+        began = self._clock.now()
+        admitted = breaker.admit(began)
+        if isinstance(admitted, Refusal):
+            raise _refused(admitted)
+        healthy = None
+        try:
+            outcome = yield call
+            healthy = self._healthy(call, outcome, began)
+        finally:  # also if the flow is closed: a probe's place is given back
+            breaker.report(admitted, healthy, self._clock.now())
+
+    # - for operators -
+
+    def snapshot(self) -> dict[str, CircuitState]:
+        """What each breaker does at the moment, by key; only those that calls have gone through."""
+        now = self._clock.now()
+        return {key: _state(breaker, now) for key, breaker in list(self._breakers.items())}
+
+    def force_open(self, key: str | None = None) -> None:
+        """Let no call pass until `reset`, of one key, or (None) of all, those still to come included."""
+        self._force(Mode.FORCED_OPEN, key)
+
+    def disable(self, key: str | None = None) -> None:
+        """Let every call pass, and count nothing, until `reset`, of one key, or (None) of all."""
+        self._force(Mode.DISABLED, key)
+
+    def reset(self, key: str | None = None) -> None:
+        """Close it and count anew, of one key, or (None) of all."""
+        self._force(Mode.CLOSED, key)
+
+    def _force(self, mode: Mode, key: str | None) -> None:
+        if key is None:
+            self._mode = mode
+            chosen = list(self._breakers.values())
+        else:
+            chosen = [self._breaker(key)]
+        for breaker in chosen:
+            breaker.force(mode, self._clock.now())
+
+    # - breakers -
+
+    def _breaker(self, key: str) -> Breaker:
+        """The breaker of a key. Each step on the dict is a single one, so threads need no lock."""
+        breaker = self._breakers.get(key)
+        if breaker is None:
+            return self._new(key)
+        if len(self._breakers) > 1:
+            with suppress(KeyError):  # forgotten meanwhile
+                self._breakers.move_to_end(key)
+        return breaker
+
+    def _new(self, key: str) -> Breaker:
+        if not isinstance(key, str):
+            raise TypeError(f"CircuitBreaker: key must give a text, not {key!r:.100}")
+        mode = self._mode
+        breaker = self._breakers.setdefault(key, Breaker(self._policy, self._teller(key), mode))
+        if self._mode is not mode:  # an operator has come between, and may not have found it
+            breaker.force(self._mode, self._clock.now())
+        if len(self._breakers) > MAX_KEYS:
+            self._forget_one(key)
+        return breaker
+
+    def _forget_one(self, new: str) -> None:
+        """Forget the breaker used longest ago that an operator did not choose."""
+        for key, breaker in list(self._breakers.items()):
+            if key != new and (breaker.mode is self._mode or not {breaker.mode, self._mode} & HELD):
+                self._breakers.pop(key, None)
+                return
+
+    def _teller(self, key: str) -> Callable[[Transition], None] | None:
+        return None if self._on_transition is None else partial(self._told, key)
+
+    def _told(self, key: str, transition: Transition) -> None:
+        assert self._on_transition is not None
+        try:
+            self._on_transition(TransitionDetails(key=key, **transition._asdict()))
+        except Exception:
+            _log.exception("on_transition failed; the circuit breaker is %s all the same", transition.after.value)
+
+    # - verdicts -
+
+    def _healthy(self, call: Call, outcome: Outcome, began: float) -> bool | None:
+        """Does this end speak well or badly of who serves the call, or (None) not at all?"""
+        if outcome.code is StatusCode.CANCELLED or outcome.attempts == 0 or not _served(call, outcome, began):
+            return None
+        return outcome.code not in self._codes and not self._was_slow(call, outcome)
+
+    def _was_slow(self, call: Call, outcome: Outcome) -> bool:
+        # A stream lasts as long as it is wanted.
+        return self._slow_call is not None and call.kind is Kind.UNARY_UNARY and outcome.elapsed > self._slow_call
+
+
+def _served(call: Call, outcome: Outcome, began: float) -> bool:
+    """Did the end come from who serves the call, rather than from an interceptor or the caller?"""
+    if outcome.ok or not outcome.local:
+        return True
+    if call.side is Side.CLIENT:
+        return False
+    if not isinstance(outcome.error, errors.StatusError):
+        return True  # the handler raised it
+    # A handler that took too long; not a request that came too late.
+    return outcome.code is StatusCode.DEADLINE_EXCEEDED and (call.deadline is None or began < call.deadline)
+
+
+def _refused(refusal: Refusal) -> CircuitOpen:
+    if refusal.retry_in is None:
+        details = "the circuit breaker is held open by an operator"
+    else:
+        details = f"the circuit breaker is {refusal.mode.value}; next probe in {refusal.retry_in:.3f} s"
+    error = CircuitOpen(details, local=True)
+    error.retry_in = refusal.retry_in
+    return error
+
+
+def _state(breaker: Breaker, now: float) -> CircuitState:
+    calls, failures = breaker.tally(now)
+    return CircuitState(mode=breaker.mode, calls=calls, failures=failures, retry_in=breaker.retry_in(now))
+
+
+def _is_share(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= 1
+
+
+def _are_failures(codes: object) -> bool:
+    return (
+        isinstance(codes, Collection)
+        and len(codes) > 0
+        and all(isinstance(code, StatusCode) and code is not StatusCode.OK for code in codes)
+    )
