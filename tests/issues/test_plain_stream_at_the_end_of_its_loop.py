@@ -1,10 +1,12 @@
 """A plain stream whose loop has stopped does not give its thread back to grpc before that is closed or goes on."""
 
+import asyncio
 import threading
 from collections.abc import Callable
 from contextvars import copy_context
 from typing import Any
 
+import grpc.aio
 import pytest
 
 from interpose.aio.plain import _Pulled
@@ -22,6 +24,10 @@ class Stopped:
         if self.closed:
             raise RuntimeError("Event loop is closed")
         self.waiting.append(lambda: callback(*arguments))
+
+    def call_later(self, seconds: float, callback: Callable[..., object], *arguments: Any) -> None:
+        if not arguments:  # a beat, and not the next look for threads
+            callback()
 
     def is_closed(self) -> bool:
         self.asked.release()
@@ -42,8 +48,9 @@ def test_the_thread_waits_for_its_loop(closes: bool) -> None:
     held = thread.is_alive()
     if closes:
         loop.closed = True
-    else:
-        loop.waiting.pop(0)()
+    while thread.is_alive() and not closes:  # it goes on
+        if loop.waiting:
+            loop.waiting.pop(0)()
     thread.join(5)
 
     assert held and given == [[]]
@@ -57,3 +64,16 @@ def test_a_closed_loop_is_not_waited_for() -> None:
     pulled._over = True
 
     assert list(pulled.pulled()) == []
+
+
+async def test_a_loop_that_serves_is_not_waited_for() -> None:
+    """The thread is wanted for the next RPC."""
+    server = grpc.aio.server()
+    server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    pulled = _Pulled(iter(()), copy_context(), asyncio.get_running_loop())
+
+    serves = pulled._serves()
+    await server.stop(None)
+
+    assert serves and not pulled._serves()

@@ -153,6 +153,7 @@ class _Told:
         return getattr(self._native, name)
 
 
+_BEAT, _BEATS = 0.02, 5  # seconds: asyncio.run() closes its loop sooner than that, once it has cancelled all tasks
 _PUT = asyncio.Queue.put.__code__
 _TRIES = (0.001, 0.01, 0.1, 1.0)  # seconds between two looks: the thread comes to the queue after the news of the end
 
@@ -189,16 +190,24 @@ class _Pulled:
         self._free_thread(0)
 
     def _await_loop(self) -> None:
-        """Wait, in grpc's thread, until the loop does something or is closed.
+        """Wait, in grpc's thread, until a loop without a server is closed, or has gone on for a while.
 
-        grpc has the loop take note of the end. If that has stopped, and is not closed yet, the thread would wait for ever,
-        and with it the end of the process.
+        grpc has the loop take note of the end. If that is about to be closed, it may not come to it, and the thread would
+        wait for ever, and with it the end of the process.
         """
-        runs = threading.Event()
         with suppress(RuntimeError):  # closed
-            self._loop.call_soon_threadsafe(runs.set)
-            while not (runs.wait(0.01) or self._loop.is_closed()):
-                pass
+            for _ in range(0 if self._serves() else _BEATS):
+                beat = threading.Event()
+                self._loop.call_soon_threadsafe(self._loop.call_later, _BEAT, beat.set)
+                while not (beat.wait(_BEAT) or self._loop.is_closed()):
+                    pass
+
+    def _serves(self) -> bool:
+        """Does the loop still run a server, whose task has not been cancelled with all the others?"""
+        return any(
+            "AioServer._server_main_loop" in getattr(task.get_coro(), "__qualname__", "") and not task.cancelling()
+            for task in asyncio.all_tasks(self._loop)
+        )
 
     def _free_thread(self, tries: int) -> None:
         """Take from grpc's queue what its thread waits to be rid of: who would have taken it has gone.
