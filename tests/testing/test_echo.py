@@ -63,7 +63,9 @@ def received(kind: Kind, answer: Any) -> list[str]:
 
 def call(target: str, kind: Kind = Kind.UNARY_UNARY, **options: Any) -> list[str]:
     """One RPC through a bare sync channel."""
-    with grpc.insecure_channel(target, [("grpc.enable_retries", 0)]) as channel:
+    # A connection of its own: channels to one target share theirs, also one that is about to break.
+    separate = [("grpc.enable_retries", 0), ("grpc.use_local_subchannel_pool", 1)]
+    with grpc.insecure_channel(target, separate) as channel:
         return received(kind, getattr(Stub(channel), kind.value)(sent(kind), **options))
 
 

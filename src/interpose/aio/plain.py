@@ -24,6 +24,7 @@ Behavior: TypeAlias = Callable[..., Any]
 # Seconds from the end of a request stream until a plain handler sees it: what grpc knows of the client comes just after,
 # and a plain handler's context has nothing that could be waited for.
 SETTLING = 0.001
+MOST_NAPS = 50  # on a machine where none ends in time
 
 
 class Plain:
@@ -145,7 +146,7 @@ class _Told:
     def confirmed(self, requests: Iterator[Any]) -> Iterator[Any]:
         """The request stream; raises at its end if that came because the client has gone (see `confirm_end`)."""
         yield from requests
-        asyncio.run_coroutine_threadsafe(asyncio.sleep(SETTLING), self._loop).result()
+        asyncio.run_coroutine_threadsafe(_settled(), self._loop).result()
         if not self.is_active():
             raise grpc.RpcError  # as on sync servers
 
@@ -244,6 +245,16 @@ class _Pulled:
         with self._lock:
             taken, self._free = self._free, False
         return taken
+
+
+async def _settled() -> None:
+    """Wait until what grpc knows by now has been told: a nap that ends in time, for grpc's threads are as late as we are."""
+    loop = asyncio.get_running_loop()
+    for _ in range(MOST_NAPS):
+        began = loop.time()
+        await asyncio.sleep(SETTLING)
+        if loop.time() - began < 2 * SETTLING:
+            return
 
 
 async def _awaited(awaitable: Awaitable[Any]) -> Any:

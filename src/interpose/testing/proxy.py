@@ -16,6 +16,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
+QUIET = 0.03  # seconds in which a message that was written has arrived, on a busy machine too
 CHUNK = 65536  # bytes read at a time
 NO_LINGER = struct.pack("ii", 1, 0)  # SO_LINGER with no time left: closing sends RST
 
@@ -73,13 +74,13 @@ class FaultProxy:
         """Break every connection, both ways, with a TCP reset. New ones are accepted."""
         self._do(lambda: self._each(_Pipe.reset))
 
-    def drop(self, quiet: float = 0.01) -> None:
+    def drop(self, quiet: float = QUIET) -> None:
         """End every connection in good order, as the death of a server's process does, but not in the middle of a message:
         once nothing came from the server for `quiet` seconds.
         """
         self.dropping(quiet).result()
 
-    def dropping(self, quiet: float = 0.01) -> Future[None]:
+    def dropping(self, quiet: float = QUIET) -> Future[None]:
         """The same for who must not block: `await asyncio.wrap_future(proxy.dropping())`."""
 
         async def drop() -> None:
