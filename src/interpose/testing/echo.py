@@ -294,8 +294,13 @@ class _Sync:
             self._echo.broken().result()
             self._paused(Act(hang=True), gone)
             yield from () if kind.response_streaming else ("nobody hears this",)
-        elif act.fails:
+        elif act.fails and hasattr(context, "cancel"):
             context.abort(act.code, act.details)
+        elif act.fails:
+            # grpc.aio's own context for plain handlers, whose abort() may leave the client waiting for the last message.
+            context.set_code(act.code)
+            context.set_details(act.details)
+            yield from () if kind.response_streaming else ("nobody hears this",)
 
     def _paused(self, act: Act, gone: threading.Event) -> bool:
         """Let the delay pass; False if the client has gone or the service was closed before, as for one that hangs."""
