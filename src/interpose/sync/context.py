@@ -90,9 +90,14 @@ class ServicerContext(Answer, grpc.ServicerContext):  # type: ignore[misc]  # No
         left = self._native.time_remaining()  # on an asyncio server None without a deadline
         return grpc.StatusCode.DEADLINE_EXCEEDED if left is not None and left <= 0 else grpc.StatusCode.CANCELLED
 
+    @property
+    def _on_sync_server(self) -> bool:
+        """Is grpc's context that of a sync server? On an asyncio one a plain handler has another."""
+        return hasattr(self._native, "cancel")
+
     def heard(self) -> bool:
         """Does grpc want to know how the handler failed? On asyncio servers it complains once the client has gone."""
-        return hasattr(self._native, "cancel") or self.is_active()
+        return self._on_sync_server or self.is_active()
 
     def send_initial_metadata_if_due(self) -> None:
         """Send what interceptors asked for, if the handler has not sent its own with it."""
@@ -107,7 +112,7 @@ class ServicerContext(Answer, grpc.ServicerContext):  # type: ignore[misc]  # No
 
     def fail(self, outcome: Outcome) -> None:
         """End the RPC with the outcome's status: raises, as abort does, or lets the handler's end carry it."""
-        if not hasattr(self._native, "cancel"):
+        if not self._on_sync_server:
             # On asyncio servers abort() waits neither for the last message to be written, and the client hangs, nor, in
             # older versions, for its own end.
             self._native.set_code(outcome.code)
