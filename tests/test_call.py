@@ -162,7 +162,7 @@ def test_later() -> None:
 
 def test_hedging() -> None:
     """Copies and delay stand on the call."""
-    assert CALL.hedged(copies=3, delay=0)._asks.hedging == (3, 0)
+    assert CALL.hedged(copies=3, delay=0)._asks.hedging == (3, 0, None, None)
 
 
 @pytest.mark.parametrize(
@@ -188,10 +188,11 @@ def test_what_is_no_hedging(copies: Any, delay: Any, error: type[Exception]) -> 
 
 
 def test_what_cannot_be_hedged() -> None:
-    """A response stream cannot be hedged, nor can a handler."""
-    for call in (STREAMED, Call(Method("/a/b", Kind.UNARY_STREAM)), SERVED):
-        with pytest.raises(ValueError, match="only calls with a unary response, on a client"):
-            call.hedged(copies=2, delay=0)
+    """A handler cannot be hedged, nor can a call by what is no function."""
+    with pytest.raises(ValueError, match="only calls of a client can be hedged"):
+        SERVED.hedged(copies=2, delay=0)
+    with pytest.raises(TypeError, match="verdict and ready must be functions, not 0 and None"):
+        CALL.hedged(copies=2, delay=0, verdict=0)  # type: ignore[arg-type]  # what is tested
 
 
 def test_a_hedged_request_stream_is_kept() -> None:

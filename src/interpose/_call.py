@@ -18,11 +18,17 @@ Hook: TypeAlias = tuple[bool, Map]  # (does it change the message?, function)
 DEFAULT_BUFFER = 256 * 1024  # bytes; gRFC A6, default of the per-RPC retry buffer
 
 
+Verdict: TypeAlias = Callable[[Any], float | None]  # the outcome of a copy that failed → seconds until the next one
+Ready: TypeAlias = Callable[[], bool]
+
+
 class Hedging(NamedTuple):
     """Send up to `copies` of the call, one every `delay` seconds, and take the first good answer."""
 
     copies: int
     delay: float
+    verdict: Verdict | None = None
+    ready: Ready | None = None
 
 
 class Asks(NamedTuple):
@@ -36,6 +42,8 @@ class Asks(NamedTuple):
     initial_metadata: Metadata = Metadata()
     buffer: int | None = None
     scope: Scope | None = None  # the incoming RPC that it ends with
+    patience: float | None = None  # seconds in which a response stream has to begin
+    resumes: bool = False
 
 
 NOTHING = Asks()
@@ -168,6 +176,20 @@ class Call:
         """The client's address as grpc writes it, like "ipv4:127.0.0.1:5000" (server; None on a client)."""
         return None if self._context is None else str(self._context.peer())
 
+    def encoded(self) -> bytes:
+        """The request as the bytes that are sent, by the stub's own serializer, maps included (client, unary requests).
+
+        Serializes it each time; raises what the serializer raises.
+        """
+        if self.side is Side.SERVER or self.kind.request_streaming:
+            raise ValueError("encoded: only a client's call with one request knows how to serialize it")
+        message = self._request
+        for changes, change in self._asks.requests:
+            message = change(message) if changes else message
+        serialize = self._method.serializer
+        data: bytes = message if serialize is None else serialize(message)
+        return data
+
     @property
     def delay(self) -> float:
         """Seconds that pass before the call is sent."""
@@ -190,6 +212,21 @@ class Call:
         if seconds is not None and math.isnan(_number("seconds", seconds)):
             raise ValueError("with_timeout: seconds must be a number or None, not nan")
         return self._copy("_timeout", seconds)
+
+    def answered_within(self, seconds: float) -> Call:
+        """Let the server begin to answer this attempt within `seconds`, or it fails with DEADLINE_EXCEEDED, `error.local`.
+
+        A response stream has begun with its initial metadata or first message, and may then last as long as it likes.
+        A unary response has to have come, as by `with_timeout`. Client.
+        """
+        if self.side is Side.SERVER:
+            raise ValueError("answered_within: a server answers itself; limit its handler with with_timeout")
+        if not 0 < _number("seconds", seconds) < FOREVER:
+            raise ValueError(f"answered_within: seconds must be above 0 and below {FOREVER:g}, not {seconds!r}")
+        if self.kind.response_streaming:
+            return self._ask(patience=seconds)
+        timeout = self._timeout
+        return self.with_timeout(seconds if timeout is None or seconds < timeout else timeout)
 
     def with_deadline(self, when: float | None) -> Call:
         """Let the whole RPC, attempts and pauses included, end by `when`, in seconds of the monotonic clock.
@@ -223,22 +260,39 @@ class Call:
             raise ValueError(f"after: seconds must be from 0 to {FOREVER:g}, not {seconds!r}")
         return self._ask(delay=seconds)
 
-    def hedged(self, *, copies: int, delay: float) -> Call:
+    def hedged(self, *, copies: int, delay: float, verdict: Verdict | None = None, ready: Ready | None = None) -> Call:
         """Send up to `copies` of it, one every `delay` seconds, until one has a good answer; the others are cancelled.
 
-        A copy that fails lets the next one go at once (gRFC A6). Client, unary responses. A request stream is kept for
-        the copies, as by `buffered()`.
+        A copy that fails lets the next one go at once (gRFC A6). Of response streams the first to deliver a message is
+        taken, and it goes on. Client. A request stream is kept for the copies, as by `buffered()`. On sync channels each
+        copy of a response stream has a thread until one of them is taken.
+
+        verdict: what to do when a copy has failed: of its outcome, the seconds until the next one goes (0.0: at once;
+                 math.inf: no more, wait for those that run), or None: that failure is the answer.
+        ready:   asked before each copy but the first; False: no more of them. Both are called on any thread.
         """
-        if self.side is Side.SERVER or self.kind.response_streaming:
-            raise ValueError("hedged: only calls with a unary response, on a client, can be hedged")
+        if self.side is Side.SERVER:
+            raise ValueError("hedged: only calls of a client can be hedged")
         if not isinstance(copies, int) or copies < 2 or not 0 <= _number("delay", delay) < FOREVER:
             raise ValueError(
                 f"hedged: copies must be 2 or more and delay 0 or more seconds, not {copies!r} and {delay!r}"
             )
+        if not all(hook is None or callable(hook) for hook in (verdict, ready)):
+            raise TypeError(f"hedged: verdict and ready must be functions, not {verdict!r} and {ready!r}")
         buffer = self._asks.buffer
         if buffer is None and self.kind.request_streaming:
             buffer = DEFAULT_BUFFER  # each copy needs the whole stream
-        return self._ask(hedging=Hedging(copies, delay), buffer=buffer)
+        return self._ask(hedging=Hedging(copies, delay, verdict, ready), buffer=buffer)
+
+    def resumed(self) -> Call:
+        """Go on with a response stream that broke: it may be sent although messages of it were delivered.
+
+        What it sends is delivered behind them, so it should ask for what comes after (see `Retry(resume=…)`). Client,
+        one request and a stream of responses.
+        """
+        if self.side is Side.SERVER or self.kind is not Kind.UNARY_STREAM:
+            raise ValueError("resumed: only a client's call with one request and a response stream can be resumed")
+        return self._ask(resumes=True)
 
     def tap(
         self, *, requests: Tap | None = None, responses: Tap | None = None, initial_metadata: Tap | None = None

@@ -33,8 +33,11 @@ import functools
 import inspect
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from concurrent.futures import Future
 from fnmatch import fnmatchcase
 from typing import Any, NoReturn, TypeAlias, TypeVar, cast, overload
+
+import grpc
 
 from interpose import errors
 from interpose._call import Call, Hedging
@@ -64,10 +67,11 @@ _log = logging.getLogger("interpose")
 class Wait:
     """A step: await this, and answer with what it gives."""
 
-    __slots__ = ("asker", "awaitable")
+    __slots__ = ("asker", "awaitable", "deadline")
 
-    def __init__(self, awaitable: Awaitable[Any]) -> None:
+    def __init__(self, awaitable: Awaitable[Any] | Future[Any], deadline: float | None = None) -> None:
         self.awaitable = awaitable
+        self.deadline = deadline
         self.asker = ""  # the interceptor that waits; the driver fills it in
 
 
@@ -82,27 +86,57 @@ class Through:
 
 
 class Race:
-    """A step: start these lanes one `delay` after the other, the next at once when one fails; the first good answer wins."""
+    """A step: start these lanes one `delay` after the other; the first good answer wins.
 
-    __slots__ = ("delay", "lanes")
+    Of response streams that is the first to deliver a message. What comes after a failure is for `pause_after` to say.
+    """
 
-    def __init__(self, lanes: tuple[Lane, ...], delay: float) -> None:
+    __slots__ = ("_ready", "_verdict", "delay", "lanes")
+
+    def __init__(self, lanes: tuple[Lane, ...], hedging: Hedging) -> None:
         self.lanes = lanes
-        self.delay = delay
+        self.delay = hedging.delay
+        self._verdict = hedging.verdict
+        self._ready = hedging.ready
+
+    def pause_after(self, outcome: Outcome) -> float | None:
+        """A lane has failed: seconds until the next one starts, math.inf for never; None: that failure is the answer."""
+        if outcome._code is grpc.StatusCode.CANCELLED and outcome.local:  # a channel that closes, a scope that is over
+            return None
+        if self._verdict is None:
+            return 0.0  # gRFC A6
+        try:
+            return self._verdict(outcome)
+        except Exception:
+            _log.exception("the verdict of a hedged call failed; the failure it was told is the answer")
+            return None
+
+    def ready(self) -> bool:
+        """May another lane start?"""
+        try:
+            return self._ready is None or self._ready()
+        except Exception:
+            _log.exception("`ready` of a hedged call failed; no more copies are sent")
+            return False
 
 
 @overload
-def wait(value: Awaitable[T]) -> Generator[Any, Any, T]: ...
+def wait(value: Awaitable[T] | Future[T], *, deadline: float | None = None) -> Generator[Any, Any, T]: ...
 @overload
-def wait(value: Awaitable[T] | T) -> Generator[Any, Any, T]: ...
-def wait(value: Awaitable[T] | T) -> Generator[Any, Any, T]:
+def wait(value: Awaitable[T] | T, *, deadline: float | None = None) -> Generator[Any, Any, T]: ...
+def wait(value: Any, *, deadline: float | None = None) -> Generator[Any, Any, Any]:
     """Wait inside a flow: `token = yield from wait(store.get(key))`.
 
     A plain value comes straight back; an awaitable is awaited by an asyncio channel or server.
     On a sync channel or server an awaitable raises TypeError in the flow.
+    A `concurrent.futures.Future`, which another RPC may set, is waited for everywhere, and blocks nobody but the thread
+    of a blocking call or of a sync handler.
+
+    deadline: how long to wait for a Future, in seconds of the monotonic clock; then, and at the RPC's own deadline, the
+              flow is raised `DeadlineExceeded`, and `Cancelled` when the RPC is cancelled.
     """
-    if inspect.isawaitable(value):
-        return cast(T, (yield Wait(value)))
+    if isinstance(value, Future) or inspect.isawaitable(value):
+        return (yield Wait(value, deadline))
     return value
 
 
@@ -405,7 +439,8 @@ class Driver:
             self._told = told
             return asked, None
         if told is not None:
-            self._resends += 1
+            progress = told._responses and type(asked) is Call and asked._asks.resumes
+            self._resends = 0 if progress else self._resends + 1
         fault = _misuse(asked, told, self._resends)
         if fault:
             _close(self._frames.pop(), layer)
@@ -461,7 +496,7 @@ def _misuse(asked: Any, told: Outcome | None, resends: int) -> str | None:
     if type(asked) is not Call and type(asked) is not Through:
         hint = "; a coroutine is awaited with `yield from wait(…)`" if inspect.isawaitable(asked) else ""
         return f"yielded {asked!r:.100}: yield the call, or a changed copy of it{hint}"
-    if told is not None and not told.replayable:
+    if told is not None and not (told.replayable or (type(asked) is Call and asked._asks.resumes)):
         return "sent the call again although it cannot be sent twice: check outcome.replayable"
     if resends > MAX_RESENDS:
         return f"sent the call more than {MAX_RESENDS} times"
@@ -472,7 +507,7 @@ def _race(call: Call, below: Layers) -> Race:
     """The lanes of a race: each copy goes through the layers below on its own."""
     hedging = cast(Hedging, call._asks.hedging)
     copy = call._ask(hedging=None)
-    return Race((lambda: (Driver(below), copy),) * hedging.copies, hedging.delay)
+    return Race((lambda: (Driver(below), copy),) * hedging.copies, hedging)
 
 
 def _failed(error: errors.StatusError, told: Outcome | None) -> Outcome:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import sys
+from collections.abc import Callable
 from typing import Any
 
 
@@ -49,20 +50,58 @@ class Idempotency(enum.Enum):
     IDEMPOTENT = 2
 
 
+class Target:
+    """What a client's channel goes to, as the channel was told: `str()` gives text like "dns:///localhost:50051".
+
+    One for each channel: two channels are two targets, since they may have other credentials.
+    """
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    @classmethod
+    def of(cls, channel: Any) -> Target:
+        """That of a native channel; without text for a channel that is not grpc's own."""
+        told = getattr(getattr(channel, "_channel", None), "target", "")
+        try:
+            told = told() if callable(told) else told
+        except Exception:  # a channel that is closed, or one of somebody else's
+            told = ""
+        return cls(told.decode("utf-8", "replace") if isinstance(told, bytes) else str(told))
+
+    def __str__(self) -> str:
+        return self._text
+
+    def __repr__(self) -> str:
+        return f"Target({self._text!r})"
+
+
 UNKNOWN = "unknown"  # service and name of a path that is not "/service/name"; go-grpc-middleware's word for it
 
 
 class Method:
     """One RPC method; `str()` gives "/package.Service/Name".
 
-    Made once per stub method or handler, so its parts cost nothing per call.
+    Made once per stub method or handler, so its parts cost nothing per call. Two are equal if their names and kinds are.
+
+    target: what the channel goes to (client; None on a server). serializer: of requests, as the stub gave it (client).
     """
 
-    __slots__ = ("_descriptor", "full_name", "kind", "name", "package", "service")
+    __slots__ = ("_descriptor", "full_name", "kind", "name", "package", "serializer", "service", "target")
 
-    def __init__(self, full_name: str, kind: Kind) -> None:
+    def __init__(
+        self,
+        full_name: str,
+        kind: Kind,
+        target: Target | None = None,
+        serializer: Callable[[Any], bytes] | None = None,
+    ) -> None:
         self.full_name = full_name
         self.kind = kind
+        self.target = target
+        self.serializer = serializer
         service, slash, name = full_name.removeprefix("/").partition("/")
         self.service = service if slash and service and name else UNKNOWN
         self.name = name if slash and service and name else UNKNOWN

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 import grpc
@@ -12,7 +13,7 @@ from interpose import errors
 from interpose._call import Call
 from interpose._clock import FOREVER, Clock
 from interpose._codec import bearable, encoder
-from interpose._flow import Layers, Wait
+from interpose._flow import Driver, Layers, Wait
 from interpose._method import Method
 from interpose._outcome import Outcome, told_by
 
@@ -119,6 +120,29 @@ def exception_of(outcome: Outcome, native: type) -> BaseException:
 def debug_text(outcome: Outcome) -> str:
     """What gRPC's core said about a failure: the peer's address, the cause."""
     return str(getattr(outcome.error, "_debug_error_string", ""))
+
+
+def impatient(call: Call) -> errors.DeadlineExceeded:
+    """What an attempt fails with that the server did not begin to answer."""
+    return errors.DeadlineExceeded(f"no answer had begun after {call._asks.patience:g} s", local=True)
+
+
+def waits_until(step: Wait, deadline: float | None) -> float | None:
+    """Until when a flow waits for a Future: as it said, within the deadline of the RPC."""
+    return min((until for until in (step.deadline, deadline) if until is not None), default=None)
+
+
+def news_of(future: Future[Any], driver: Driver) -> tuple[Callable[[Any], Any], Any]:
+    """How a driver is told what a Future that is done gave."""
+    try:
+        return driver.answer, future.result()
+    except BaseException as error:
+        return driver.fail, error
+
+
+def in_vain() -> errors.DeadlineExceeded:
+    """What a flow is told whose Future has not come in time."""
+    return errors.DeadlineExceeded("the deadline passed while an interceptor waited", local=True)
 
 
 def no_waiting(step: Wait) -> TypeError:

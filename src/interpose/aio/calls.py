@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import weakref
 from asyncio import InvalidStateError
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Generator
 from contextlib import suppress
 from contextvars import Context
 from functools import partial
@@ -23,7 +25,7 @@ import grpc.aio
 
 from interpose import errors
 from interpose._call import Call
-from interpose._clock import SYSTEM, Alarm
+from interpose._clock import Alarm
 from interpose._codec import Undecodable, encoded
 from interpose._flow import Driver, Race, Wait
 from interpose._messages import Pass, compose, request_of, show_initial_metadata
@@ -37,11 +39,13 @@ from interpose._native import (
     exception_of,
     expired,
     failure,
+    impatient,
     pause_of,
     time_left,
 )
 from interpose._outcome import OK, Outcome
 from interpose._scope import Scope
+from interpose.aio.joining import call_later, joined
 from interpose.aio.requests import FINISHED, Requests, Upload
 
 _log = logging.getLogger("interpose")
@@ -101,17 +105,11 @@ class Ended:
         return at_once(self._native.trailing_metadata()) if self._trailing is None else self._trailing
 
 
-def call_later(route: Route, loop: asyncio.AbstractEventLoop, seconds: float, callback: Callable[[], object]) -> Alarm:
-    """Call back on the loop, by the route's clock."""
-    if route.clock is SYSTEM:
-        return loop.call_later(seconds, callback)
-    return route.clock.call_later(seconds, lambda: loop.call_soon_threadsafe(callback))
-
-
 class Attempt:
     """One native call of an exchange."""
 
     __slots__ = (
+        "_alarm",
         "_native_over",
         "_on_response",
         "_read",
@@ -143,6 +141,7 @@ class Attempt:
         self._refused: BaseException | None = None
         self._trailing: Any = None
         self._waiting: Any = None
+        self._alarm: Alarm | None = None
 
     def send(self) -> Outcome | None:
         """Start the native call; gives the outcome if nothing was sent."""
@@ -172,12 +171,20 @@ class Attempt:
         if route.method.kind.response_streaming:
             self._read = self.native.read
             self.native.add_done_callback(self._when_native_is_over)
+            if call._asks.patience is not None:
+                self._alarm = call_later(route.clock, exchange.loop, call._asks.patience, self._lose_patience)
         else:
             if exchange.requests is not None:
                 self.native.add_done_callback(self._note)
             self._waiting = self.native.__await__()
             self._wait()
         return None
+
+    def _lose_patience(self) -> None:
+        """End it, unless the server has begun to answer."""
+        if not self.over and not self.received and at_once(self.native.initial_metadata()) is None:
+            self.exchange.over(self, impatient(self.call))
+            self.native.cancel()
 
     def _note(self, _: Any = None) -> bool:
         """Note the native call's status while it is the server's: a send that fails later would overwrite it."""
@@ -278,6 +285,8 @@ class Attempt:
         streaming = self.exchange.route.method.kind.response_streaming
         upload, native = self._upload, self.native
         sent, again = 1, True
+        if self._alarm is not None:
+            self._alarm.cancel()
         if self.exchange.requests is not None:
             sent = self.exchange.written if upload is None else upload.sent
             again = not sent if upload is None else upload.close()
@@ -329,11 +338,12 @@ class Exchange:
         "_race",
         "_scope",
         "_waiting",
+        "ahead",
         "answer",
         "attempt",
         "cancelled",
         "deadline",
-        "is_lane",
+        "lane_of",
         "loop",
         "outcome",
         "requests",
@@ -355,9 +365,10 @@ class Exchange:
         self.loop = loop
         self.attempt: Attempt | None = None
         self.outcome: Outcome | None = None
+        self.ahead: deque[Any] = deque()  # messages that were read before the application asked for them
         self.answer: list[Any] | None = None  # a stream answered by a flow, without a native call
         self.cancelled = False
-        self.is_lane = False  # of a race: the request stream is everybody's
+        self.lane_of: _Race | None = None  # then the request stream is everybody's
         self.requests = requests
         self.written = 0  # messages that the application wrote to the native call itself
         self._driver = driver
@@ -396,7 +407,7 @@ class Exchange:
     def _perform(self, step: Any) -> Outcome | None:
         if type(step) is Wait:
             # In the flow's own context, so that what it set is there, and what the awaitable sets is there later.
-            self._waiting = self.loop.create_task(_awaited(step.awaitable), context=self._context)
+            self._waiting = self.loop.create_task(self._awaited(step), context=self._context)
             self._waiting.add_done_callback(partial(self._waited, step.awaitable))
             self._pause(True)
             return None
@@ -410,10 +421,19 @@ class Exchange:
             if self.route.pauses.closed:
                 return cancelled()
             seconds, in_time = pause_of(step, self.route.clock.now())
-            self._alarm = call_later(self.route, self.loop, seconds, partial(self._ring, step, in_time))
+            self._alarm = call_later(self.route.clock, self.loop, seconds, partial(self._ring, step, in_time))
             self._pause(True)
             return None
         return Attempt(self, step).send()
+
+    async def _awaited(self, step: Wait) -> tuple[Any, BaseException | None]:
+        """What it gives, or raises: a task that raised SystemExit would stop the loop."""
+        try:
+            return await joined(step, self.deadline, self.route.clock), None
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            return None, error
 
     def _ring(self, step: Call, in_time: bool) -> None:
         if self._alarm is not None:
@@ -457,6 +477,8 @@ class Exchange:
         """From now on this is the attempt that readers read and that a cancel cancels."""
         self.attempt = attempt
         self.wake()
+        if self.lane_of is not None and self.route.method.kind.response_streaming:
+            self.lane_of.published(self, attempt)
 
     def over(self, attempt: Attempt, error: BaseException | None = None, response: Any = None) -> None:
         """An attempt has ended; told any number of times."""
@@ -468,7 +490,7 @@ class Exchange:
             self.told(attempt.outcome(error, response))
 
     def _settle(self, outcome: Outcome) -> None:
-        if self.cancelled and outcome._code is not grpc.StatusCode.CANCELLED and not self.is_lane:
+        if self.cancelled and outcome._code is not grpc.StatusCode.CANCELLED and self.lane_of is None:
             outcome = cancelled()  # whatever a flow makes of it: `wait_for` and its like count on it
         if outcome.ok and outcome.response is not None and self.route.method.kind.response_streaming:
             self.answer = list(outcome.response)
@@ -476,7 +498,7 @@ class Exchange:
         if self._scope is not None:
             self._scope.discard(self.abandon)
         callbacks, self._callbacks = self._callbacks, None
-        if self.requests is not None and not self.is_lane:
+        if self.requests is not None and self.lane_of is None:
             self.requests.stop(InvalidStateError(FINISHED) if outcome.ok else self.exception())
         self.wake()
         for callback in callbacks or ():
@@ -492,7 +514,9 @@ class Exchange:
         if self.outcome is not None or self.cancelled:
             return False
         self.cancelled = True
-        if self.attempt is not None:
+        if self._race is not None:
+            self._race.cancel()
+        elif self.attempt is not None:
             attempt = self.attempt
             attempt.native.cancel()
             self.over(attempt, asyncio.CancelledError())
@@ -503,8 +527,6 @@ class Exchange:
             self.told(cancelled())
         elif self._waiting is not None:
             self.loop.call_soon(self._waiting.cancel)  # a step that was only just asked for has begun by then
-        elif self._race is not None:
-            self._race.finish(cancelled())
         return True
 
     def abandon(self) -> None:
@@ -555,54 +577,48 @@ class Exchange:
         return exception_of(self.outcome, AioRpcError)
 
 
-async def _awaited(awaitable: Awaitable[Any]) -> tuple[Any, BaseException | None]:
-    """What it gives, or raises: a task that raised SystemExit would stop the loop."""
-    try:
-        return await awaitable, None
-    except asyncio.CancelledError:
-        raise
-    except BaseException as error:
-        return None, error
-
-
 class _Race:
-    """The lanes of a race: each an exchange of its own; the first good answer wins, and the others are cancelled."""
+    """The lanes of a race: each an exchange of its own; the first good answer wins, and the others are cancelled.
+
+    Of response streams the first to deliver a message wins: a task reads each of them until then. From then on the
+    application reads what the winner does.
+    """
 
     def __init__(self, exchange: Exchange, step: Race) -> None:
         self._exchange = exchange
-        self._delay = step.delay
+        self._step = step
         self._lanes = list(step.lanes)
         self._running: list[Exchange] = []
+        self._looking: set[asyncio.Task[None]] = set()
+        self._winner: Exchange | None = None
+        self._failure: Outcome | None = None  # of the lane that failed last
+        self._started = False
         self._attempts = 0  # of lanes that have ended
         self._over = False
         self._alarm: Alarm | None = None
 
     def start_next(self) -> None:
         parent = self._exchange
-        if self._over or not self._more():
+        if self._over:
             return
-        if self._alarm is not None:
-            self._alarm.cancel()
+        if (self._started and not self._step.ready()) or not self._more():
+            self._start_no_more()
+            return
+        self._started = True
         driver, call = self._lanes.pop(0)()
         lane = Exchange(parent.route, driver, parent._context.copy(), parent.deadline, parent.requests, parent.loop)
-        lane.is_lane = True
+        lane.lane_of = self
         self._running.append(lane)
-        self._alarm = call_later(parent.route, parent.loop, self._delay, self.start_next) if self._lanes else None
+        self._set_alarm(self._step.delay)
         lane.add_callback(partial(self._lane_over, lane))
         lane.turn(driver.start, call)
         parent.wake()  # whoever writes can do so now
 
-    def _lane_over(self, lane: Exchange) -> None:
-        assert lane.outcome is not None
-        self._running.remove(lane)
-        self._attempts += lane.outcome.attempts
-        if lane.cancelled and not self._over:
-            self._exchange.cancelled = True  # by a channel that closes: nothing more can be sent on it
-        more = self._more()
-        if lane.outcome.ok or self._exchange.cancelled or not (more or self._running):
-            self.finish(lane.outcome)
-        elif more:
-            self.start_next()  # a failure lets the next copy go at once (gRFC A6)
+    def _set_alarm(self, seconds: float) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        parent = self._exchange
+        self._alarm = call_later(parent.route.clock, parent.loop, seconds, self.start_next) if self._lanes else None
 
     def _more(self) -> bool:
         """Is there another lane, and can the request stream be read once more for it?"""
@@ -610,6 +626,60 @@ class _Race:
         if requests is not None and not requests.repeatable:
             self._lanes.clear()
         return bool(self._lanes)
+
+    def _start_no_more(self) -> None:
+        """Wait for the lanes that run; without any, the last failure is the answer."""
+        self._lanes.clear()
+        if not self._running and self._failure is not None:
+            self.finish(self._failure)
+
+    def _lane_over(self, lane: Exchange) -> None:
+        outcome = lane.outcome
+        assert outcome is not None
+        self._running.remove(lane)
+        self._attempts += outcome.attempts
+        if self._over or self._winner not in (None, lane):
+            return
+        if lane.cancelled:
+            self._exchange.cancelled = True  # by a channel that closes: nothing more can be sent on it
+        if outcome.ok or self._exchange.cancelled or self._winner is lane:
+            self.finish(outcome)
+            return
+        self._failure = outcome
+        pause = self._step.pause_after(outcome)
+        if pause is None:
+            self.finish(outcome)
+        elif pause == math.inf or not self._more():
+            self._start_no_more()
+        elif pause > 0:
+            self._set_alarm(pause)
+        else:
+            self.start_next()  # a failure lets the next copy go at once (gRFC A6)
+
+    # - response streams -
+
+    def published(self, lane: Exchange, attempt: Attempt) -> None:
+        """A lane has sent its call: see whether it is the first to deliver."""
+        if self._winner is lane:  # its flows have sent again
+            self._exchange.publish(attempt)
+        else:
+            task = lane.loop.create_task(self._look(lane, attempt), context=lane._context.copy())
+            self._looking.add(task)
+            task.add_done_callback(self._looking.discard)
+
+    async def _look(self, lane: Exchange, attempt: Attempt) -> None:
+        message = await attempt.read()
+        if message is EOF or self._over or self._winner is not None:
+            return
+        self._winner = lane
+        self._lanes.clear()
+        self._exchange.ahead.append(message)
+        self._exchange.publish(attempt)
+        for loser in list(self._running):
+            if loser is not lane:
+                loser.cancel()
+
+    # - the end -
 
     def finish(self, outcome: Outcome) -> None:
         if self._over:
@@ -622,6 +692,12 @@ class _Race:
         outcome._attempts = self._attempts
         self._exchange._race = None
         self._exchange.told(outcome)
+
+    def cancel(self) -> None:
+        if self._winner is not None:
+            self._winner.cancel()
+        else:
+            self.finish(cancelled())
 
 
 # --- what applications hold -------------------------------------------------------------------------------------------
@@ -774,6 +850,8 @@ class _ResponseStream(_Handle):
     async def _next(self, attempt: Attempt | None) -> Any:
         exchange, eof = self._exchange, EOF
         while True:
+            if exchange.ahead:
+                return exchange.ahead.popleft()
             if attempt is not None:
                 message = await attempt.read()
                 if message is not eof:
@@ -783,7 +861,7 @@ class _ResponseStream(_Handle):
             except asyncio.CancelledError:
                 exchange.cancel()
                 raise
-            if attempt is None:
+            if attempt is None and not exchange.ahead:
                 return self._last()
 
     def _last(self) -> Any:

@@ -14,7 +14,7 @@ from interpose._call import Call
 from interpose._clock import Clock
 from interpose._codec import decoder
 from interpose._flow import Driver, Interceptor, layers
-from interpose._method import Kind, Method, Side
+from interpose._method import Kind, Method, Side, Target
 from interpose._native import Pauses, Route, deadline_of
 from interpose.aio.calls import Exchange, StreamStreamCall, StreamUnaryCall, UnaryStreamCall, UnaryUnaryCall
 from interpose.aio.requests import Requests
@@ -28,6 +28,7 @@ class Channel(grpc.aio.Channel):
         self._interceptors = interceptors
         self._clock = clock
         self._pauses = Pauses()
+        self._target = Target.of(native)
 
     def unary_unary(self, method: str, *args: Any, **kwargs: Any) -> UnaryUnary:
         return UnaryUnary(self._route(Kind.UNARY_UNARY, self._native.unary_unary, method, *args, **kwargs))
@@ -50,7 +51,7 @@ class Channel(grpc.aio.Channel):
         response_deserializer: Any = None,
         **registered: Any,  # _registered_method, which generated stubs give
     ) -> Route:
-        method = Method(path, kind)
+        method = Method(path, kind, self._target, request_serializer)
 
         def make(serializer: Any) -> Any:
             # grpc.aio makes None of a message that cannot be deserialized, and the RPC a success.

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from contextvars import Context
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import grpc
 
@@ -42,7 +42,9 @@ class Plain:
 
         def waiter(driver: Driver, step: Wait) -> Any:
             try:
-                value = asyncio.run_coroutine_threadsafe(_awaited(step.awaitable), loop).result()
+                value = asyncio.run_coroutine_threadsafe(
+                    _awaited(cast("Awaitable[Any]", step.awaitable)), loop
+                ).result()
             except BaseException as error:
                 return driver.fail(error)
             return driver.answer(value)

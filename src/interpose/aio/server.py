@@ -23,6 +23,7 @@ from interpose._messages import request_of
 from interpose._method import Method
 from interpose._outcome import OK, Outcome
 from interpose.aio.context import ServicerContext
+from interpose.aio.joining import joined
 from interpose.aio.plain import Plain
 
 _log = logging.getLogger("interpose")
@@ -70,7 +71,7 @@ async def _attend(driver: Driver, step: Any, context: ServicerContext) -> Any:
     while True:
         while type(step) is Wait:
             try:
-                value = await step.awaitable
+                value = await joined(step, context.deadline(), context._clock)
             except BaseException as error:
                 step = driver.fail(error)
             else:

@@ -10,10 +10,13 @@ No lock is held while anything is sent, waited for or called back, and finalizer
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextvars import Context
 from functools import partial
 from typing import Any
@@ -28,6 +31,7 @@ from interpose._flow import Driver, Race, Wait
 from interpose._messages import Pass, compose, request_of, show_initial_metadata
 from interpose._metadata import Metadata
 from interpose._native import (
+    EOF,
     LOCALLY_CANCELLED,
     Route,
     cancelled,
@@ -35,9 +39,13 @@ from interpose._native import (
     exception_of,
     expired,
     failure,
+    impatient,
+    in_vain,
+    news_of,
     no_waiting,
     pause_of,
     time_left,
+    waits_until,
 )
 from interpose._outcome import OK, Outcome
 from interpose._scope import Scope
@@ -137,6 +145,7 @@ class Attempt:
     """One native call of an exchange. It ends once: whoever claims the end turns the drive."""
 
     __slots__ = (
+        "_alarm",
         "_claims",
         "_native_over",
         "_on_response",
@@ -160,13 +169,17 @@ class Attempt:
         self._on_response: Pass | None = None
         self._reading = False
         self._native_over = False
+        self._alarm: Alarm | None = None
 
     def claim(self) -> bool:
         """May I end it? True for one caller only."""
         try:
-            return self._claims.pop()
+            self._claims.pop()
         except IndexError:
             return False
+        if self._alarm is not None:
+            self._alarm.cancel()
+        return True
 
     @property
     def over(self) -> bool:
@@ -203,7 +216,17 @@ class Attempt:
             return self.outcome()
         if single_threaded(self.native):
             exchange.hold(self)
+        if call._asks.patience is not None and not self.over:
+            self._alarm = exchange.route.clock.call_later(call._asks.patience, self._lose_patience)
         return None
+
+    def _lose_patience(self) -> None:
+        """End it, unless the server has begun to answer."""
+        # Not by asking the call for its metadata: that would wait.
+        begun = getattr(getattr(self.native, "_state", None), "initial_metadata", None) is not None
+        if not begun and not self.received and not self.over:
+            self.exchange.over(self, impatient(self.call))
+            self.native.cancel()
 
     def _when_native_is_over(self) -> None:
         if getattr(getattr(self.native, "_state", None), "initial_metadata", ()) is None:
@@ -216,7 +239,7 @@ class Attempt:
             self.exchange.over(self)
 
     def read(self) -> Any:
-        """The next response message; raises as the native call does at its end, or the status of a hook."""
+        """The next response message, or EOF; of the end the exchange is told."""
         self._reading = True
         try:
             message = next(self.native)
@@ -227,6 +250,17 @@ class Attempt:
             if self._on_response is not None:
                 message = self._on_response(message)
             self.received += 1
+        except errors.StatusError as error:  # of a hook of ours: the native call would go on
+            self.exchange.over(self, error)
+            self.native.cancel()
+            return EOF
+        except (StopIteration, grpc.RpcError) as end:
+            end.__traceback__ = None  # the native call may be the error itself: it would keep us through this frame
+            self.exchange.over(self)
+            return EOF
+        except Exception as error:  # the bug of a native interceptor below
+            self.exchange.over(self, error)
+            return EOF
         finally:
             self._reading = False
         if self._native_over:
@@ -274,18 +308,20 @@ class Exchange:
     """One RPC that nobody waits for in a blocking call: a future, or a response stream."""
 
     __slots__ = (
-        "_alarm",
         "_callbacks",
         "_changed",
         "_context",
         "_driver",
+        "_pending",
         "_race",
         "_scope",
+        "ahead",
         "answer",
         "attempt",
         "begin",
         "cancelled",
         "deadline",
+        "lane_of",
         "outcome",
         "requests",
         "route",
@@ -305,14 +341,16 @@ class Exchange:
         self.deadline = deadline
         self.attempt: Attempt | None = None
         self.outcome: Outcome | None = None
+        self.ahead: deque[Any] = deque()  # messages that were read before the application asked for them
         self.answer: Iterator[Any] | None = None  # a stream answered by a flow, without a native call
         self.cancelled = False
         self._driver = driver
         self._context = context
         self.requests = requests  # None for a unary request, which is on the call
-        self._alarm: _Alarm | None = None
+        self._pending: _Pending | None = None
         self._race: _Race | None = None
         self._scope: Scope | None = None
+        self.lane_of: _Race | None = None
         self._callbacks: list[Callable[[], object]] | None = []
         self._changed = threading.Condition()
 
@@ -324,7 +362,13 @@ class Exchange:
             step = self._context.run(move, news)
             while type(step) is not Outcome:
                 if type(step) is Wait:
-                    step = self._context.run(self._driver.fail, no_waiting(step))
+                    if not isinstance(step.awaitable, Future):
+                        step = self._context.run(self._driver.fail, no_waiting(step))
+                        continue
+                    if not self.cancelled:
+                        _Joined(self, step).begin()
+                        return
+                    step = self._context.run(self._driver.fail, _cancelled())
                     continue
                 outcome = self._perform(step)
                 if outcome is None:
@@ -353,12 +397,9 @@ class Exchange:
                 race.cancel()
             return None
         if step._asks.delay > 0:
-            pauses = self.route.pauses
-            if pauses.closed:
+            if self.route.pauses.closed:
                 return cancelled()
-            alarm = self._alarm = _Alarm(self, step)
-            if self.cancelled or pauses.closed:  # by another thread, which could not see the alarm yet
-                alarm.cancel()
+            _Delayed(self, step).begin()
             return None
         return Attempt(self, step).send()
 
@@ -381,6 +422,8 @@ class Exchange:
             self._changed.notify_all()
         if self.cancelled:  # by another thread, which could not see the attempt yet
             attempt.native.cancel()
+        if self.lane_of is not None:
+            self.lane_of.published(self, attempt)
 
     def hold(self, attempt: Attempt) -> None:
         """Stay alive, flows and all, until it ends: grpc's threads hold other calls, but none a single-threaded one."""
@@ -417,7 +460,7 @@ class Exchange:
         with self._changed:
             self.outcome = outcome
             callbacks, self._callbacks = self._callbacks, None
-            self.attempt = self._alarm = self._race = None
+            self.attempt = self._pending = self._race = None
             self._changed.notify_all()
         if self._scope is not None:
             self._scope.discard(self.cancel)
@@ -435,16 +478,16 @@ class Exchange:
             if self.outcome is not None or self.cancelled:
                 return False
             self.cancelled = True
-            attempt, alarm, race = self.attempt, self._alarm, self._race
-        if attempt is not None:
+            attempt, pending, race = self.attempt, self._pending, self._race
+        if race is not None:
+            race.cancel()
+        elif attempt is not None:
             mine = attempt.claim()  # before grpc's thread brings the news, so that it is done when we return
             attempt.native.cancel()
             if mine:
                 self._end(attempt)
-        elif alarm is not None:
-            alarm.cancel()
-        elif race is not None:
-            race.cancel()
+        elif pending is not None:
+            pending.cancel()
         return True
 
     def abandon(self) -> None:
@@ -452,16 +495,16 @@ class Exchange:
         if self.outcome is not None or self.cancelled:
             return
         self.cancelled = True
-        attempt, alarm, race = self.attempt, self._alarm, self._race
-        if attempt is not None:
+        attempt, pending, race = self.attempt, self._pending, self._race
+        if race is not None:
+            self.route.clock.call_later(0, race.cancel)
+        elif attempt is not None:
             attempt.native.cancel()
             if single_threaded(attempt.native):  # no thread of grpc's will bring the news
                 gone = errors.Cancelled(LOCALLY_CANCELLED, local=True)
                 self.route.clock.call_later(0, partial(self.over, attempt, gone))
-        elif alarm is not None:
-            self.route.clock.call_later(0, alarm.cancel)
-        elif race is not None:
-            self.route.clock.call_later(0, race.cancel)
+        elif pending is not None:
+            self.route.clock.call_later(0, pending.cancel)
 
     def wait(self, timeout: float | None = None) -> Outcome:
         """Wait for the end; `grpc.FutureTimeoutError` if it does not come in time."""
@@ -488,32 +531,66 @@ class Exchange:
             return True
 
 
-class _Alarm:
-    """An attempt that is to be sent later; it is sent, or cancelled, once."""
+class _Pending:
+    """What an exchange waits for while nothing is sent: it comes, or is cancelled, once."""
 
-    __slots__ = ("_alarm", "_claims", "_exchange", "_in_time", "_step")
+    __slots__ = ("_alarm", "_claims", "_exchange")
 
-    def __init__(self, exchange: Exchange, step: Call) -> None:
+    def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
-        self._step = step
         self._claims = [True]
-        clock, pauses = exchange.route.clock, exchange.route.pauses
-        seconds, self._in_time = pause_of(step, clock.now())
-        self._alarm: Alarm = clock.call_later(seconds, self._ring)
+        self._alarm: Alarm | None = None
+
+    def begin(self) -> None:
+        """Wait; it may have come, and the exchange gone on, before this returns."""
+        exchange, pauses = self._exchange, self._exchange.route.pauses
+        exchange._pending = self
+        self._set()
         pauses.add(self.cancel)
-        if not self._claims:  # it has rung meanwhile
+        if not self._claims:  # it has come meanwhile, or another thread has cancelled it
             pauses.discard(self.cancel)
+            if self._alarm is not None:
+                self._alarm.cancel()
+        elif exchange.cancelled or pauses.closed:  # by another thread, which could not see us yet
+            self.cancel()
+
+    def _set(self) -> None:
+        """Have `_come` called when it comes."""
+        raise NotImplementedError  # pragma: no cover  each of them does
 
     def _claim(self) -> bool:
         try:
             self._claims.pop()
         except IndexError:
             return False
-        self._exchange.route.pauses.discard(self.cancel)
-        self._exchange._alarm = None
+        exchange = self._exchange
+        exchange.route.pauses.discard(self.cancel)
+        if exchange._pending is self:
+            exchange._pending = None
+        if self._alarm is not None:
+            self._alarm.cancel()
         return True
 
-    def _ring(self) -> None:
+    def cancel(self) -> None:
+        """It is not wanted any more."""
+        raise NotImplementedError  # pragma: no cover  each of them does
+
+
+class _Delayed(_Pending):
+    """An attempt that is to be sent later."""
+
+    __slots__ = ("_in_time", "_step")
+
+    def __init__(self, exchange: Exchange, step: Call) -> None:
+        super().__init__(exchange)
+        self._step = step
+
+    def _set(self) -> None:
+        clock = self._exchange.route.clock
+        seconds, self._in_time = pause_of(self._step, clock.now())
+        self._alarm = clock.call_later(seconds, self._come)
+
+    def _come(self) -> None:
         if self._claim():
             exchange = self._exchange
             outcome = cancelled() if exchange.cancelled else self._send()
@@ -525,50 +602,89 @@ class _Alarm:
 
     def cancel(self) -> None:
         if self._claim():
-            self._alarm.cancel()
             self._exchange.told(cancelled())
 
 
+class _Joined(_Pending):
+    """A flow that waits for a Future."""
+
+    __slots__ = ("_step",)
+
+    def __init__(self, exchange: Exchange, step: Wait) -> None:
+        super().__init__(exchange)
+        self._step = step
+
+    def _set(self) -> None:
+        exchange = self._exchange
+        until = waits_until(self._step, exchange.deadline)
+        if until is not None:
+            left = max(until - exchange.route.clock.now(), 0.0)
+            self._alarm = exchange.route.clock.call_later(left, partial(self._fail, in_vain()))
+        self._step.awaitable.add_done_callback(self._come)  # type: ignore[union-attr]  # a Future, see `turn`
+
+    def _come(self, future: Future[Any]) -> None:
+        if self._claim():
+            exchange = self._exchange
+            exchange.turn(*news_of(future, exchange._driver))
+
+    def _fail(self, error: BaseException) -> None:
+        if self._claim():
+            self._exchange.turn(self._exchange._driver.fail, error)
+
+    def cancel(self) -> None:
+        self._fail(_cancelled())
+
+
+def _cancelled() -> errors.Cancelled:
+    return errors.Cancelled(LOCALLY_CANCELLED, local=True)
+
+
 class _Race:
-    """The lanes of a race: each an exchange of its own; the first good answer wins, and the others are cancelled."""
+    """The lanes of a race: each an exchange of its own; the first good answer wins, and the others are cancelled.
+
+    Of response streams the first to deliver a message wins: each lane has a thread that reads it, since nothing else
+    tells. From then on the application reads what the winner does.
+    """
 
     def __init__(self, exchange: Exchange, step: Race) -> None:
         self._exchange = exchange
-        self._delay = step.delay
+        self._step = step
         self._lanes = list(step.lanes)
         self._running: list[Exchange] = []
         self._drivers: list[Driver] = []  # of all lanes that were started
+        self._winner: Exchange | None = None
+        self._failure: Outcome | None = None  # of the lane that failed last
         self._over = False
         self._lock = threading.Lock()
         self._alarm: Alarm | None = None
 
     def start_next(self) -> None:
-        parent = self._exchange
-        with self._lock:
-            if self._over or not self._more():
-                return
-            driver, call = self._lanes.pop(0)()
-            self._drivers.append(driver)
-            context = parent._context.copy()
-            lane = Exchange(parent.route, driver, context, parent.deadline, parent.begin, parent.requests)
-            self._running.append(lane)
-            # Under the lock: another thread may end the race, or start the lane after this one.
-            if self._alarm is not None:
-                self._alarm.cancel()
-            self._alarm = parent.route.clock.call_later(self._delay, self.start_next) if self._lanes else None
+        if self._over:
+            return
+        lane, parent = None, self._exchange
+        if not self._drivers or self._step.ready():
+            with self._lock:
+                if self._over:
+                    return
+                if self._more():
+                    driver, call = self._lanes.pop(0)()
+                    self._drivers.append(driver)
+                    context = parent._context.copy()
+                    lane = Exchange(parent.route, driver, context, parent.deadline, parent.begin, parent.requests)
+                    self._running.append(lane)
+                    # Under the lock: another thread may end the race, or start the lane after this one.
+                    self._set_alarm(self._step.delay)
+        if lane is None:
+            self._start_no_more()
+            return
+        lane.lane_of = self if parent.route.method.kind.response_streaming else None
         lane.add_callback(partial(self._lane_over, lane))
         lane.turn(driver.start, call)
 
-    def _lane_over(self, lane: Exchange) -> None:
-        outcome = lane.outcome
-        assert outcome is not None
-        with self._lock:
-            self._running.remove(lane)
-            others, more = bool(self._running), self._more()
-        if outcome.ok or self._exchange.cancelled or not (more or others):
-            self._finish(outcome)
-        elif more:
-            self.start_next()  # a failure lets the next copy go at once (gRFC A6)
+    def _set_alarm(self, seconds: float) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm = self._exchange.route.clock.call_later(seconds, self.start_next) if self._lanes else None
 
     def _more(self) -> bool:
         """Is there another lane, and can the request stream be read once more for it?"""
@@ -576,6 +692,72 @@ class _Race:
         if requests is not None and not requests.repeatable:
             self._lanes.clear()
         return bool(self._lanes)
+
+    def _start_no_more(self) -> None:
+        """Wait for the lanes that run; without any, the last failure is the answer."""
+        with self._lock:
+            self._lanes.clear()
+            running = bool(self._running)
+        if not running and self._failure is not None:
+            self._finish(self._failure)
+
+    def _lane_over(self, lane: Exchange) -> None:
+        outcome = lane.outcome
+        assert outcome is not None
+        with self._lock:
+            self._running.remove(lane)
+            lost = self._over or self._winner not in (None, lane)
+        if lost:
+            return
+        if outcome.ok or self._exchange.cancelled or self._winner is lane:
+            self._finish(outcome)
+            return
+        self._failure = outcome
+        pause = self._step.pause_after(outcome)
+        if pause is None:
+            self._finish(outcome)
+        elif pause == math.inf:
+            self._start_no_more()
+        else:
+            self._start_next_after(pause)
+
+    def _start_next_after(self, pause: float) -> None:
+        if pause <= 0:
+            self.start_next()  # a failure lets the next copy go at once (gRFC A6)
+            return
+        with self._lock:
+            more = not self._over and self._more()
+            if more:
+                self._set_alarm(pause)
+        if not more:
+            self._start_no_more()
+
+    # - response streams -
+
+    def published(self, lane: Exchange, attempt: Attempt) -> None:
+        """A lane has sent its call: see whether it is the first to deliver."""
+        if self._winner is lane:  # its flows have sent again
+            self._exchange.publish(attempt)
+        else:
+            look = partial(lane._context.copy().run, self._look, lane, attempt)
+            threading.Thread(target=look, name="interpose-hedge", daemon=True).start()
+
+    def _look(self, lane: Exchange, attempt: Attempt) -> None:
+        message = attempt.read()
+        if message is EOF:
+            return
+        with self._lock:
+            if self._over or self._winner is not None:
+                return
+            self._winner = lane
+            self._lanes.clear()
+            losers = [other for other in self._running if other is not lane]
+        self._exchange.ahead.append(message)
+        self._exchange.publish(attempt)
+        for loser in losers:
+            loser.cancel()
+
+    # - the end -
 
     def _finish(self, outcome: Outcome) -> None:
         with self._lock:
@@ -593,7 +775,11 @@ class _Race:
         self._exchange.told(outcome)
 
     def cancel(self) -> None:
-        self._finish(cancelled())
+        winner = self._winner
+        if winner is not None:
+            winner.cancel()
+        else:
+            self._finish(cancelled())
 
 
 # --- what applications hold -------------------------------------------------------------------------------------------
@@ -744,22 +930,14 @@ class ResponseStream(_Handle):
         exchange = self._exchange
         attempt = exchange.attempt
         while True:
-            if attempt is None:
-                attempt = exchange.wait_for_attempt(None)
-                if attempt is None:
-                    return self._answer()
-            try:
-                return attempt.read()
-            except errors.StatusError as error:  # of a hook of ours: the native call would go on
-                exchange.over(attempt, error)
-                attempt.native.cancel()
-            except (StopIteration, grpc.RpcError) as end:
-                end.__traceback__ = None  # the native call may be the error itself: it would keep us through this frame
-                exchange.over(attempt)
-            except Exception as error:  # the bug of a native interceptor below
-                exchange.over(attempt, error)
+            if exchange.ahead:
+                return exchange.ahead.popleft()
+            if attempt is not None:
+                message = attempt.read()
+                if message is not EOF:
+                    return message
             attempt = exchange.wait_for_attempt(attempt)
-            if attempt is None:
+            if attempt is None and not exchange.ahead:
                 return self._answer()
 
     next = __next__

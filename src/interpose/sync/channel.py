@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextvars import copy_context
 from typing import Any
 
 import grpc
 
+from interpose import errors
 from interpose._call import NOTHING, Call
-from interpose._clock import Clock
+from interpose._clock import FOREVER, Clock
 from interpose._codec import Undecodable, decoder
 from interpose._flow import Driver, Interceptor, Wait, layers
 from interpose._messages import compose, request_of, show_initial_metadata
-from interpose._method import CLIENT, Kind, Method
+from interpose._method import CLIENT, Kind, Method, Target
 from interpose._native import (
+    LOCALLY_CANCELLED,
     Pauses,
     Route,
     cancelled,
@@ -23,9 +26,12 @@ from interpose._native import (
     exception_of,
     expired,
     failure,
+    in_vain,
+    news_of,
     no_waiting,
     pause_of,
     time_left,
+    waits_until,
 )
 from interpose._outcome import OK, Outcome
 from interpose.sync.blocking import blocking
@@ -41,6 +47,7 @@ class Channel(grpc.Channel):
         self._interceptors = interceptors
         self._clock = clock
         self._pauses = Pauses()
+        self._target = Target.of(native)
 
     def unary_unary(self, method: str, *args: Any, **kwargs: Any) -> UnaryUnary:
         return UnaryUnary(self._route(Kind.UNARY_UNARY, self._native.unary_unary, method, *args, **kwargs))
@@ -64,7 +71,7 @@ class Channel(grpc.Channel):
         *more: Any,  # _registered_method: from native interceptors above,
         **registered: Any,  # and from generated stubs
     ) -> Route:
-        method = Method(path, kind)
+        method = Method(path, kind, self._target, request_serializer)
 
         def make(serializer: Any) -> Any:
             return native(path, serializer, decoder(response_deserializer), *more, **registered)
@@ -200,12 +207,33 @@ class _UnaryResponse(_Starter):
                 perform = self._send if requests is None else self._upload
                 step = run(driver.tell, perform(step, requests))
             elif type(step) is Wait:
-                step = run(driver.fail, no_waiting(step))
+                tell, news = self._awaited(driver, step, deadline)
+                step = run(tell, news)
             else:  # a race, or a call that somebody else may have to cancel
                 step = Exchange(route, driver, copy_context(), deadline, _future, requests).run(step)
         if step._code is not OK:
             raise exception_of(step, InactiveCall)
         return step
+
+    def _awaited(self, driver: Driver, step: Wait, deadline: float | None) -> tuple[Callable[[Any], Any], Any]:
+        """Wait for a Future, as a flow asked; how the driver is told what came."""
+        future = step.awaitable
+        if not isinstance(future, Future):
+            return driver.fail, no_waiting(step)
+        woken, route, until = threading.Event(), self._route, waits_until(step, deadline)
+        future.add_done_callback(lambda _: woken.set())
+        pauses = route.pauses
+        pauses.add(woken.set)
+        try:
+            if not pauses.closed:
+                route.clock.sleep(FOREVER if until is None else max(until - route.clock.now(), 0.0), woken)
+        except BaseException as error:  # Ctrl-C
+            return driver.fail, error
+        finally:
+            pauses.discard(woken.set)
+        if future.done():
+            return news_of(future, driver)
+        return driver.fail, errors.Cancelled(LOCALLY_CANCELLED, local=True) if pauses.closed else in_vain()
 
     def _send(self, call: Call, _: Any) -> Outcome:
         """Send a unary request, and wait for the end."""

@@ -10,6 +10,7 @@ import logging
 import threading
 import traceback
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextvars import copy_context
 from functools import partial
 from typing import Any, TypeAlias
@@ -20,13 +21,13 @@ import grpc
 from interpose import errors
 from interpose._answer import described, sendable, speakable, unexpected
 from interpose._call import NOTHING, Call
-from interpose._clock import Clock
+from interpose._clock import FOREVER, Clock
 from interpose._codec import Undecodable, decoder, made_here
 from interpose._flow import Driver, Interceptor, Layers, Wait, layers
 from interpose._handlers import Compiled, function_of, kind_of, with_function
 from interpose._messages import Pass, compose, request_of
 from interpose._method import Method
-from interpose._native import no_waiting
+from interpose._native import in_vain, news_of, no_waiting, waits_until
 from interpose._outcome import OK, Outcome
 from interpose.context import current_call
 from interpose.sync.context import ServicerContext
@@ -44,6 +45,20 @@ def refuse_to_wait(driver: Driver, step: Wait) -> Any:
     return driver.fail(no_waiting(step))
 
 
+def _joined(driver: Driver, step: Wait, context: ServicerContext) -> Any:
+    """Wait for a Future, but not longer than the client does."""
+    future: Future[Any] = step.awaitable  # type: ignore[assignment]  # see `_next`
+    woken, clock, until = threading.Event(), context._clock, waits_until(step, context.deadline())
+    future.add_done_callback(lambda _: woken.set())
+    if context.add_callback(woken.set):
+        clock.sleep(FOREVER if until is None else max(until - clock.now(), 0.0), woken)
+    if not future.done():
+        gone = context.gone() is grpc.StatusCode.CANCELLED
+        return driver.fail(errors.Cancelled("the client has gone", local=True) if gone else in_vain())
+    tell, news = news_of(future, driver)
+    return tell(news)
+
+
 def behavior(
     method: Method, stack: Layers, handler: Behavior, clock: Clock, waiter: Waiter = refuse_to_wait
 ) -> Behavior:
@@ -58,7 +73,10 @@ def _next(driver: Driver, step: Any, waiter: Waiter, context: ServicerContext) -
     """What to do next, after any waiting: a call to perform, which has begun, or the outcome of the RPC."""
     while True:
         while type(step) is Wait:
-            step = waiter(driver, step)
+            if isinstance(step.awaitable, Future):
+                step = _joined(driver, step, context)
+            else:
+                step = waiter(driver, step)
         if type(step) is not Call:
             return step
         gone = None if step._asks is NOTHING or not step._asks.delay else _slept(step._asks.delay, context)

@@ -15,7 +15,7 @@ from interpose._call import Call
 from interpose._messages import Pass, compose, show_initial_metadata
 from interpose._metadata import Metadata
 from interpose._method import Side
-from interpose._native import expired
+from interpose._native import expired, impatient
 from interpose._outcome import OK, Outcome
 from interpose.testing.acts import Act
 
@@ -43,6 +43,10 @@ class Acting:
         self._kind = call.kind
         self._on_server = call.side is Side.SERVER
         self._act = act if self._on_server else act.aborted()
+        patience = NEVER if call._asks.patience is None or act.initial else call._asks.patience
+        self._impatient = patience < (NEVER if limit is None else limit) and (act.hang or act.delay >= patience)
+        if self._impatient:
+            limit = patience
         self._late = limit is not None and (act.hang or act.delay >= limit)
         self._elapsed = limit if self._late else NEVER if act.hang else act.delay
         self._read = 0
@@ -88,6 +92,8 @@ class Acting:
         return _failure(self._act, self._on_server)
 
     def _time_is_up(self) -> errors.StatusError:
+        if self._impatient:
+            return impatient(self._call)
         if self._on_server:
             return errors.DeadlineExceeded("the deadline passed", local=True)
         return errors.DeadlineExceeded("Deadline Exceeded")

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
+import math
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from contextvars import copy_context
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import EllipsisType
-from typing import Any
+from typing import Any, cast
 
 from interpose import context, errors
 from interpose._call import Call, Hedging
@@ -239,9 +241,14 @@ class _Player:
         if not streaming:
             return [outcome.response] if outcome.ok else []
         return [
-            *(message for sent in self.played.sent[-1:] for message in sent.responses),
+            *(message for sent in self.played.sent for message in sent.responses),
             *(outcome.response or ()),
         ]
+
+    @property
+    def streams(self) -> bool:
+        """Is the response a stream?"""
+        return self._method.kind.response_streaming
 
     # - steps -
 
@@ -321,7 +328,7 @@ class _Player:
 
     def _answer(self, step: Wait) -> Any:
         if not self._answers:
-            return _by_hand(step)
+            return _result(step) if isinstance(step.awaitable, Future) else _by_hand(step)
         close = getattr(step.awaitable, "close", None)
         if close is not None:
             close()
@@ -331,9 +338,20 @@ class _Player:
         return answer
 
 
+def _result(step: Wait) -> Any:
+    """What a Future gives that is done."""
+    future = cast("Future[Any]", step.awaitable)
+    if not future.done():
+        raise ScriptError(
+            f"{step.asker} waits for a Future, and nothing else runs here that could set it: "
+            "say what it gives with play(…, answers=[…])"
+        )
+    return future.result()
+
+
 def _by_hand(step: Wait) -> Any:
     """Run an awaitable without a loop."""
-    steps: Iterator[Any] = step.awaitable.__await__()
+    steps: Iterator[Any] = cast("Awaitable[Any]", step.awaitable).__await__()
     cause = None
     try:
         for _ in range(MAX_TURNS):
@@ -379,7 +397,7 @@ class _Lanes:
         self._player = player
         self._clock = player.clock
         self._lanes = list(race.lanes)
-        self._delay = race.delay
+        self._race = race
         self._drivers: list[Driver] = []
         self._running: dict[Driver, int | None] = {}  # which of all that was sent it waits for; None: it pauses
         self._due: list[tuple[float, int, Callable[[], Outcome | None]]] = []
@@ -388,10 +406,10 @@ class _Lanes:
 
     def run(self) -> Outcome:
         """Let them race; gives the outcome of the lane that won, or of the last that failed."""
-        last = self._start_next()
-        while not (last and last.ok) and (self._lanes or self._due):
-            # A failure lets the next copy go at once (gRFC A6).
-            last = self._start_next() if last and self._lanes else self._go_on()
+        ended = last = self._start_next()
+        while not (ended and self._decides(ended)) and self._due:
+            ended = self._go_on()
+            last = ended or last
         assert last is not None
         self._cancel_others()
         last._attempts = sum(driver.sends for driver in self._drivers)
@@ -403,14 +421,34 @@ class _Lanes:
         self._player.pass_time(at - self._clock.now())
         return act()
 
-    def _start_next(self) -> Outcome | None:
+    def _decides(self, outcome: Outcome) -> bool:
+        """Is this the answer? If not, and another copy is to go because of it, that is due now."""
+        if outcome.ok or (outcome.responses and self._player.streams):
+            return True
+        pause = self._race.pause_after(outcome)
+        if pause is None:
+            return True
+        if pause == math.inf:
+            self._lanes.clear()
+        self._forget_next()
+        if self._lanes:
+            self._later(pause, self._start_next)
+        return False
+
+    def _forget_next(self) -> None:
         self._due = [due for due in self._due if due[2] != self._start_next]
         heapq.heapify(self._due)
+
+    def _start_next(self) -> Outcome | None:
+        self._forget_next()
+        if self._drivers and not self._race.ready():
+            self._lanes.clear()
+            return None
         driver, call = self._lanes.pop(0)()
         self._drivers.append(driver)
         self._player.drivers.append(driver)
         if self._lanes:
-            self._later(self._delay, self._start_next)
+            self._later(self._race.delay, self._start_next)
         return self._turn(driver, driver.start(call))
 
     def _turn(self, driver: Driver, step: Any) -> Outcome | None:
