@@ -6,6 +6,7 @@ from interpose.interceptors.deadline import Deadline
 from interpose.interceptors.exception_to_status import ExceptionToStatus
 from interpose.interceptors.fallback import Fallback, FallbackDetails
 from interpose.interceptors.fault_injection import FaultInjection, InjectedFault
+from interpose.interceptors.hedge import Hedge, HedgeDetails
 from interpose.interceptors.propagate_context import PropagateContext
 from interpose.interceptors.request_id import RequestId, RequestIdFilter
 from interpose.interceptors.retry import Retry, RetryDetails
@@ -20,6 +21,8 @@ __all__ = [
     "Fallback",
     "FallbackDetails",
     "FaultInjection",
+    "Hedge",
+    "HedgeDetails",
     "InjectedFault",
     "JsonFormatter",
     "PropagateContext",

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 from grpc import StatusCode
 
-from interpose._call import Call
-from interpose._clock import SYSTEM, Clock
-from interpose._flow import MAX_RESENDS, Flow
-from interpose._method import Idempotency, Side
+from interpose._call import DEFAULT_BUFFER, Call
+from interpose._clock import FOREVER, SYSTEM, Clock
+from interpose._flow import MAX_RESENDS, Chain, Flow
+from interpose._method import Idempotency, Kind, Side
 from interpose._outcome import Outcome
 from interpose.errors import StatusError
+from interpose.mechanisms import pushback
 from interpose.mechanisms.backoff import Backoff, exponential
-from interpose.mechanisms.options import insist, is_clock, is_flag, is_function_or_none, is_whole
+from interpose.mechanisms.budget import Budget, RetryBudget, is_budget
+from interpose.mechanisms.options import insist, is_clock, is_flag, is_function_or_none, is_seconds, is_whole
 
 ATTEMPT = "x-retry-attempt"  # as go-grpc-middleware has it; `grpc-previous-rpc-attempts` is for gRPC's core alone
 
@@ -26,6 +31,8 @@ PASSING = frozenset({StatusCode.UNAVAILABLE, StatusCode.RESOURCE_EXHAUSTED})
 
 REPEATABLE = frozenset({Idempotency.NO_SIDE_EFFECTS, Idempotency.IDEMPOTENT})
 
+MAX_BUFFER = 2**31 - 1  # bytes; no message of gRPC is larger
+
 _log = logging.getLogger("interpose")
 
 
@@ -33,7 +40,8 @@ _log = logging.getLogger("interpose")
 class RetryDetails:
     """What `on_retry` is told before each retry.
 
-    call: what is sent again. outcome: how the last attempt ended. number: of the retry, from 1. pause: in seconds.
+    call: what is sent again. outcome: how the last attempt ended. number: of the retry, from 1; it begins anew when a
+    stream that was resumed has delivered something. pause: in seconds.
     """
 
     call: Call
@@ -45,23 +53,40 @@ class RetryDetails:
 class Retry:
     """Send a call again while it fails with one of `codes`, after a pause that grows.
 
-    Never once a response message has been delivered. A request stream is kept while it is sent, up to 256 KiB; beyond
-    that the call is sent once. No retry outlives the deadline: if the pause would, the last failure is the answer now.
-    The failure that the caller sees is the server's own, with a note that tells the number of attempts.
-    On a client each retry carries its number in the metadata, as `x-retry-attempt`. On a server the handler is called
-    again, when it failed with a status; the caller sees one RPC.
+    Never once a response message has been delivered, unless `resume` says how to go on. No retry outlives the deadline:
+    if the pause would, the last failure is the answer now. The failure that the caller sees is the server's own, with a
+    note that tells the number of attempts, and why there was no other. Each retry carries its number in the metadata, as
+    `x-retry-attempt`.
+
+    The server has a say: after `grpc-retry-pushback-ms` in its trailing metadata, or a `google.rpc.RetryInfo`, the pause
+    is exactly that, and the backoff begins anew; a negative number, or none that can be read, means no retry.
+
+    On a server the handler is called again, when it failed with a status or with one of `errors` and has not read of a
+    request stream; the caller sees one RPC.
 
     attempts: how often a call is sent at most, the first time included.
     codes:    the status codes that are worth another attempt.
     backoff:  number of the retry → seconds to pause before it; see `mechanisms.backoff`.
+    budget:   what keeps retries from multiplying an outage; see `mechanisms.budget`. It may be shared. None: a
+              `RetryBudget()` of its own.
     safe:     may a call be executed twice? None: yes if its proto says so (`idempotency_level` NO_SIDE_EFFECTS or
               IDEMPOTENT). True, False, or a function of the call: you say. A call that is not safe is retried on
               UNAVAILABLE alone, and only if the server had sent no metadata: then, by convention, it was not processed.
+    retry_if: a function of the outcome. True: it is worth another attempt whatever its code, also OK; False: it is not;
+              None: the codes decide. The call has to be safe all the same. What it raises is logged, and means None.
+    per_attempt: seconds in which the server has to begin to answer (client; see `Call.answered_within`). An attempt
+              that takes longer is retried, if the call is safe.
+    buffer:   bytes of a request stream that are kept while it is sent (client); beyond them the call is sent once.
+    resume:   a function of the call and the last response that was delivered, for response streams of calls with one
+              request (client). It gives the call that asks for what comes after, or None to let the failure stand. The
+              call is the first one, as it came. With each message that comes, attempts and backoff begin anew. That it
+              is given says that such calls are safe, unless `safe` denies it. If it raises, the failure stands.
+    errors:   exceptions of a handler that are worth calling it again (server). To name one says that it left nothing
+              half done, unless `safe` denies it.
     clock:    where deadlines are read; the one that was given to the channel or server.
     on_retry: called with `RetryDetails` before each retry, to count them; what it raises is logged.
 
-    gRPC's core retries on its own if the service config says so, and the two multiply: make channels with the option
-    ("grpc.enable_retries", 0).
+    gRPC's core retries on its own if the service config says so, and the two multiply: see `channel_options`.
     """
 
     def __init__(
@@ -70,7 +95,13 @@ class Retry:
         *,
         codes: Collection[StatusCode] = UNAVAILABLE,
         backoff: Backoff = exponential(0.1, cap=5.0),  # noqa: B008  it keeps no state
+        budget: Budget | None = None,
         safe: bool | Callable[[Call], bool] | None = None,
+        retry_if: Callable[[Outcome], bool | None] | None = None,
+        per_attempt: float | None = None,
+        buffer: int = DEFAULT_BUFFER,
+        resume: Callable[[Call, Any], Call | None] | None = None,
+        errors: tuple[type[Exception], ...] = (),
         clock: Clock = SYSTEM,
         on_retry: Callable[[RetryDetails], object] | None = None,
     ) -> None:
@@ -83,62 +114,236 @@ class Retry:
             (_are_failures(codes), f"codes must be a set like {{StatusCode.UNAVAILABLE}}, without OK, not {codes!r}"),
             (callable(backoff), f"backoff must be a function like exponential(0.1, cap=5.0), not {backoff!r}"),
             (
+                budget is None or is_budget(budget),
+                f"budget must be None or a budget like RetryBudget() or Unlimited(), not {budget!r}",
+            ),
+            (
                 is_flag(safe) or is_function_or_none(safe),
                 f"safe must be None, True, False or a function of the call, not {safe!r}",
             ),
-            (is_clock(clock), f"clock must have a method now(), not be {clock!r}"),
+            (is_function_or_none(retry_if), f"retry_if must be a function of the outcome, not {retry_if!r}"),
             (
-                is_function_or_none(on_retry),
-                f"on_retry must be a function of RetryDetails, not {on_retry!r}",
+                per_attempt is None or is_seconds(per_attempt, FOREVER),
+                f"per_attempt must be None or above 0 and below {FOREVER:g} seconds, not {per_attempt!r}",
             ),
+            (is_whole(buffer, 0, MAX_BUFFER), f"buffer must be a whole number of bytes from 0, not {buffer!r}"),
+            (is_function_or_none(resume), f"resume must be a function of (call, last response), not {resume!r}"),
+            (_are_errors(errors), f"errors must be a tuple of exception classes, like (KeyError,), not {errors!r}"),
+            (is_clock(clock), f"clock must have a method now(), not be {clock!r}"),
+            (is_function_or_none(on_retry), f"on_retry must be a function of RetryDetails, not {on_retry!r}"),
         )
         self._attempts = attempts
         self._codes = frozenset(codes)
         self._backoff = backoff
+        self._budget = RetryBudget() if budget is None else budget
         self._safe = safe
+        self._retry_if = retry_if
+        self._per_attempt = per_attempt
+        self._buffer = buffer
+        self._resume = resume
+        self._errors = errors
         self._clock = clock
         self._on_retry = on_retry
 
-    def __call__(self, call: Call) -> Flow:
-        if call.side is Side.CLIENT and call.kind.request_streaming and call._asks.buffer is None:
-            call = call.buffered()
-        outcome = yield call
-        for number in range(1, self._attempts):
-            if not self._repeatable(call, outcome):
-                break
-            pause = self._backoff(number)
-            if call.deadline is not None and self._clock.now() + pause >= call.deadline:
-                break
-            self._tell(call, outcome, number, pause)
-            outcome = yield _numbered(call, number).after(pause)
-        if not outcome.ok and outcome.attempts > 1 and outcome.error is not None:
-            outcome.error.add_note(f"Retry: attempt {outcome.attempts} was the last")
+    @classmethod
+    def from_service_config(
+        cls,
+        config: str,
+        *,
+        budget: Budget | None = None,
+        clock: Clock = SYSTEM,
+        on_retry: Callable[[RetryDetails], object] | None = None,
+        on_hedge: Callable[[Any], object] | None = None,
+    ) -> Chain:
+        """An interceptor that retries, hedges and limits each method as gRPC's own service config says.
 
-    def _repeatable(self, call: Call, outcome: Outcome) -> bool:
-        """Is this failure worth another attempt, and does the call bear one?"""
+        See `interpose.interceptors.service_config`, and `channel_options` for the channel that it is put on.
+        """
+        from interpose.interceptors.service_config import from_service_config  # late: it makes instances of this class
+
+        return from_service_config(config, budget=budget, clock=clock, on_retry=on_retry, on_hedge=on_hedge)
+
+    @staticmethod
+    def channel_options(options: Iterable[tuple[str, Any]] | None = ()) -> list[tuple[str, Any]]:
+        """These channel options, with gRPC's own retries off: `grpc.insecure_channel(target, Retry.channel_options())`.
+
+        If a "grpc.service_config" among them has a retryPolicy, the log says once that it is off. Left on, core would
+        send each attempt of ours several times. Only here can that be seen: a channel of grpcio tells nobody the options
+        that it was made with, nor what service config it was given by name resolution.
+        """
+        kept = [option for option in options or () if option[0] != "grpc.enable_retries"]
+        if any(key == "grpc.service_config" and _has_retry_policy(config) for key, config in kept):
+            _say_that_it_is_off()
+        return [*kept, ("grpc.enable_retries", 0)]
+
+    def __call__(self, call: Call) -> Flow:
+        course = self._begin(call)
+        outcome = yield course.call
+        while (retry := self._next(course, outcome)) is not None:
+            self._tell(retry)
+            outcome = yield retry.call
+        course.note(outcome)
+
+    def _begin(self, call: Call) -> _Course:
+        """What is sent at first, ready to be sent again."""
+        self._budget.began(self._clock.now())
+        course = _Course(call)
+        if call.side is Side.CLIENT:
+            if call.kind.request_streaming and call._asks.buffer is None:
+                course.call = course.call.buffered(self._buffer)
+            if self._per_attempt is not None:
+                course.call = course.call.answered_within(self._per_attempt)
+            if self._resume is not None and call.kind is Kind.UNARY_STREAM:
+                course.call = course.call.tap(responses=course.hear)
+        return course
+
+    def _next(self, course: _Course, outcome: Outcome) -> RetryDetails | None:
+        """The retry that follows this outcome; None: the outcome stands."""
+        course.delivered += outcome.responses
+        worth = self._is_worth_it(course.call, outcome)
+        asked = None if outcome.ok and not worth else _asked_by_server(outcome)
+        self._report(outcome, worth, asked)
+        if not worth or course.number + 1 >= self._attempts:
+            return None
+        call = self._again(course, outcome)
+        if call is None:
+            return None
+        pause = self._backoff(course.step + 1) if asked is None else asked
+        course.obstacle = self._obstacle(call, pause)
+        if course.obstacle:
+            return None
+        number = course.count(asked is None)
+        return RetryDetails(call=_numbered(call, number).after(pause), outcome=outcome, number=number, pause=pause)
+
+    # - is it worth it? -
+
+    def _is_worth_it(self, call: Call, outcome: Outcome) -> bool:
+        """Could another attempt end better?"""
+        if outcome.code is StatusCode.CANCELLED and outcome.local:
+            return False  # nobody waits for it any more
+        said = self._said(outcome)
+        if said is not None:
+            return bool(said)
+        if call.side is Side.SERVER and isinstance(outcome.error, self._errors):
+            return True
+        return (outcome.code in self._codes and _may_pass(outcome)) or self._took_too_long(call, outcome)
+
+    def _said(self, outcome: Outcome) -> bool | None:
+        """What `retry_if` thinks of it."""
+        if self._retry_if is None:
+            return None
+        try:
+            return self._retry_if(outcome)
+        except Exception:
+            _log.exception("retry_if failed; the status code decides")
+            return None
+
+    def _took_too_long(self, call: Call, outcome: Outcome) -> bool:
+        """Was it `per_attempt` that passed, and not the deadline of the RPC?"""
         return (
-            outcome.code in self._codes
-            and outcome.replayable
-            and _may_pass(outcome)
-            and (_was_not_processed(outcome) or self._is_safe(call))
+            self._per_attempt is not None
+            and outcome.code is StatusCode.DEADLINE_EXCEEDED
+            and call.side is Side.CLIENT
+            and (call.deadline is None or self._clock.now() < call.deadline)
         )
 
-    def _is_safe(self, call: Call) -> bool:
+    def _report(self, outcome: Outcome, worth: bool, asked: float | None) -> None:
+        """Tell the budget of an attempt (gRFC A6); failures that do not pass make no difference to it."""
+        if worth or asked == pushback.NO_MORE:
+            self._budget.failed(self._clock.now())
+        elif outcome.ok:
+            self._budget.succeeded(self._clock.now())
+
+    # - may it be sent again? -
+
+    def _again(self, course: _Course, outcome: Outcome) -> Call | None:
+        """What to send, if the call bears it."""
+        if course.heard:
+            return self._resumed(course)
+        return course.call if outcome.replayable and self._bears_it(course.call, outcome) else None
+
+    def _bears_it(self, call: Call, outcome: Outcome) -> bool:
+        return _was_not_processed(outcome) or self._is_safe(call, isinstance(outcome.error, self._errors))
+
+    def _is_safe(self, call: Call, presumed: bool = False) -> bool:
+        """May the call be executed twice? presumed: what another option says, where `safe` says nothing."""
         if self._safe is None:
-            return call.method.idempotency_level in REPEATABLE
+            return presumed or call.method.idempotency_level in REPEATABLE
         return self._safe if isinstance(self._safe, bool) else self._safe(call)
 
-    def _tell(self, call: Call, outcome: Outcome, number: int, pause: float) -> None:
+    def _resumed(self, course: _Course) -> Call | None:
+        """The call that goes on behind the last message."""
+        if self._resume is None or course.heard != course.delivered or not self._is_safe(course.call, presumed=True):
+            return None  # also if the last message was heard here, and an interceptor further out refused it
+        try:
+            call = self._resume(course.call, course.last)
+            return call if call is None else call.resumed()
+        except Exception as error:
+            _log.exception("resume failed; the stream ends with the failure it had")
+            course.obstacle = f"resume raised {type(error).__name__}"
+            return None
+
+    def _obstacle(self, call: Call, pause: float) -> str:
+        """Why it is not sent all the same; empty if nothing is in the way. The budget comes last: a yes is counted."""
+        now = self._clock.now()
+        if pause == pushback.NO_MORE:
+            return "the server asked not to be tried again"
+        if call.deadline is not None and now + pause >= call.deadline:
+            return f"a pause of {pause:.3g} s would outlive the deadline"
+        return "" if self._budget.spend(now) else "the budget for retries is used up"
+
+    def _tell(self, retry: RetryDetails) -> None:
         if self._on_retry is not None:
             try:
-                self._on_retry(RetryDetails(call=call, outcome=outcome, number=number, pause=pause))
+                self._on_retry(retry)
             except Exception:
                 _log.exception("on_retry failed; the call is sent again all the same")
+
+
+class _Course:
+    """How one RPC has gone so far.
+
+    call: what was sent at first. number: of the last retry; step: of the backoff. heard, last: how many messages have
+    come that could be resumed behind, and the last of them; delivered: how many have reached the caller. obstacle: why
+    a retry that was worth it was not made.
+    """
+
+    __slots__ = ("call", "delivered", "heard", "last", "number", "obstacle", "step")
+
+    def __init__(self, call: Call) -> None:
+        self.call = call
+        self.number = self.step = self.heard = self.delivered = 0
+        self.last: Any = None
+        self.obstacle = ""
+
+    def hear(self, message: Any) -> None:
+        """The stream makes progress: all begins anew."""
+        self.heard += 1
+        self.last = message
+        self.number = self.step = 0
+
+    def count(self, by_backoff: bool) -> int:
+        """One retry more; its number. After a pause that the server chose, the backoff begins anew."""
+        self.number += 1
+        self.step = self.step + 1 if by_backoff else 0
+        return self.number
+
+    def note(self, outcome: Outcome) -> None:
+        """Let the failure tell the number of attempts, and why there was no other."""
+        if outcome.error is None or outcome.ok or not (outcome.attempts > 1 or self.obstacle):
+            return
+        why = f": {self.obstacle}" if self.obstacle else ""
+        outcome.error.add_note(f"Retry: attempt {max(outcome.attempts, 1)} was the last{why}")
 
 
 def _numbered(call: Call, number: int) -> Call:
     """The call of a retry: a client tells the server which one it is."""
     return call if call.side is Side.SERVER else call.without_metadata(ATTEMPT).with_metadata((ATTEMPT, str(number)))
+
+
+def _asked_by_server(outcome: Outcome) -> float | None:
+    """Seconds after which it wants the call again, or NO_MORE; None: it does not say."""
+    return pushback.parse(outcome.trailing_metadata, lambda: outcome.error_details)
 
 
 def _may_pass(outcome: Outcome) -> bool:
@@ -151,9 +356,35 @@ def _was_not_processed(outcome: Outcome) -> bool:
     return outcome.code is StatusCode.UNAVAILABLE and not outcome.initial_metadata
 
 
+# --- options --------------------------------------------------------------------------------------------------------
+
+
 def _are_failures(codes: object) -> bool:
     return (
         isinstance(codes, Collection)
         and len(codes) > 0
         and all(isinstance(code, StatusCode) and code is not StatusCode.OK for code in codes)
     )
+
+
+def _are_errors(errors: object) -> bool:
+    return isinstance(errors, tuple) and all(isinstance(kind, type) and issubclass(kind, Exception) for kind in errors)
+
+
+def _has_retry_policy(config: Any) -> bool:
+    """Does a service config want retries? One that cannot be read is for gRPC to judge."""
+    with suppress(ValueError, TypeError, LookupError, RecursionError):
+        return any("retryPolicy" in method for method in json.loads(config)["methodConfig"])
+    return False
+
+
+_unsaid = [True]  # who pops it says it
+
+
+def _say_that_it_is_off() -> None:
+    with suppress(IndexError):
+        _unsaid.pop()
+        _log.warning(
+            "the retryPolicy of this channel's service config is switched off, or gRPC's core would retry as well, and "
+            "the two multiply; Retry.from_service_config(…) takes it over"
+        )

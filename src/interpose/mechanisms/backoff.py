@@ -10,6 +10,7 @@ from typing import TypeAlias
 Backoff: TypeAlias = Callable[[int], float]  # number of the retry, from 1 → seconds to pause before it
 
 _FAR = 2**53  # retries; a float still counts them, and every backoff has reached its cap or zero long before
+_WALK = 100  # steps after which a decorrelated pause no longer depends on where it began
 
 
 def exponential(
@@ -26,30 +27,93 @@ def exponential(
 
     initial, cap: seconds. jitter: a share of the pause, from 0 (none) to 1. random: gives numbers from 0 to below 1.
     """
-    requirements = (
-        (_is_number(initial) and initial >= 0, f"initial must be 0 or more seconds, not {initial!r}"),
-        (_is_number(cap) and cap >= 0, f"cap must be 0 or more seconds, not {cap!r}"),
+    _insist(
+        "exponential",
+        *_bounds(initial, cap),
         (_is_number(multiplier) and multiplier > 0, f"multiplier must be above 0, not {multiplier!r}"),
         (_is_number(jitter) and 0 <= jitter <= 1, f"jitter must be from 0 to 1, not {jitter!r}"),
         (callable(random), f"random must be a function like random.random, not {random!r}"),
     )
-    faults = [text for met, text in requirements if not met]
-    if faults:
-        raise ValueError(f"exponential: {'; '.join(faults)}")
 
     def pause(retry: int) -> float:
-        if retry < 1:
-            raise ValueError(f"retries are counted from 1, not from {retry!r}")
-        return _steady(retry) * (1 - jitter + 2 * jitter * random())
-
-    def _steady(retry: int) -> float:
-        try:
-            return min(initial * float(multiplier) ** min(retry - 1, _FAR), cap)
-        except OverflowError:
-            return cap if initial else 0.0
+        return _grown(initial, multiplier, cap, retry) * (1 - jitter + 2 * jitter * random())
 
     return pause
 
 
+def full_jitter(
+    initial: float, *, cap: float, multiplier: float = 2.0, random: Callable[[], float] = chance.random
+) -> Backoff:
+    """Anything up to a pause that grows: uniform(0, min(initial · multiplier^(n-1), cap)) before retry n.
+
+    It spreads many clients that failed together best, and some of them come back at once.
+    """
+    _insist(
+        "full_jitter",
+        *_bounds(initial, cap),
+        (_is_number(multiplier) and multiplier > 0, f"multiplier must be above 0, not {multiplier!r}"),
+        (callable(random), f"random must be a function like random.random, not {random!r}"),
+    )
+
+    def pause(retry: int) -> float:
+        return _grown(initial, multiplier, cap, retry) * random()
+
+    return pause
+
+
+def decorrelated(initial: float, *, cap: float, random: Callable[[], float] = chance.random) -> Backoff:
+    """A pause that wanders upwards: each is min(uniform(initial, 3 · the one before), cap), so never below `initial`.
+
+    It keeps no state of a call: before retry n, n such steps are taken anew.
+    """
+    _insist(
+        "decorrelated",
+        *_bounds(initial, cap),
+        (callable(random), f"random must be a function like random.random, not {random!r}"),
+    )
+
+    def pause(retry: int) -> float:
+        seconds = initial
+        for _ in range(min(_counted(retry), _WALK)):
+            seconds = min(initial + (3 * seconds - initial) * random(), cap)
+        return seconds
+
+    return pause
+
+
+def _grown(initial: float, multiplier: float, cap: float, retry: int) -> float:
+    """min(initial · multiplier^(n-1), cap), whatever the size of the numbers."""
+    try:
+        return min(initial * float(multiplier) ** min(_counted(retry) - 1, _FAR), cap)
+    except OverflowError:
+        return cap if initial else 0.0
+
+
+def _counted(retry: int) -> int:
+    if retry < 1:
+        raise ValueError(f"retries are counted from 1, not from {retry!r}")
+    return retry
+
+
+def _bounds(initial: object, cap: object) -> tuple[tuple[bool, str], ...]:
+    """What must hold of the least and the greatest pause."""
+    numbers = _is_pause(initial) and _is_pause(cap)
+    return (
+        (_is_pause(initial), f"initial must be 0 or more seconds, not {initial!r}"),
+        (_is_pause(cap), f"cap must be 0 or more seconds, not {cap!r}"),
+        (not numbers or initial <= cap, f"cap must not be below initial, as {cap!r} is below {initial!r}"),  # type: ignore[operator]
+    )
+
+
+def _is_pause(value: object) -> bool:
+    return _is_number(value) and value >= 0  # type: ignore[operator]
+
+
 def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _insist(owner: str, *requirements: tuple[bool, str]) -> None:
+    faults = [text for met, text in requirements if not met]
+    if faults:
+        raise ValueError(f"{owner}: {'; '.join(faults)}")

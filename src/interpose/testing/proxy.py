@@ -130,7 +130,9 @@ class FaultProxy:
             return
         pipe = _Pipe(self, (reader, writer), server)
         self._pipes.add(pipe)
-        await pipe.run()
+        # Cancelled by `_close`, it ends without a word: older asyncios ask it for an exception, which a cancelled task has not.
+        with contextlib.suppress(asyncio.CancelledError):
+            await pipe.run()
         self._pipes.discard(pipe)
 
     async def _close(self) -> None:

@@ -1,0 +1,231 @@
+"""Send a second copy of a call when the first takes too long, and take the answer that comes first."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+from grpc import StatusCode
+
+from interpose import errors
+from interpose._call import DEFAULT_BUFFER, Call
+from interpose._clock import FOREVER, SYSTEM, Clock
+from interpose._flow import Chain, Flow
+from interpose._method import Side
+from interpose._outcome import Outcome
+from interpose.interceptors.repeating import (
+    ATTEMPT,
+    MAX_BUFFER,
+    UNAVAILABLE,
+    Safe,
+    are_failures,
+    asked_by_server,
+    is_safe,
+    may_pass,
+    numbered,
+)
+from interpose.mechanisms.budget import Budget, RetryBudget, is_budget
+from interpose.mechanisms.options import insist, is_clock, is_flag, is_function_or_none, is_whole
+from interpose.mechanisms.pushback import NO_MORE
+from interpose.mechanisms.quantile import Observed, Quantile, quantile
+
+__all__ = ["ATTEMPT", "Hedge", "HedgeDetails", "Quantile", "quantile"]
+
+MAX_COPIES = 100
+
+_log = logging.getLogger("interpose")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HedgeDetails:
+    """What `on_hedge` is told when a copy has ended, of the one that won and of those that were cancelled alike.
+
+    call: as this copy was sent. outcome: how it ended. number: 0 for the first, which is sent at once.
+    """
+
+    call: Call
+    outcome: Outcome
+    number: int
+
+
+class Hedge:
+    """Send up to `copies` of a call, one every `delay` seconds, and give the first good answer; the others are cancelled.
+
+    As gRFC A6 has it: a copy that fails with one of `codes` lets the next one go at once, and the delay begins anew; any
+    other failure is the answer. After `grpc-retry-pushback-ms` in its trailing metadata, or a `google.rpc.RetryInfo`, the
+    next copy goes when the server says, or no other does. When all have failed, the last failure is the answer.
+
+    Of response streams the first to deliver a message wins. Copies after the first carry their number in the metadata, as
+    `x-retry-attempt`. When the caller has its answer, no copy runs any more. Client; on a server nothing happens.
+
+    It costs more load, so it is for calls that are seldom slow: a delay that one call in twenty exceeds costs at most
+    5 % more of them. Use it in the place of `Retry`, not around it.
+
+    copies:   how often a call is sent at most, the first included.
+    delay:    seconds between the copies; or `quantile(0.95)`: the time that 95 % of the last calls of the method stayed
+              below.
+    codes:    the status codes that do not speak against another copy.
+    budget:   what keeps copies from multiplying an outage; see `mechanisms.budget`. It may be shared, also with `Retry`.
+              None: a `RetryBudget()` of its own.
+    safe:     may a call be executed twice? None: only if its proto says so (`idempotency_level` NO_SIDE_EFFECTS or
+              IDEMPOTENT); any other method ends with INTERNAL and this advice: say `safe=True`, or keep it out with
+              `when`. A function of the call: those for which it is false are sent once.
+    buffer:   bytes of a request stream that are kept for the copies; beyond them there are no more.
+    clock:    where latencies are measured; the one that was given to the channel.
+    on_hedge: called with `HedgeDetails` when a copy has ended; what it raises is logged.
+    """
+
+    def __init__(
+        self,
+        copies: int = 2,
+        *,
+        delay: float | Quantile = 0.05,
+        codes: Collection[StatusCode] = UNAVAILABLE,
+        budget: Budget | None = None,
+        safe: Safe = None,
+        buffer: int = DEFAULT_BUFFER,
+        clock: Clock = SYSTEM,
+        on_hedge: Callable[[HedgeDetails], object] | None = None,
+    ) -> None:
+        insist(
+            "Hedge",
+            (is_whole(copies, 2, MAX_COPIES), f"copies must be a whole number from 2 to {MAX_COPIES}, not {copies!r}"),
+            (_is_delay(delay), f"delay must be 0 or more seconds, or quantile(0.95), not {delay!r}"),
+            (are_failures(codes), f"codes must be a set like {{StatusCode.UNAVAILABLE}}, without OK, not {codes!r}"),
+            (
+                budget is None or is_budget(budget),
+                f"budget must be None or a budget like RetryBudget() or Unlimited(), not {budget!r}",
+            ),
+            (
+                safe is not False and (is_flag(safe) or is_function_or_none(safe)),
+                f"safe must be None, True or a function of the call, not {safe!r}: what is not safe cannot be hedged",
+            ),
+            (is_whole(buffer, 0, MAX_BUFFER), f"buffer must be a whole number of bytes from 0, not {buffer!r}"),
+            (is_clock(clock), f"clock must have a method now(), not be {clock!r}"),
+            (is_function_or_none(on_hedge), f"on_hedge must be a function of HedgeDetails, not {on_hedge!r}"),
+        )
+        self._copies = copies
+        self._delay = delay
+        self._codes = frozenset(codes)
+        self._budget = RetryBudget() if budget is None else budget
+        self._safe = safe
+        self._buffer = buffer
+        self._clock = clock
+        self._on_hedge = on_hedge
+        self._observed: dict[str, Observed] = {}  # by method
+
+    def delays(self) -> dict[str, float]:
+        """Seconds after which a second copy goes at the moment, by method, where they are observed."""
+        return {method: observed.value for method, observed in list(self._observed.items())}
+
+    def __call__(self, call: Call) -> Flow:
+        if call.side is Side.SERVER or not self._may_hedge(call):
+            yield call
+            return
+        observed = self._observed_of(call)
+        delay = self._delay if isinstance(self._delay, (int, float)) else observed.value if observed else 0.0
+        if call.kind.request_streaming and call._asks.buffer is None:
+            call = call.buffered(self._buffer)
+        self._budget.began(self._clock.now())
+        hedged = call.hedged(copies=self._copies, delay=delay, verdict=self._verdict, ready=self._ready)
+        outcome = yield from Chain((_Copies(self, observed),))(hedged)
+        if outcome.error is not None and outcome.attempts > 1 and not outcome.ok:
+            outcome.error.add_note(f"Hedge: none of {outcome.attempts} copies had a good answer")
+
+    def _may_hedge(self, call: Call) -> bool:
+        safe = is_safe(self._safe, call)
+        if not safe and self._safe is None:
+            raise errors.Internal(
+                f"Hedge: {call.method} may not be safe to execute twice, since its proto has no idempotency_level: "
+                "write Hedge(safe=True), or keep it out with when(…)",
+                local=True,
+            )
+        return safe
+
+    # - what the copies ask -
+
+    def _ready(self) -> bool:
+        """May another copy be sent?"""
+        return self._budget.spend(self._clock.now())
+
+    def _verdict(self, outcome: Outcome) -> float | None:
+        """After how many seconds the next copy goes; None: this failure is the answer."""
+        if not self._is_nonfatal(outcome):
+            return None
+        asked = asked_by_server(outcome)
+        return 0.0 if asked is None else math.inf if asked == NO_MORE else asked
+
+    def _is_nonfatal(self, outcome: Outcome) -> bool:
+        return outcome.code in self._codes and may_pass(outcome)
+
+    def _ended(self, details: HedgeDetails) -> None:
+        """A copy has ended."""
+        outcome, now = details.outcome, self._clock.now()
+        if outcome.ok:
+            self._budget.succeeded(now)
+        elif self._is_nonfatal(outcome) or asked_by_server(outcome) == NO_MORE:
+            self._budget.failed(now)
+        if self._on_hedge is not None:
+            try:
+                self._on_hedge(details)
+            except Exception:
+                _log.exception("on_hedge failed; the RPC goes on all the same")
+
+    # - latencies -
+
+    def _observed_of(self, call: Call) -> Observed | None:
+        if not isinstance(self._delay, Quantile):
+            return None
+        method = call.method.full_name
+        return self._observed.get(method) or self._observed.setdefault(method, Observed(self._delay))
+
+
+class _Copies:
+    """What runs around each copy of one RPC."""
+
+    def __init__(self, hedge: Hedge, observed: Observed | None) -> None:
+        self._hedge = hedge
+        self._observed = observed
+        self._numbers = itertools.count()
+
+    def __call__(self, call: Call) -> Flow:
+        number = next(self._numbers)
+        if number:
+            call = numbered(call, number)
+        watch = None
+        if self._observed is not None and not number:
+            # A copy that loses was cancelled no sooner than it was late, so as a lower bound it counts on the right side
+            # of the quantile. Left out, the slow ones would be missing, and the quantile would fall and fall.
+            watch = _Watch(self._observed, self._hedge._clock)
+            call = call.tap(initial_metadata=watch.stop) if call.kind.response_streaming else call
+        outcome = yield call
+        if watch is not None and (outcome.ok or outcome.code is StatusCode.CANCELLED):
+            watch.stop()
+        self._hedge._ended(HedgeDetails(call=call, outcome=outcome, number=number))
+
+
+class _Watch:
+    """Measures until it is stopped for the first time."""
+
+    __slots__ = ("_began", "_clock", "_observed", "_runs")
+
+    def __init__(self, observed: Observed, clock: Clock) -> None:
+        self._observed = observed
+        self._clock = clock
+        self._began = clock.now()
+        self._runs = True
+
+    def stop(self, _: object = None) -> None:
+        """The server has begun to answer, or the copy has ended."""
+        if self._runs:
+            self._runs = False
+            self._observed.add(self._clock.now() - self._began)
+
+
+def _is_delay(delay: object) -> bool:
+    if isinstance(delay, bool) or not isinstance(delay, (int, float)):
+        return isinstance(delay, Quantile)
+    return 0 <= delay < FOREVER

@@ -1,0 +1,600 @@
+"""gRPC's own service config, as interceptors: what the owner of a service wants retried, hedged and limited in time.
+
+https://github.com/grpc/grpc/blob/master/doc/service_config.md and gRFC A6. The text is read into small frozen values,
+and all that is wrong with it is told at once, each fault with the path of its field, as gRPC's core writes it:
+
+    [field:methodConfig[0].retryPolicy.maxAttempts error:must be at least 2]
+
+The interceptors are made from those values in one place, `_interceptors`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from decimal import ROUND_DOWN, Decimal
+from typing import Any, TypeVar
+
+from grpc import StatusCode
+
+from interpose._clock import SYSTEM, Clock
+from interpose._flow import Chain, Interceptor
+from interpose._method import Method
+from interpose.interceptors.deadline import Deadline
+from interpose.interceptors.hedge import Hedge, HedgeDetails
+from interpose.interceptors.retry import Retry, RetryDetails
+from interpose.mechanisms.backoff import exponential
+from interpose.mechanisms.budget import MOST_TOKENS, Budget, RetryBudget, Unlimited, is_budget
+from interpose.mechanisms.options import insist, is_clock, is_function_or_none
+
+T = TypeVar("T")
+
+MOST_ATTEMPTS = 1000  # as many as one RPC may ever be sent; the core clamps at 5 and goes on
+LONGEST = 31_536_000  # seconds, a year: longer is a slip, and timers have an end
+
+DEFAULT = ""  # the path that stands for every method, of the name {}
+
+
+def from_service_config(
+    config: str,
+    *,
+    budget: Budget | None = None,
+    clock: Clock = SYSTEM,
+    on_retry: Callable[[RetryDetails], object] | None = None,
+    on_hedge: Callable[[HedgeDetails], object] | None = None,
+) -> Chain:
+    """Retry, hedge and limit each method of a channel as gRPC's service config says.
+
+    What counts for a method is the entry with the most specific name: service and method, then service, then {}.
+    `retryPolicy` becomes a `Retry`, `hedgingPolicy` a `Hedge`, both `safe`: the owner of the service wrote them.
+    `timeout` becomes a `Deadline` in front. All of them share one budget, that of `retryThrottling`.
+    `maxAttempts` counts as written, without the core's clamp at 5.
+
+    config:             the JSON text. ValueError with all of its faults, if it has any.
+    budget:             in the place of `retryThrottling`. Without either there is no limit, as in gRFC A6.
+    clock:              where deadlines are read; the one that was given to the channel.
+    on_retry, on_hedge: see `Retry` and `Hedge`.
+
+    Load balancing, health checks, sizes and `waitForReady` are left to gRPC's core: give it the config as well, as the
+    channel option "grpc.service_config", together with ("grpc.enable_retries", 0) (see `Retry.channel_options`).
+    """
+    insist(
+        "from_service_config",
+        (isinstance(config, str), f"config must be the JSON text, not {config!r:.100}; json.dumps() makes one"),
+        (budget is None or is_budget(budget), f"budget must be None or like RetryBudget(), not {budget!r}"),
+        (is_clock(clock), f"clock must have a method now(), not be {clock!r}"),
+        (is_function_or_none(on_retry), f"on_retry must be a function of RetryDetails, not {on_retry!r}"),
+        (is_function_or_none(on_hedge), f"on_hedge must be a function of HedgeDetails, not {on_hedge!r}"),
+    )
+    parsed = parse(config)
+    if budget is None:
+        throttling = parsed.throttling
+        budget = RetryBudget(throttling.max_tokens, throttling.token_ratio) if throttling else Unlimited()
+    stacks: dict[str, tuple[Interceptor, ...]] = {}
+    for entry in parsed.methods:
+        stack = _interceptors(entry, budget, clock, on_retry, on_hedge)
+        stacks |= dict.fromkeys(entry.paths, stack)
+    return PerMethod(stacks)
+
+
+def _interceptors(
+    entry: MethodConfig,
+    budget: Budget,
+    clock: Clock,
+    on_retry: Callable[[RetryDetails], object] | None,
+    on_hedge: Callable[[HedgeDetails], object] | None,
+) -> tuple[Interceptor, ...]:
+    """What an entry asks for; the first is outermost."""
+    stack: list[Interceptor] = []
+    if entry.timeout is not None:
+        stack.append(Deadline(entry.timeout, clock=clock))
+    policy = entry.policy
+    if isinstance(policy, RetryPolicy):
+        stack.append(
+            Retry(
+                policy.attempts,
+                codes=policy.codes,
+                backoff=exponential(policy.initial, cap=policy.cap, multiplier=policy.multiplier),
+                budget=budget,
+                safe=True,
+                per_attempt=policy.per_attempt,
+                clock=clock,
+                on_retry=on_retry,
+            )
+        )
+    if isinstance(policy, HedgingPolicy):
+        stack.append(
+            Hedge(
+                policy.copies,
+                delay=policy.delay,
+                codes=policy.codes,
+                budget=budget,
+                safe=True,
+                clock=clock,
+                on_hedge=on_hedge,
+            )
+        )
+    return tuple(stack)
+
+
+class PerMethod(Chain):
+    """The interceptors of a service config, chosen once per method. Made by `from_service_config`."""
+
+    __slots__ = ("_stacks",)
+
+    def __init__(self, stacks: dict[str, tuple[Interceptor, ...]]) -> None:
+        every = (interceptor for stack in stacks.values() for interceptor in stack)
+        super().__init__(tuple(dict.fromkeys(every)))
+        self._stacks = stacks
+
+    def select(self, method: Method) -> tuple[Interceptor, ...]:
+        path = "/" + method.full_name.removeprefix("/")
+        service = path[: path.rfind("/") + 1]
+        for name in (path, service, DEFAULT):
+            if name in self._stacks:
+                return self._stacks[name]
+        return ()
+
+    def __repr__(self) -> str:
+        names = [path or "every other method" for path in self._stacks]
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        return f"from_service_config({', '.join(names[:3]) or 'nothing'}{more})"
+
+
+# --- what a config says ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """`retryPolicy`; times in seconds."""
+
+    attempts: int
+    initial: float
+    cap: float
+    multiplier: float
+    codes: frozenset[StatusCode]
+    per_attempt: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class HedgingPolicy:
+    """`hedgingPolicy`; the delay in seconds."""
+
+    copies: int
+    delay: float
+    codes: frozenset[StatusCode]
+
+
+@dataclass(frozen=True, slots=True)
+class Throttling:
+    """`retryThrottling`."""
+
+    max_tokens: int
+    token_ratio: float
+
+
+@dataclass(frozen=True, slots=True)
+class MethodConfig:
+    """An entry of `methodConfig`. paths: "/service/method", "/service/" for all of a service, or `DEFAULT`."""
+
+    paths: tuple[str, ...]
+    timeout: float | None
+    policy: RetryPolicy | HedgingPolicy | None
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceConfig:
+    """What of a service config is ours to do."""
+
+    methods: tuple[MethodConfig, ...]
+    throttling: Throttling | None
+
+
+def parse(text: str) -> ServiceConfig:
+    """Read a service config; ValueError with all of its faults, if it has any."""
+    faults: list[str] = []
+    root = _At("", _decoded(text), faults)
+    _look_for_what_is_no_json(root)
+    config = _service_config(root)
+    if faults:
+        raise ValueError(f"errors validating service config: [{'; '.join(faults)}]")
+    return config
+
+
+# What may stand where: grpc/service_config/service_config.proto, and the core's own perAttemptRecvTimeout.
+ROOT = {
+    "methodConfig",
+    "retryThrottling",
+    "loadBalancingPolicy",
+    "loadBalancingConfig",
+    "healthCheckConfig",
+    "connectionScaling",
+}
+ENTRY = {
+    "name",
+    "timeout",
+    "retryPolicy",
+    "hedgingPolicy",
+    "waitForReady",
+    "maxRequestMessageBytes",
+    "maxResponseMessageBytes",
+}
+RETRY = {
+    "maxAttempts",
+    "initialBackoff",
+    "maxBackoff",
+    "backoffMultiplier",
+    "retryableStatusCodes",
+    "perAttemptRecvTimeout",
+}
+HEDGING = {"maxAttempts", "hedgingDelay", "nonFatalStatusCodes"}
+THROTTLING = {"maxTokens", "tokenRatio"}
+NAME = {"service", "method"}
+
+
+def _service_config(at: _At) -> ServiceConfig:
+    if not at.has_only(ROOT):
+        return ServiceConfig((), None)
+    taken: dict[str, str] = {}
+    entries = at.child("methodConfig")
+    throttling = at.child("retryThrottling")
+    return ServiceConfig(
+        tuple(_method_config(entry, taken) for entry in entries.items()) if entries else (),
+        _throttling(throttling) if throttling else None,
+    )
+
+
+def _method_config(at: _At, taken: dict[str, str]) -> MethodConfig:
+    if not at.has_only(ENTRY):
+        return MethodConfig((), None, None)
+    names = at.child("name")
+    retry, hedging = at.child("retryPolicy"), at.child("hedgingPolicy")
+    hedged = _hedging_policy(hedging) if hedging else None
+    retried = _retry_policy(retry) if retry else None
+    if hedged and retried:
+        at.fault("has a retryPolicy and a hedgingPolicy: keep one of them")
+    return MethodConfig(
+        tuple(_path(name, taken) for name in names.items()) if names else (),
+        at.optional("timeout", _some_seconds, None),
+        retried or hedged,
+    )
+
+
+def _path(at: _At, taken: dict[str, str]) -> str:
+    """Which methods a name means. taken: the paths so far, and where each stands."""
+    if not at.has_only(NAME):
+        return DEFAULT
+    before = len(at.faults)
+    service, method = at.optional("service", _service, ""), at.optional("method", _text, "")
+    if len(at.faults) > before:
+        return DEFAULT
+    if method and not service:
+        at.fault('method name populated without service name: write {"service": "pay.v1.Cards", "method": "Charge"}')
+        return DEFAULT
+    path = f"/{service}/{method}" if service else DEFAULT
+    if path in taken:
+        what = f"multiple method configs for path {_told(path)}" if path else "duplicate default method config"
+        at.fault(f"{what}: the other one is {taken[path]}")
+    taken.setdefault(path, at.path)
+    return path
+
+
+def _retry_policy(at: _At) -> RetryPolicy:
+    if not at.has_only(RETRY):
+        return RetryPolicy(2, 1, 1, 1, frozenset(), None)
+    initial = at.required("initialBackoff", _some_seconds, 0.0)
+    cap = at.required("maxBackoff", _some_seconds, math.inf)
+    if cap < initial:
+        at.fault(f"must not be below initialBackoff ({initial:g}s)", "maxBackoff")
+    codes = at.child("retryableStatusCodes")
+    if codes is None:
+        at.fault("field not present", "retryableStatusCodes")
+    elif codes.value == []:
+        codes.fault('must be non-empty: write the codes that are worth another attempt, like ["UNAVAILABLE"]')
+    return RetryPolicy(
+        attempts=at.required("maxAttempts", _attempts, 2),
+        initial=initial,
+        cap=cap,
+        multiplier=at.required("backoffMultiplier", _multiplier, 1.0),
+        codes=_codes(codes) if codes else frozenset(),
+        per_attempt=at.optional("perAttemptRecvTimeout", _some_seconds, None),
+    )
+
+
+def _hedging_policy(at: _At) -> HedgingPolicy:
+    if not at.has_only(HEDGING):
+        return HedgingPolicy(2, 0, frozenset())
+    codes = at.child("nonFatalStatusCodes")
+    return HedgingPolicy(
+        copies=at.required("maxAttempts", _attempts, 2),
+        delay=at.optional("hedgingDelay", _seconds, 0.0),
+        codes=_codes(codes) if codes else frozenset(),
+    )
+
+
+def _throttling(at: _At) -> Throttling:
+    if not at.has_only(THROTTLING):
+        return Throttling(1, 1)
+    return Throttling(at.required("maxTokens", _tokens, 1), at.required("tokenRatio", _token_ratio, 1.0))
+
+
+def _codes(at: _At) -> frozenset[StatusCode]:
+    codes = (item.read(_code, None) for item in at.items())
+    return frozenset(code for code in codes if code is not None)
+
+
+# --- one value ------------------------------------------------------------------------------------------------------
+
+_WHOLE = re.compile(r"[+-]?[0-9]{1,20}")
+_DECIMAL = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
+_DURATION = re.compile(r"(-?)([0-9]{1,12}(\.[0-9]{1,9})?)s")  # protobuf's JSON: up to nanoseconds
+_CODES = {code.value[0]: code for code in StatusCode}
+
+
+@dataclass(frozen=True, slots=True)
+class _Number:
+    """A number as it is written: what is said about it is said about that."""
+
+    text: str
+
+
+class _Wrong(Exception):
+    """What is wrong with a value."""
+
+
+def _attempts(value: Any) -> int:
+    attempts = _whole(value)
+    if attempts < 2:
+        raise _Wrong("must be at least 2, the first attempt included; leave the policy out to send once")
+    if attempts > MOST_ATTEMPTS:
+        raise _Wrong(f"must be at most {MOST_ATTEMPTS}")
+    return attempts
+
+
+def _tokens(value: Any) -> int:
+    tokens = _whole(value)
+    if tokens <= 0:
+        raise _Wrong("must be greater than 0; leave retryThrottling out for no limit")
+    if tokens > MOST_TOKENS:
+        raise _Wrong(f"must be at most {MOST_TOKENS}")
+    return tokens
+
+
+def _token_ratio(value: Any) -> float:
+    text = _number(value)
+    if "e" in text.lower():
+        raise _Wrong(f"is {_told(value)}: write it without an exponent, like 0.1")
+    if Decimal(text) > MOST_TOKENS:
+        raise _Wrong(f"must be at most {MOST_TOKENS}")
+    ratio = Decimal(text).quantize(Decimal("0.001"), ROUND_DOWN) if Decimal(text) > 0 else 0
+    if ratio <= 0:
+        raise _Wrong("must be greater than 0; three decimals count")
+    return float(ratio)
+
+
+def _multiplier(value: Any) -> float:
+    multiplier = float(_number(value))
+    if multiplier <= 0:
+        raise _Wrong("must be greater than 0")
+    if multiplier == math.inf:
+        raise _Wrong("is too large")
+    return multiplier
+
+
+def _whole(value: Any) -> int:
+    text = _number(value)
+    if not _WHOLE.fullmatch(text):
+        raise _Wrong(f"must be a whole number like 4, not {_told(value)}")
+    return int(text)
+
+
+def _number(value: Any) -> str:
+    """The text of a number, which may be in quotes: so protobuf's JSON, and the core."""
+    if not isinstance(value, (_Number, str)):
+        raise _Wrong(f"is not a number: {_told(value)}")
+    text = value.text if isinstance(value, _Number) else value.strip()
+    if not _DECIMAL.fullmatch(text):
+        raise _Wrong(f"is not a number: {_told(value)}")
+    return text
+
+
+def _some_seconds(value: Any) -> float:
+    seconds = _seconds(value)
+    if seconds == 0:
+        raise _Wrong("must be greater than 0")
+    return seconds
+
+
+def _seconds(value: Any) -> float:
+    if not isinstance(value, str):
+        raise _Wrong(f'is not a string: write a duration like "0.1s", not {_told(value)}')
+    found = _DURATION.fullmatch(value)
+    if found is None:
+        raise _Wrong(f'is not a duration: write seconds with an s, like "0.1s", not {_told(value)}')
+    seconds = float(found[2])
+    if found[1]:
+        raise _Wrong(f"must not be negative, like {_told(value)}")
+    if seconds > LONGEST:
+        raise _Wrong(f"must be at most {LONGEST}s, which is a year")
+    return seconds
+
+
+def _code(value: Any) -> StatusCode:
+    code = None
+    if isinstance(value, _Number):
+        code = _CODES.get(int(value.text)) if _WHOLE.fullmatch(value.text) else None
+    elif isinstance(value, str):
+        code = StatusCode.__members__.get(value.upper())
+    else:
+        raise _Wrong(f'is not a string: write the name of a status code, like "UNAVAILABLE", not {_told(value)}')
+    if code is StatusCode.OK:
+        raise _Wrong("must not be OK: it is no failure")
+    if code is None:
+        raise _Wrong(f"failed to parse status code {_told(value)}{_suggested(value, StatusCode.__members__)}")
+    return code
+
+
+def _service(value: Any) -> str:
+    service = _text(value)
+    if service != service.strip("/"):
+        raise _Wrong(f'must be like "pay.v1.Cards", without a "/" at its ends, not {_told(value)}')
+    return service
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise _Wrong(f"is not a string: {_told(value)}")
+    return value
+
+
+def _told(value: Any) -> str:
+    """A value of the config, as a fault quotes it."""
+    if isinstance(value, str):
+        text = json.dumps(value)
+    elif isinstance(value, (_Number, _NoJson)):
+        text = value.text
+    elif isinstance(value, (bool, type(None))):
+        text = json.dumps(value)
+    else:
+        text = "an array" if isinstance(value, list) else "an object"
+    return text if len(text) <= 60 else f"{text[:60]}…"
+
+
+def _suggested(wrong: object, known: Iterable[str]) -> str:
+    """Which of the known names may have been meant, if one is near."""
+    if not isinstance(wrong, str):
+        return ""
+    plain = {name.replace("_", "").lower(): name for name in known}
+    near = difflib.get_close_matches(wrong[:60].replace("_", "").lower(), plain, 1, 0.75)
+    return f"; did you mean {plain[near[0]]}?" if near else ""
+
+
+# --- the text -------------------------------------------------------------------------------------------------------
+
+
+class _Object(dict[str, Any]):
+    """A JSON object. twice: the names that it has more than once."""
+
+    twice: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _NoJson:
+    """NaN, Infinity or -Infinity, which Python's reader lets pass."""
+
+    text: str
+
+
+def _decoded(text: str) -> Any:
+    """The text as objects and lists; ValueError, with line and column, if it is no JSON."""
+    try:
+        return json.loads(
+            text, object_pairs_hook=_object, parse_int=_Number, parse_float=_Number, parse_constant=_NoJson
+        )
+    except json.JSONDecodeError as error:
+        raise ValueError(f"the service config is not JSON: {error}") from None
+    except RecursionError:
+        raise ValueError("the service config is nested too deeply") from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> _Object:
+    found = _Object(pairs)
+    if len(found) < len(pairs):
+        found.twice = tuple(name for name, times in Counter(name for name, _ in pairs).items() if times > 1)
+    return found
+
+
+def _look_for_what_is_no_json(root: _At) -> None:
+    """Fault what Python's reader lets pass, and the core does not, wherever it stands."""
+    left = [root]
+    while left:
+        at = left.pop()
+        if isinstance(at.value, _NoJson):
+            at.fault(f"is not JSON: {at.value.text}")
+        if isinstance(at.value, _Object):
+            for name in at.value.twice:
+                at.fault("is there more than once", name)
+        left += at.parts()
+
+
+@dataclass(frozen=True, slots=True)
+class _At:
+    """A value of the config, the path where it stands, and the faults of them all.
+
+    What is faulty reads as something harmless, so that the rest can be read; the config is refused as a whole.
+    """
+
+    path: str
+    value: Any
+    faults: list[str]
+
+    def fault(self, text: str, name: str = "") -> None:
+        """Note what is wrong with it, or with its field of this name."""
+        self.faults.append(f"field:{self._to(name) if name else self.path} error:{text}")
+
+    def has_only(self, known: set[str]) -> bool:
+        """Is it an object? Fields that nobody knows are noted."""
+        if not isinstance(self.value, _Object):
+            self._wrong(f"is not an object: {_told(self.value)}")
+            return False
+        for name in self.value:
+            if name not in known:
+                self.fault(f"unknown field{_suggested(name, known)}", name)
+        return True
+
+    def child(self, name: str) -> _At | None:
+        """Its field of this name, or None; null is as good as nothing, in protobuf's JSON."""
+        value = self.value.get(name)
+        return None if value is None else _At(self._to(name), value, self.faults)
+
+    def items(self) -> list[_At]:
+        """The items of a list."""
+        if isinstance(self.value, list):
+            return list(self.parts())
+        self._wrong(f"is not an array: {_told(self.value)}")
+        return []
+
+    def required(self, name: str, reader: Callable[[Any], T], harmless: T) -> T:
+        """The value of a field that has to be there."""
+        child = self.child(name)
+        if child is None:
+            self.fault("field not present", name)
+            return harmless
+        return child.read(reader, harmless)
+
+    def optional(self, name: str, reader: Callable[[Any], T], default: T) -> T:
+        """The value of a field that may be left out."""
+        child = self.child(name)
+        return default if child is None else child.read(reader, default)
+
+    def read(self, reader: Callable[[Any], T], harmless: T) -> T:
+        """Its value."""
+        try:
+            return reader(self.value)
+        except _Wrong as wrong:
+            self._wrong(str(wrong))
+            return harmless
+
+    def parts(self) -> Iterator[_At]:
+        """Its items or fields."""
+        if isinstance(self.value, list):
+            for index, value in enumerate(self.value):
+                yield _At(f"{self.path}[{index}]", value, self.faults)
+        if isinstance(self.value, _Object):
+            for name, value in self.value.items():
+                yield _At(self._to(name), value, self.faults)
+
+    def _wrong(self, text: str) -> None:
+        if not isinstance(self.value, _NoJson):  # which has been noted
+            self.fault(text)
+
+    def _to(self, name: str) -> str:
+        """The path of a field; the names that nobody knows may be anything."""
+        if not re.fullmatch(r"\w{1,60}", name, re.ASCII):
+            return f"{self.path}[{_told(name)}]"
+        return f"{self.path}.{name}" if self.path else name
