@@ -91,25 +91,30 @@ class Race:
     Of response streams that is the first to deliver a message. What comes after a failure is for `pause_after` to say.
     """
 
-    __slots__ = ("_ready", "_verdict", "delay", "lanes")
+    __slots__ = ("_deadline", "_ready", "_verdict", "delay", "lanes")
 
-    def __init__(self, lanes: tuple[Lane, ...], hedging: Hedging) -> None:
+    def __init__(self, lanes: tuple[Lane, ...], hedging: Hedging, deadline: float | None) -> None:
         self.lanes = lanes
+        self._deadline = deadline
         self.delay = hedging.delay
         self._verdict = hedging.verdict
         self._ready = hedging.ready
 
-    def pause_after(self, outcome: Outcome) -> float | None:
-        """A lane has failed: seconds until the next one starts, math.inf for never; None: that failure is the answer."""
+    def pause_after(self, outcome: Outcome, now: float, alone: bool) -> float | None:
+        """A lane has failed: seconds until the next one starts, math.inf for never; None: that failure is the answer.
+
+        alone: does no other lane run? Then it is the answer too if the pause would outlive the deadline.
+        """
         if outcome._code is grpc.StatusCode.CANCELLED and outcome.local:  # a channel that closes, a scope that is over
             return None
-        if self._verdict is None:
-            return 0.0  # gRFC A6
         try:
-            return self._verdict(outcome)
+            pause = 0.0 if self._verdict is None else self._verdict(outcome)  # at once, as in gRFC A6
         except Exception:
             _log.exception("the verdict of a hedged call failed; the failure it was told is the answer")
             return None
+        if alone and pause and self._deadline is not None and now + pause >= self._deadline:
+            return None
+        return pause
 
     def ready(self) -> bool:
         """May another lane start?"""
@@ -507,7 +512,7 @@ def _race(call: Call, below: Layers) -> Race:
     """The lanes of a race: each copy goes through the layers below on its own."""
     hedging = cast(Hedging, call._asks.hedging)
     copy = call._ask(hedging=None)
-    return Race((lambda: (Driver(below), copy),) * hedging.copies, hedging)
+    return Race((lambda: (Driver(below), copy),) * hedging.copies, hedging, call.deadline)
 
 
 def _failed(error: errors.StatusError, told: Outcome | None) -> Outcome:

@@ -646,7 +646,7 @@ class _Race:
             self.finish(outcome)
             return
         self._failure = outcome
-        pause = self._step.pause_after(outcome)
+        pause = self._step.pause_after(outcome, self._exchange.route.clock.now(), not self._running)
         if pause is None:
             self.finish(outcome)
         elif pause == math.inf or not self._more():

@@ -185,7 +185,10 @@ class Replay:
         while not upload.over:
             if position < self._read:
                 if self._kept is not None:
-                    return self._kept[position]
+                    self._last = self._kept[position]
+                    if self._room < 0 and position == self._read - 1:
+                        self._kept = None  # more than may be kept: the attempt that takes it is the last
+                    return self._last
                 if position == self._read - 1:
                     return self._last
                 raise self._lost()
@@ -216,9 +219,8 @@ class Replay:
 
     def _keep(self, message: Encoded) -> None:
         self._read += 1
-        self._last = message
         self._room -= len(message.data)
-        if self._room < 0:
-            self._kept = None
-        elif self._kept is not None:
-            self._kept.append(message)
+        if self._kept is not None:
+            self._kept.append(message)  # and past the limit until it is taken: the attempt before may be over
+        else:
+            self._last = message

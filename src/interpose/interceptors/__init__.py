@@ -10,6 +10,7 @@ from interpose.interceptors.hedge import Hedge, HedgeDetails
 from interpose.interceptors.propagate_context import PropagateContext
 from interpose.interceptors.request_id import RequestId, RequestIdFilter
 from interpose.interceptors.retry import Retry, RetryDetails
+from interpose.mechanisms.budget import RatioBudget, RetryBudget
 
 __all__ = [
     "AccessLog",
@@ -26,10 +27,12 @@ __all__ = [
     "InjectedFault",
     "JsonFormatter",
     "PropagateContext",
+    "RatioBudget",
     "Redactor",
     "RequestId",
     "RequestIdFilter",
     "Retry",
+    "RetryBudget",
     "RetryDetails",
     "TransitionDetails",
 ]

@@ -159,7 +159,8 @@ class Retry:
 
         See `interpose.interceptors.service_config`, and `channel_options` for the channel that it is put on.
         """
-        from interpose.interceptors.service_config import from_service_config  # late: it makes instances of this class
+        # Late: it makes instances of this class.
+        from interpose.interceptors.service_config import from_service_config  # noqa: PLC0415
 
         return from_service_config(config, budget=budget, clock=clock, on_retry=on_retry, on_hedge=on_hedge)
 

@@ -23,10 +23,10 @@ from typing import Any, TypeVar
 from grpc import StatusCode
 
 from interpose._clock import SYSTEM, Clock
-from interpose._flow import Chain, Interceptor
+from interpose._flow import MAX_RESENDS, Chain, Interceptor
 from interpose._method import Method
 from interpose.interceptors.deadline import Deadline
-from interpose.interceptors.hedge import Hedge, HedgeDetails
+from interpose.interceptors.hedge import MAX_COPIES, Hedge, HedgeDetails
 from interpose.interceptors.retry import Retry, RetryDetails
 from interpose.mechanisms.backoff import exponential
 from interpose.mechanisms.budget import MOST_TOKENS, Budget, RetryBudget, Unlimited, is_budget
@@ -34,7 +34,6 @@ from interpose.mechanisms.options import insist, is_clock, is_function_or_none
 
 T = TypeVar("T")
 
-MOST_ATTEMPTS = 1000  # as many as one RPC may ever be sent; the core clamps at 5 and goes on
 LONGEST = 31_536_000  # seconds, a year: longer is a slip, and timers have an end
 
 DEFAULT = ""  # the path that stands for every method, of the name {}
@@ -60,8 +59,7 @@ def from_service_config(
     clock:              where deadlines are read; the one that was given to the channel.
     on_retry, on_hedge: see `Retry` and `Hedge`.
 
-    Load balancing, health checks, sizes and `waitForReady` are left to gRPC's core: give it the config as well, as the
-    channel option "grpc.service_config", together with ("grpc.enable_retries", 0) (see `Retry.channel_options`).
+    Load balancing, health checks, sizes and `waitForReady` are the core's: give it `left_to_core(config)`.
     """
     insist(
         "from_service_config",
@@ -80,6 +78,21 @@ def from_service_config(
         stack = _interceptors(entry, budget, clock, on_retry, on_hedge)
         stacks |= dict.fromkeys(entry.paths, stack)
     return PerMethod(stacks)
+
+
+def left_to_core(config: str) -> str:
+    """The config without what `from_service_config` does, for the channel option "grpc.service_config".
+
+    Were it all there, the core would retry each attempt of ours; and it ends a `timeout` of a config more than a second
+    early: grpc/grpc#34547.
+    """
+    parse(config)
+    left = {name: value for name, value in json.loads(config).items() if value is not None}
+    left.pop("retryThrottling", None)
+    for entry in left.get("methodConfig", ()):
+        for field in ("timeout", "retryPolicy", "hedgingPolicy"):
+            entry.pop(field, None)
+    return json.dumps(left)
 
 
 def _interceptors(
@@ -297,7 +310,7 @@ def _retry_policy(at: _At) -> RetryPolicy:
     elif codes.value == []:
         codes.fault('must be non-empty: write the codes that are worth another attempt, like ["UNAVAILABLE"]')
     return RetryPolicy(
-        attempts=at.required("maxAttempts", _attempts, 2),
+        attempts=at.required("maxAttempts", lambda value: _attempts(value, MAX_RESENDS), 2),
         initial=initial,
         cap=cap,
         multiplier=at.required("backoffMultiplier", _multiplier, 1.0),
@@ -311,7 +324,7 @@ def _hedging_policy(at: _At) -> HedgingPolicy:
         return HedgingPolicy(2, 0, frozenset())
     codes = at.child("nonFatalStatusCodes")
     return HedgingPolicy(
-        copies=at.required("maxAttempts", _attempts, 2),
+        copies=at.required("maxAttempts", lambda value: _attempts(value, MAX_COPIES), 2),
         delay=at.optional("hedgingDelay", _seconds, 0.0),
         codes=_codes(codes) if codes else frozenset(),
     )
@@ -347,12 +360,12 @@ class _Wrong(Exception):
     """What is wrong with a value."""
 
 
-def _attempts(value: Any) -> int:
+def _attempts(value: Any, most: int) -> int:
     attempts = _whole(value)
     if attempts < 2:
         raise _Wrong("must be at least 2, the first attempt included; leave the policy out to send once")
-    if attempts > MOST_ATTEMPTS:
-        raise _Wrong(f"must be at most {MOST_ATTEMPTS}")
+    if attempts > most:
+        raise _Wrong(f"must be at most {most}")  # the core clamps at 5, and goes on
     return attempts
 
 

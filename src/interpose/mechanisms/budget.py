@@ -40,8 +40,9 @@ class Budget(Protocol):
 
 
 def is_budget(value: object) -> bool:
-    """Has it what a budget needs?"""
-    return all(callable(getattr(value, name, None)) for name in ("began", "succeeded", "failed", "spend"))
+    """Has it what a budget needs? Not so a class that one forgot to call."""
+    methods = ("began", "succeeded", "failed", "spend")
+    return not isinstance(value, type) and all(callable(getattr(value, name, None)) for name in methods)
 
 
 class RetryBudget:

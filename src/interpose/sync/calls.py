@@ -706,14 +706,14 @@ class _Race:
         assert outcome is not None
         with self._lock:
             self._running.remove(lane)
-            lost = self._over or self._winner not in (None, lane)
+            alone, lost = not self._running, self._over or self._winner not in (None, lane)
         if lost:
             return
         if outcome.ok or self._exchange.cancelled or self._winner is lane:
             self._finish(outcome)
             return
         self._failure = outcome
-        pause = self._step.pause_after(outcome)
+        pause = self._step.pause_after(outcome, self._exchange.route.clock.now(), alone)
         if pause is None:
             self._finish(outcome)
         elif pause == math.inf:

@@ -260,7 +260,8 @@ class _UnaryResponse(_Starter):
             if not plain:
                 response = shown(call, response, native)
         except BaseException as raised:
-            return failure(known(raised), 1, received, now() - started, True, native)
+            error = known(raised)
+            return failure(error, 1, received, now() - started, True, native or _ended(error))
         return Outcome(OK, response, "", None, 1, 1, now() - started, True, native)
 
     def _upload(self, call: Call, requests: Any) -> Outcome:
@@ -288,7 +289,7 @@ class _UnaryResponse(_Starter):
         again = upload.close()
         error = upload.error or error
         if error is not None:
-            return failure(error, upload.sent, received, now() - started, again, native)
+            return failure(error, upload.sent, received, now() - started, again, native or _ended(error))
         return Outcome(OK, response, "", None, upload.sent, 1, now() - started, again, native)
 
     def _pause(self, call: Call) -> Outcome | None:
@@ -307,6 +308,11 @@ class _UnaryResponse(_Starter):
         if pauses.closed:
             return cancelled()
         return None if sent else expired()
+
+
+def _ended(error: BaseException) -> Any:
+    """What tells the metadata of a call that failed: the error, if the call has got so far."""
+    return error if hasattr(error, "initial_metadata") else None
 
 
 def shown(call: Call, response: Any, native: Any) -> Any:

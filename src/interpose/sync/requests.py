@@ -135,7 +135,12 @@ class Replay:
             if position < self._read:
                 if self._kept is None:
                     raise self._lost()
-                return self._kept[position]
+                message = self._kept[position]
+                if self._room < 0 and position == self._read - 1:
+                    self._kept = (
+                        None  # it came between two attempts, and is more than may be kept: this one is the last
+                    )
+                return message
             if self._error is not None:
                 raise self._error
             if self._ended:
@@ -167,7 +172,7 @@ class Replay:
     def _keep(self, message: Encoded, upload: Upload) -> None:
         self._read += 1
         self._room -= len(message.data)
-        if self._room < 0 and not upload.over:  # what comes after an attempt has ended is for the next one
+        if self._room < 0 and not upload.over:  # what comes after an attempt has ended is for the next one: see `_at`
             self._kept = None
         elif self._kept is not None:
             self._kept.append(message)

@@ -425,7 +425,7 @@ class _Lanes:
         """Is this the answer? If not, and another copy is to go because of it, that is due now."""
         if outcome.ok or (outcome.responses and self._player.streams):
             return True
-        pause = self._race.pause_after(outcome)
+        pause = self._race.pause_after(outcome, self._clock.now(), not self._running)
         if pause is None:
             return True
         if pause == math.inf:
