@@ -59,6 +59,7 @@ SEND_FAILED = 'Failed "execute_batch"'
 INVALID_METADATA = "Invalid metadata"  # what the core says of pairs that it refuses to send
 MIXED = "The iterator and read/write APIs may not be mixed on a single RPC."  # grpcio's words
 SETTLING = 0.002  # seconds between two looks for the status that follows
+REFUSING = 0.005  # seconds between the metadata and the status of a call that was refused, both in one frame
 PATIENCE = 0.1  # seconds that a `write` then waits to learn how the call ended
 
 
@@ -561,6 +562,13 @@ class Exchange:
             await self.changes()
         return self.outcome
 
+    async def settled(self, attempt: Attempt) -> None:
+        """Wait a moment, if it may be about to fail: a refusal comes with no metadata, and just behind that the status."""
+        if self.route.layers and self.attempt is attempt:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(REFUSING):
+                    await self.changes()
+
     async def next_attempt(self, last: Attempt | None = None) -> Attempt | None:
         """Wait for another attempt than `last`; None once all is over."""
         while self.outcome is None:
@@ -739,8 +747,12 @@ class _Handle(grpc.aio.Call):
         exchange, attempt = self._exchange, None
         while (attempt := await exchange.next_attempt(attempt)) is not None:
             metadata = await attempt.native.initial_metadata()
-            if exchange.attempt is attempt:
+            if not metadata:
+                await exchange.settled(attempt)
+            if exchange.attempt is attempt and not attempt.native.done():
                 return metadata
+            while not attempt.over:  # the flows are about to be told, and may send again
+                await exchange.changes()
         return grpc.aio.Metadata(*(await exchange.end()).initial_metadata)
 
     async def trailing_metadata(self) -> Any:

@@ -16,11 +16,15 @@ from interpose.demo.delivery import SERVICES
 from interpose.demo.interceptors import Fate, Faults, Sample
 from interpose.demo.load import Answer
 from interpose.demo.orders import MalformedOrder, violations
+from interpose.demo.outage import AFTER, ALL, BARE, BEFORE, CLIENTS, DURING, EVERY, RETRY, Passage, refused_once
 from interpose.demo.refusals import MALFORMED
 from interpose.demo.run import STACKS, Leg, Story
 from interpose.demo.stack import ATTEMPTS, SHARE, rich_details
 
 FOREVER = math.inf  # what a handler without a deadline has left
+
+MOST_LOAD = 1.2  # attempts per call that a budget lets through to a server that refuses them all
+SPARED = 0.9  # of the attempts that come without a circuit breaker
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,11 @@ class Claim:
 
 
 def judge(story: Story) -> list[Claim]:
-    """Every claim of the demo. The seed foretells each call's end, so they are exact whatever the timing."""
+    """Every claim of the demo. The seed foretells each call's end, so they are exact whatever the timing.
+
+    So are those about the outage: which calls are refused or slow goes by their numbers, and the circuit breaker counts the
+    seconds of the load. Only a slow answer takes real time, ten times that after which a call is hedged.
+    """
     return [
         Claim("without the stack, the calls that failed are those that the seed foretold", _failures(story, 1)),
         Claim("with it, the calls that failed are those that the seed foretold", _failures(story, ATTEMPTS)),
@@ -55,6 +63,13 @@ def judge(story: Story) -> list[Claim]:
         Claim("each service had less time than the one that called it", _deadlines(story)),
         Claim("a cancel at the top stopped all three services long before their time was over", _cancels(story)),
         Claim("both clients were given the rich details of a refused order as either server sent them", _rich(story)),
+        Claim(
+            "before the outage, Retry answered the calls that failed without it, and none failed", _ridden_out(story)
+        ),
+        Claim(f"in the outage, its budget kept the load below {MOST_LOAD} attempts per call", _budgeted(story)),
+        Claim(f"a circuit breaker spared the failing server {SPARED:.0%} of that load", _spared(story)),
+        Claim("of the calls that had a slow answer, Hedge gave most a quick one", _hedged(story)),
+        Claim("after the outage, all clients came back to normal", _recovered(story)),
     ]
 
 
@@ -157,6 +172,53 @@ def _rich(story: Story) -> str:
             return f"the {refusal.client} client was told {told} by the {refusal.server} server"
     legs = {(refusal.client, refusal.server) for refusal in story.refusals}
     return "" if len(legs) == len(STACKS) ** 2 else f"the order was refused on these legs only: {sorted(legs)}"
+
+
+def _ridden_out(story: Story) -> str:
+    for passage in story.passages:
+        asks = passage.during(BEFORE)
+        failed = [ask.number for ask in asks if not ask.answered]
+        foretold = [ask.number for ask in asks if passage.client == BARE and refused_once(ask.number)]
+        if failed != foretold:
+            return f"{passage.client}: calls {failed} failed, not {foretold}"
+    clients = tuple(passage.client for passage in story.passages)
+    return "" if clients == CLIENTS else f"only these clients met an outage: {clients}"
+
+
+def _budgeted(story: Story) -> str:
+    for passage in _passages(story, RETRY):
+        if passage.load() > MOST_LOAD:
+            return f"{passage.attempts[DURING]} attempts, {passage.load():.2f} per call"
+    return ""
+
+
+def _spared(story: Story) -> str:
+    for passage in _passages(story, ALL):
+        sent = sum(other.attempts[DURING] for other in _passages(story, RETRY))
+        if passage.attempts[DURING] > (1 - SPARED) * sent:
+            return f"{passage.attempts[DURING]} attempts came with it, {sent} without"
+    return ""
+
+
+def _hedged(story: Story) -> str:
+    for passage in _passages(story, ALL):
+        slow = sum(other.late() for other in _passages(story, RETRY))
+        if 2 * passage.late() >= slow:
+            return f"{passage.late()} calls had to wait with it, {slow} without"
+    return ""
+
+
+def _recovered(story: Story) -> str:
+    for passage in story.passages:
+        last = passage.during(AFTER)[-2 * EVERY :]
+        failed = sum(not ask.answered for ask in last)
+        if failed:
+            return f"{passage.client}: {failed} of the last {len(last)} calls failed"
+    return ""
+
+
+def _passages(story: Story, client: str) -> Iterator[Passage]:
+    return (passage for passage in story.passages if passage.client == client)
 
 
 def _all(legs: Iterable[Leg]) -> Iterator[Answer]:

@@ -1,5 +1,5 @@
 """What the demo prints: some of the access log, a table of the sixteen places, an order's way through three services,
-what is told of a refused one, and a line that sums it up.
+what is told of a refused one, how three clients meet an outage, and a line that sums it up.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from interpose.demo.interceptors import Fate, Faults
 from interpose.demo.load import Answer
 from interpose.demo.logbook import Line
 from interpose.demo.messages import BadRequest
+from interpose.demo.outage import DURING, EVERY, PHASES, SLOW, Passage
 from interpose.demo.refusals import Refusal
 from interpose.demo.run import STACKS, Leg, Place, Story
 from interpose.demo.stack import ATTEMPTS, SHARE
@@ -36,6 +37,20 @@ LEGEND = (
 HOP_HEADINGS = ("client", "service", "runs", "request id", "left s", "stopped ms")
 HOP_WIDTHS = (-8, -10, -17, -18, 7, 11)
 RUNS = {SHOP: "sync", WAREHOUSE: "asyncio", CARRIER: "plain on asyncio"}
+
+OUTAGE = (
+    f"An outage: first a server refuses one call in {EVERY} and is slow with another ({1000 * SLOW:.0f} ms), then it refuses",
+    "all, then it is well but for the slow ones. Retry and Hedge hide the small faults, and their budget",
+    "keeps them from adding to the large one. The circuit breaker spares the failing server most calls,",
+    "at the price of a few more that fail, until its next probe finds the server well.",
+)
+OUTAGE_HEADINGS = ("client", "calls", *PHASES, "p50", "p99", "attempts", "per call", "normal")
+OUTAGE_SECOND = ("", "", "%", "%", "%", "ms", "ms", "", "", "ms")
+OUTAGE_WIDTHS = (-30, 6, 7, 7, 6, 6, 7, 9, 9, 7)
+OUTAGE_LEGEND = (
+    "before, during, after: how many calls were answered; p50 and p99 of the time that those took;",
+    "attempts that reached the server during the outage; normal: from its recovery to the last failure",
+)
 
 
 @dataclass(frozen=True)
@@ -91,6 +106,29 @@ def hops(story: Story) -> list[Hop]:
     ]
 
 
+@dataclass(frozen=True)
+class Survivor:
+    """How one client met the outage.
+
+    answered: percent of its calls, in each phase. latency_ms: of the calls that were answered.
+    attempts, load: what reached its server during the outage, in all and per call.
+    normal_ms: from the server's recovery to the client's last failed call; 0 if no call failed any more.
+    """
+
+    client: str
+    calls: int
+    answered: dict[str, float]
+    latency_ms: dict[str, float]
+    attempts: int
+    load: float
+    normal_ms: float
+
+
+def survivors(story: Story) -> list[Survivor]:
+    """The three clients."""
+    return [_survivor(passage) for passage in story.passages]
+
+
 def as_text(story: Story, claims: list[Claim]) -> Iterator[str]:
     """The report as lines of at most 100 characters."""
     excerpt = _excerpt(story)
@@ -112,6 +150,8 @@ def as_text(story: Story, claims: list[Claim]) -> Iterator[str]:
     yield ""
     yield from _refusal(story)
     yield ""
+    yield from _outage(story)
+    yield ""
     yield from (f"NOT SO: {claim.text}: {claim.against}" for claim in claims if not claim.holds)
     yield summary(story, claims)
 
@@ -128,6 +168,7 @@ def as_json(story: Story, claims: list[Claim]) -> dict[str, Any]:
         "places": [asdict(row) for row in rows(story)],
         "hops": [asdict(hop) for hop in hops(story)],
         "refusals": [_refusal_as_json(refusal) for refusal in story.refusals],
+        "outage": [asdict(survivor) for survivor in survivors(story)],
         "claims": [asdict(claim) | {"holds": claim.holds} for claim in claims],
         "access_log": {
             "lines": len(story.log.lines),
@@ -252,6 +293,32 @@ def _parts(message: Any) -> Iterator[str]:
         yield from (f"{violation.field:<12} {violation.description}" for violation in message.field_violations)
     else:
         yield text_format.MessageToString(message, as_one_line=True)
+
+
+def _survivor(passage: Passage) -> Survivor:
+    waits = passage.waits()
+    return Survivor(
+        client=passage.client,
+        calls=len(passage.asks),
+        answered={phase: round(100 * passage.answered(phase), 1) for phase in PHASES},
+        latency_ms={name: round(1000 * quantile(waits, QUANTILES[name]), 2) for name in ("p50", "p99")},
+        attempts=passage.attempts[DURING],
+        load=round(passage.load(), 3),
+        normal_ms=round(1000 * passage.normal_after(), 1),
+    )
+
+
+def _outage(story: Story) -> Iterator[str]:
+    yield from OUTAGE
+    yield ""
+    yield _cells(OUTAGE_WIDTHS, *OUTAGE_HEADINGS)
+    yield _cells(OUTAGE_WIDTHS, *OUTAGE_SECOND)
+    for survivor in survivors(story):
+        times = (*survivor.answered.values(), *survivor.latency_ms.values())
+        numbers = (*(f"{value:.1f}" for value in times), str(survivor.attempts), f"{survivor.load:.2f}")
+        yield _cells(OUTAGE_WIDTHS, survivor.client, str(survivor.calls), *numbers, f"{survivor.normal_ms:.0f}")
+    yield ""
+    yield from OUTAGE_LEGEND
 
 
 def _cells(widths: Sequence[int], *texts: str) -> str:

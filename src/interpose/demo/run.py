@@ -1,6 +1,6 @@
 """One run of the demo: the same load from both clients to both servers, without the stack and with it.
 
-Behind it, on fresh servers: orders that pass three services, and one that is refused.
+Behind it, on fresh servers: orders that pass three services, one that is refused, and an outage.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from interpose.demo.interceptors import Faults, Meter
 from interpose.demo.load import Answer, Job, Tell, call_asyncio, call_sync, make_jobs, shop_orders
 from interpose.demo.logbook import LogBook
 from interpose.demo.orders import OrderBook
+from interpose.demo.outage import CALLS, CLIENTS, Passage, outage
 from interpose.demo.refusals import Refusal, refusal_from_asyncio, refusal_from_sync
 from interpose.demo.servers import asyncio_server, sync_server
 from interpose.demo.stack import (
@@ -69,13 +70,14 @@ class Story:
     )
     trips: list[Trip] = field(default_factory=list)
     refusals: list[Refusal] = field(default_factory=list)
+    passages: list[Passage] = field(default_factory=list)
     seconds: float = 0.0
 
 
 async def run(seed: int, calls: int, progress: Progress) -> Story:
     """Make `calls` calls of each kind from each client to each server, without the stack, then with it.
 
-    Then send orders through the chain, and one that is refused.
+    Then send orders through the chain, one that is refused, and calls through an outage.
     """
     started = perf_counter()
     story = Story(seed, make_jobs(seed, calls))
@@ -84,6 +86,7 @@ async def run(seed: int, calls: int, progress: Progress) -> Story:
         story.within = await _phase(Path(folder) / "with.sqlite", Within(story), story.jobs, progress)
         story.refusals = await _refusals(Path(folder) / "refusals.sqlite", progress)
     story.trips = await _trips(progress)
+    story.passages = await outage(progress("an outage", len(CLIENTS) * sum(CALLS.values())))
     story.seconds = perf_counter() - started
     return story
 

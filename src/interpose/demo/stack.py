@@ -14,6 +14,7 @@ from interpose.demo.orders import MalformedOrder, UnknownOrder
 from interpose.demo.people import UnknownPerson
 from interpose.interceptors import AccessLog, ExceptionToStatus, RequestId, Retry
 from interpose.mechanisms.backoff import exponential
+from interpose.mechanisms.budget import Unlimited
 
 Stack = tuple[Interceptor, ...]
 
@@ -44,8 +45,11 @@ RETRIED = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL}
 
 
 def client_stack(log: logging.Logger, meter: Meter) -> Stack:
-    """What a client gets, with pauses that are short, as three attempts in ten do fail here."""
-    retry = Retry(attempts=ATTEMPTS, codes=RETRIED, backoff=exponential(0.01, cap=0.1), safe=True)
+    """What a client gets, with pauses that are short, as three attempts in ten do fail here.
+
+    So many would use up a budget, which takes them for an outage: that is another part of the demo.
+    """
+    retry = Retry(attempts=ATTEMPTS, codes=RETRIED, backoff=exponential(0.01, cap=0.1), budget=Unlimited(), safe=True)
     return RequestId(), meter, AccessLog(logger=log), retry
 
 

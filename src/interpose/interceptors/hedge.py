@@ -108,7 +108,8 @@ class Hedge:
             (is_function_or_none(on_hedge), f"on_hedge must be a function of HedgeDetails, not {on_hedge!r}"),
         )
         self._copies = copies
-        self._delay = delay
+        self._quantile = delay if isinstance(delay, Quantile) else None
+        self._delay = 0.0 if isinstance(delay, Quantile) else delay
         self._codes = frozenset(codes)
         self._budget = RetryBudget() if budget is None else budget
         self._safe = safe
@@ -126,12 +127,12 @@ class Hedge:
             yield call
             return
         observed = self._observed_of(call)
-        delay = self._delay if isinstance(self._delay, (int, float)) else observed.value if observed else 0.0
+        delay = self._delay if observed is None else observed.value
         if call.kind.request_streaming and call._asks.buffer is None:
             call = call.buffered(self._buffer)
         self._budget.began(self._clock.now())
         hedged = call.hedged(copies=self._copies, delay=delay, verdict=self._verdict, ready=self._ready)
-        outcome = yield from Chain((_Copies(self, observed),))(hedged)
+        outcome = yield from Chain((_Copies(self, delay, observed),))(hedged)
         if outcome.error is not None and outcome.attempts > 1 and not outcome.ok:
             outcome.error.add_note(f"Hedge: none of {outcome.attempts} copies had a good answer")
 
@@ -177,17 +178,18 @@ class Hedge:
     # - latencies -
 
     def _observed_of(self, call: Call) -> Observed | None:
-        if not isinstance(self._delay, Quantile):
+        if self._quantile is None:
             return None
         method = call.method.full_name
-        return self._observed.get(method) or self._observed.setdefault(method, Observed(self._delay))
+        return self._observed.get(method) or self._observed.setdefault(method, Observed(self._quantile))
 
 
 class _Copies:
     """What runs around each copy of one RPC."""
 
-    def __init__(self, hedge: Hedge, observed: Observed | None) -> None:
+    def __init__(self, hedge: Hedge, delay: float, observed: Observed | None) -> None:
         self._hedge = hedge
+        self._delay = delay
         self._observed = observed
         self._numbers = itertools.count()
 
@@ -197,12 +199,13 @@ class _Copies:
             call = numbered(call, number)
         watch = None
         if self._observed is not None and not number:
-            # A copy that loses was cancelled no sooner than it was late, so as a lower bound it counts on the right side
-            # of the quantile. Left out, the slow ones would be missing, and the quantile would fall and fall.
             watch = _Watch(self._observed, self._hedge._clock)
             call = call.tap(initial_metadata=watch.stop) if call.kind.response_streaming else call
         outcome = yield call
-        if watch is not None and (outcome.ok or outcome.code is StatusCode.CANCELLED):
+        # Once it is late the first copy counts, however it ends. Cancelled since another one has won, it would have taken
+        # longer still, so it is on the right side of the quantile; left out, the slow ones would be missing, and the
+        # quantile would fall and fall. One that fails sooner does not tell how long an answer takes.
+        if watch is not None and (outcome.ok or watch.elapsed >= self._delay):
             watch.stop()
         self._hedge._ended(HedgeDetails(call=call, outcome=outcome, number=number))
 
@@ -218,11 +221,16 @@ class _Watch:
         self._began = clock.now()
         self._runs = True
 
+    @property
+    def elapsed(self) -> float:
+        """Seconds since it was made."""
+        return self._clock.now() - self._began
+
     def stop(self, _: object = None) -> None:
         """The server has begun to answer, or the copy has ended."""
         if self._runs:
             self._runs = False
-            self._observed.add(self._clock.now() - self._began)
+            self._observed.add(self.elapsed)
 
 
 def _is_delay(delay: object) -> bool:

@@ -14,24 +14,25 @@ from grpc import StatusCode
 from interpose._call import DEFAULT_BUFFER, Call
 from interpose._clock import FOREVER, SYSTEM, Clock
 from interpose._flow import MAX_RESENDS, Chain, Flow
-from interpose._method import Idempotency, Kind, Side
+from interpose._method import Kind, Side
 from interpose._outcome import Outcome
-from interpose.errors import StatusError
-from interpose.mechanisms import pushback
+from interpose.interceptors.repeating import (
+    ATTEMPT,
+    MAX_BUFFER,
+    UNAVAILABLE,
+    Safe,
+    are_failures,
+    asked_by_server,
+    is_safe,
+    may_pass,
+    numbered,
+)
 from interpose.mechanisms.backoff import Backoff, exponential
 from interpose.mechanisms.budget import Budget, RetryBudget, is_budget
 from interpose.mechanisms.options import insist, is_clock, is_flag, is_function_or_none, is_seconds, is_whole
+from interpose.mechanisms.pushback import NO_MORE
 
-ATTEMPT = "x-retry-attempt"  # as go-grpc-middleware has it; `grpc-previous-rpc-attempts` is for gRPC's core alone
-
-UNAVAILABLE = frozenset({StatusCode.UNAVAILABLE})
-
-# What refuses a call on this side answers one of these (gRFC A54); any other local status is a fault that stays.
-PASSING = frozenset({StatusCode.UNAVAILABLE, StatusCode.RESOURCE_EXHAUSTED})
-
-REPEATABLE = frozenset({Idempotency.NO_SIDE_EFFECTS, Idempotency.IDEMPOTENT})
-
-MAX_BUFFER = 2**31 - 1  # bytes; no message of gRPC is larger
+__all__ = ["ATTEMPT", "Retry", "RetryDetails"]
 
 _log = logging.getLogger("interpose")
 
@@ -96,7 +97,7 @@ class Retry:
         codes: Collection[StatusCode] = UNAVAILABLE,
         backoff: Backoff = exponential(0.1, cap=5.0),  # noqa: B008  it keeps no state
         budget: Budget | None = None,
-        safe: bool | Callable[[Call], bool] | None = None,
+        safe: Safe = None,
         retry_if: Callable[[Outcome], bool | None] | None = None,
         per_attempt: float | None = None,
         buffer: int = DEFAULT_BUFFER,
@@ -111,7 +112,10 @@ class Retry:
                 is_whole(attempts, 1, MAX_RESENDS),
                 f"attempts must be a whole number from 1 (never again) to {MAX_RESENDS}, not {attempts!r}",
             ),
-            (_are_failures(codes), f"codes must be a set like {{StatusCode.UNAVAILABLE}}, without OK, not {codes!r}"),
+            (
+                are_failures(codes) and len(codes) > 0,
+                f"codes must be a set like {{StatusCode.UNAVAILABLE}}, without OK, not {codes!r}",
+            ),
             (callable(backoff), f"backoff must be a function like exponential(0.1, cap=5.0), not {backoff!r}"),
             (
                 budget is None or is_budget(budget),
@@ -200,9 +204,12 @@ class Retry:
 
     def _next(self, course: _Course, outcome: Outcome) -> RetryDetails | None:
         """The retry that follows this outcome; None: the outcome stands."""
+        if outcome.ok and self._retry_if is None:  # most end here
+            self._budget.succeeded(self._clock.now())
+            return None
         course.delivered += outcome.responses
         worth = self._is_worth_it(course.call, outcome)
-        asked = None if outcome.ok and not worth else _asked_by_server(outcome)
+        asked = None if outcome.ok and not worth else asked_by_server(outcome)
         self._report(outcome, worth, asked)
         if not worth or course.number + 1 >= self._attempts:
             return None
@@ -214,7 +221,7 @@ class Retry:
         if course.obstacle:
             return None
         number = course.count(asked is None)
-        return RetryDetails(call=_numbered(call, number).after(pause), outcome=outcome, number=number, pause=pause)
+        return RetryDetails(call=numbered(call, number).after(pause), outcome=outcome, number=number, pause=pause)
 
     # - is it worth it? -
 
@@ -225,9 +232,8 @@ class Retry:
         said = self._said(outcome)
         if said is not None:
             return bool(said)
-        if call.side is Side.SERVER and isinstance(outcome.error, self._errors):
-            return True
-        return (outcome.code in self._codes and _may_pass(outcome)) or self._took_too_long(call, outcome)
+        in_codes = outcome.code in self._codes and may_pass(outcome)
+        return in_codes or self._is_named(call, outcome) or self._took_too_long(call, outcome)
 
     def _said(self, outcome: Outcome) -> bool | None:
         """What `retry_if` thinks of it."""
@@ -238,6 +244,10 @@ class Retry:
         except Exception:
             _log.exception("retry_if failed; the status code decides")
             return None
+
+    def _is_named(self, call: Call, outcome: Outcome) -> bool:
+        """Did the handler raise one of `errors`?"""
+        return call.side is Side.SERVER and isinstance(outcome.error, self._errors)
 
     def _took_too_long(self, call: Call, outcome: Outcome) -> bool:
         """Was it `per_attempt` that passed, and not the deadline of the RPC?"""
@@ -250,7 +260,7 @@ class Retry:
 
     def _report(self, outcome: Outcome, worth: bool, asked: float | None) -> None:
         """Tell the budget of an attempt (gRFC A6); failures that do not pass make no difference to it."""
-        if worth or asked == pushback.NO_MORE:
+        if worth or asked == NO_MORE:
             self._budget.failed(self._clock.now())
         elif outcome.ok:
             self._budget.succeeded(self._clock.now())
@@ -264,18 +274,14 @@ class Retry:
         return course.call if outcome.replayable and self._bears_it(course.call, outcome) else None
 
     def _bears_it(self, call: Call, outcome: Outcome) -> bool:
-        return _was_not_processed(outcome) or self._is_safe(call, isinstance(outcome.error, self._errors))
-
-    def _is_safe(self, call: Call, presumed: bool = False) -> bool:
-        """May the call be executed twice? presumed: what another option says, where `safe` says nothing."""
-        if self._safe is None:
-            return presumed or call.method.idempotency_level in REPEATABLE
-        return self._safe if isinstance(self._safe, bool) else self._safe(call)
+        """May the call be executed once more, as far as anybody knows?"""
+        return _was_not_processed(outcome) or is_safe(self._safe, call, presumed=self._is_named(call, outcome))
 
     def _resumed(self, course: _Course) -> Call | None:
         """The call that goes on behind the last message."""
-        if self._resume is None or course.heard != course.delivered or not self._is_safe(course.call, presumed=True):
-            return None  # also if the last message was heard here, and an interceptor further out refused it
+        whole = course.heard == course.delivered  # no interceptor further out refused the last message
+        if self._resume is None or not whole or not is_safe(self._safe, course.call, presumed=True):
+            return None
         try:
             call = self._resume(course.call, course.last)
             return call if call is None else call.resumed()
@@ -287,7 +293,7 @@ class Retry:
     def _obstacle(self, call: Call, pause: float) -> str:
         """Why it is not sent all the same; empty if nothing is in the way. The budget comes last: a yes is counted."""
         now = self._clock.now()
-        if pause == pushback.NO_MORE:
+        if pause == NO_MORE:
             return "the server asked not to be tried again"
         if call.deadline is not None and now + pause >= call.deadline:
             return f"a pause of {pause:.3g} s would outlive the deadline"
@@ -337,35 +343,11 @@ class _Course:
         outcome.error.add_note(f"Retry: attempt {max(outcome.attempts, 1)} was the last{why}")
 
 
-def _numbered(call: Call, number: int) -> Call:
-    """The call of a retry: a client tells the server which one it is."""
-    return call if call.side is Side.SERVER else call.without_metadata(ATTEMPT).with_metadata((ATTEMPT, str(number)))
-
-
-def _asked_by_server(outcome: Outcome) -> float | None:
-    """Seconds after which it wants the call again, or NO_MORE; None: it does not say."""
-    return pushback.parse(outcome.trailing_metadata, lambda: outcome.error_details)
-
-
-def _may_pass(outcome: Outcome) -> bool:
-    """Could it be otherwise next time? Not with a bug in a handler, or a fault on this side."""
-    error = outcome.error
-    return isinstance(error, StatusError) and (not error.local or outcome.code in PASSING)
-
-
 def _was_not_processed(outcome: Outcome) -> bool:
     return outcome.code is StatusCode.UNAVAILABLE and not outcome.initial_metadata
 
 
 # --- options --------------------------------------------------------------------------------------------------------
-
-
-def _are_failures(codes: object) -> bool:
-    return (
-        isinstance(codes, Collection)
-        and len(codes) > 0
-        and all(isinstance(code, StatusCode) and code is not StatusCode.OK for code in codes)
-    )
 
 
 def _are_errors(errors: object) -> bool:

@@ -35,6 +35,7 @@ from interpose.mechanisms.options import insist, is_clock, is_function_or_none
 T = TypeVar("T")
 
 LONGEST = 31_536_000  # seconds, a year: longer is a slip, and timers have an end
+DEEPEST = 255  # objects and lists in each other; that of the core
 
 DEFAULT = ""  # the path that stands for every method, of the name {}
 
@@ -489,6 +490,8 @@ def _suggested(wrong: object, known: Iterable[str]) -> str:
 
 # --- the text -------------------------------------------------------------------------------------------------------
 
+TOO_DEEP = f"the service config is nested too deeply: at most {DEEPEST} objects and lists in each other"
+
 
 class _Object(dict[str, Any]):
     """A JSON object. twice: the names that it has more than once."""
@@ -512,7 +515,7 @@ def _decoded(text: str) -> Any:
     except json.JSONDecodeError as error:
         raise ValueError(f"the service config is not JSON: {error}") from None
     except RecursionError:
-        raise ValueError("the service config is nested too deeply") from None
+        raise ValueError(TOO_DEEP) from None
 
 
 def _object(pairs: list[tuple[str, Any]]) -> _Object:
@@ -524,15 +527,17 @@ def _object(pairs: list[tuple[str, Any]]) -> _Object:
 
 def _look_for_what_is_no_json(root: _At) -> None:
     """Fault what Python's reader lets pass, and the core does not, wherever it stands."""
-    left = [root]
+    left = [(root, 1)]
     while left:
-        at = left.pop()
+        at, depth = left.pop()
+        if depth > DEEPEST and isinstance(at.value, (list, dict)):
+            raise ValueError(TOO_DEEP)
         if isinstance(at.value, _NoJson):
             at.fault(f"is not JSON: {at.value.text}")
         if isinstance(at.value, _Object):
             for name in at.value.twice:
                 at.fault("is there more than once", name)
-        left += at.parts()
+        left += ((part, depth + 1) for part in at.parts())
 
 
 @dataclass(frozen=True, slots=True)

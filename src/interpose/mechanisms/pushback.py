@@ -18,14 +18,14 @@ _RETRY_INFO = "google.rpc.RetryInfo"
 def parse(trailing: Iterable[tuple[str, Any]], details: Callable[[], Iterable[Any]] = tuple) -> float | None:
     """Seconds after which the server wants the call again, or NO_MORE; None: it does not say.
 
-    trailing: metadata behind the response. The first `grpc-retry-pushback-ms` counts, as in gRPC's core; one that is
-        negative, too large or no number means NO_MORE.
+    trailing: metadata behind the response. Of several `grpc-retry-pushback-ms` the last counts: gRPC's core keeps no
+        other. One that is negative, too large or no number means NO_MORE.
     details:  gives the google.rpc messages of the failure, and is asked if there is no such key: a `RetryInfo` among
         them counts likewise. If it raises, they say nothing.
     """
-    for key, value in trailing:
-        if key.lower() == KEY:
-            return _in_range(_whole(value))
+    told = [value for key, value in trailing if key.lower() == KEY]
+    if told:
+        return _in_range(_whole(told[-1]))
     try:
         return next((_in_range(_delay(part)) for part in details() if _is_retry_info(part)), None)
     except Exception:  # details that are broken, or cannot be read here, are no reason to fail

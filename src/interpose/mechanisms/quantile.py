@@ -23,9 +23,10 @@ class Quantile:
 
 
 def quantile(share: float = 0.95, *, initial: float = 0.05, window: int = 200) -> Quantile:
-    """The time that `share` of the last `window` calls stayed below; `initial` until a tenth of them has been seen.
+    """The time that `share` of the last `window` calls stayed below.
 
-    share: above 0, below 1. initial: seconds. window: calls, from 20.
+    share: above 0, below 1. initial: seconds, until a tenth of the window, and no less than 16 calls, has been seen.
+    window: calls, from 20 to 10,000.
     """
     requirements = (
         (_is_number(share) and 0 < share < 1, f"share must be a number above 0 and below 1, not {share!r}"),

@@ -55,6 +55,7 @@ from interpose.sync.requests import Requests, Upload
 
 _log = logging.getLogger("interpose")
 
+REFUSING = 0.005  # seconds between the metadata and the status of a call that was refused, both in one frame
 SETTLING = 0.001  # seconds between two looks for initial metadata that is still on its way
 
 # --- outcomes of native calls -----------------------------------------------------------------------------------------
@@ -522,6 +523,12 @@ class Exchange:
             self._changed.wait_for(lambda: self.outcome is not None or self.attempt not in (last, None))
             return self.attempt if self.outcome is None else None
 
+    def wait_until_settled(self, attempt: Attempt) -> None:
+        """Wait a moment, if it may be about to fail: a refusal comes with no metadata, and just behind that the status."""
+        if self.route.layers:
+            with self._changed:
+                self._changed.wait_for(lambda: self.attempt is not attempt, REFUSING)
+
     def add_callback(self, callback: Callable[[], object]) -> bool:
         """Call back at the end; False if that was before."""
         with self._changed:
@@ -817,8 +824,10 @@ class _Handle(grpc.Call, grpc.Future):  # type: ignore[type-arg]  # not generic 
         attempt: Attempt | None = None
         while (attempt := self._exchange.wait_for_attempt(attempt)) is not None:
             metadata = attempt.native.initial_metadata()
-            if attempt.native.is_active() or not attempt.over:
-                return metadata
+            if not metadata:
+                self._exchange.wait_until_settled(attempt)
+            if attempt.native.is_active() or single_threaded(attempt.native):
+                return metadata  # else its flows are about to be told of its end, and may send again
         return self._exchange.wait().initial_metadata
 
     def trailing_metadata(self) -> Any:

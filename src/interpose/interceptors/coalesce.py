@@ -1,0 +1,214 @@
+"""Many ask the same at the same time: send it once, and give all of them the answer."""
+
+from __future__ import annotations
+
+import copy as copying
+from collections.abc import Generator, Iterable
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeAlias
+
+from grpc import StatusCode
+
+from interpose import errors
+from interpose._call import Call
+from interpose._clock import FOREVER, SYSTEM, Clock
+from interpose._flow import Flow, wait
+from interpose._outcome import Outcome
+from interpose.interceptors.answers import (
+    Copy,
+    Key,
+    Safe,
+    Sameness,
+    copied,
+    given,
+    hooked,
+    listed,
+    requirements,
+    unhooked,
+)
+from interpose.mechanisms.options import insist, is_clock
+
+COALESCED = "x-coalesced"
+MARK = (COALESCED, "true")
+NOTE = "Coalesce: the failure of the same call, which was under way already"
+
+# These tell of the one call that ended so, and of no other.
+OWN = frozenset({StatusCode.CANCELLED, StatusCode.DEADLINE_EXCEEDED})
+# And these of who asked.
+OF_IDENTITY = frozenset({StatusCode.UNAUTHENTICATED, StatusCode.PERMISSION_DENIED})
+
+Follower: TypeAlias = "Future[Outcome | None]"  # set to the outcome of the call it waits for; None: ask again
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoalesceState:
+    """What a `Coalesce` has in hand. flights: calls that are under way. waiting: calls that wait for one of them."""
+
+    flights: int
+    waiting: int
+
+
+class Coalesce:
+    """While a call is under way, let the same calls wait for its outcome, and send none of them. Client.
+
+    For methods with one request and one response whose proto says `idempotency_level = NO_SIDE_EFFECTS`; other calls
+    pass untouched. Two calls are the same if the channel, the method, the bytes of the request, `wait_for_ready`, the
+    values of the keys in `metadata` and whoever asks are. Who asks: all metadata with "authorization" or "cookie" in its
+    key, of the call and of the RPC whose handler makes it, and the call's own credentials. So put it inside of
+    interceptors that add such, and outside of `Retry` and of hedging.
+
+    Each caller keeps its own deadline, and can be cancelled alone. If the call that was sent is cancelled, runs out of
+    time or is dropped, one of those that wait is sent, and the others wait for that. Its other failures are
+    theirs too. An answer that was waited for has `x-coalesced: true` in the trailing metadata.
+
+    metadata: keys of which the answer depends, like ("accept-language", "x-tenant").
+    shared:   True: the answer is the same whoever asks, and is given to anybody.
+    safe:     True, or a function of the call: also where the proto does not say so. False: never.
+    copy:     makes each caller a response of its own. None: they all get the same object; for responses that nobody can
+              change.
+    clock:    where the time is read; the one that was given to the channel.
+    """
+
+    def __init__(
+        self,
+        *,
+        metadata: Iterable[str] = (),
+        shared: bool = False,
+        safe: Safe = None,
+        copy: Copy = copying.deepcopy,
+        clock: Clock = SYSTEM,
+    ) -> None:
+        names = listed(metadata)
+        insist(
+            "Coalesce",
+            *requirements(metadata if names is None else names, shared, safe, copy),
+            (is_clock(clock), f"clock must have a method now(), not be {clock!r}"),
+        )
+        self._sameness = Sameness("Coalesce", names or (), shared, safe)
+        self._own = OWN | OF_IDENTITY if shared else OWN
+        self._copy = copy
+        self._clock = clock
+        self._flights: dict[tuple[Key, bool], _Flight] = {}  # changed in single steps, so threads need no lock
+
+    def __call__(self, call: Call) -> Flow:
+        same = self._sameness.key(call)
+        if same is None:
+            yield call
+            return None
+        key, until = (same, bool(call.wait_for_ready)), self._until(call)
+        while True:
+            flight = self._flights.setdefault(key, mine := _Flight())
+            if flight is mine:
+                return (yield from self._lead(call, key, mine))
+            if flight in _leading.get():  # made by an interceptor further in, on behalf of that very call
+                yield call
+                return None
+            outcome = yield from self._follow(call, key, flight, until)
+            answer = outcome and copied(outcome, self._copy)
+            if answer is not None:
+                _note(answer)
+                return given(call, answer, MARK)
+            call = self._what_is_left(call, until)
+
+    def snapshot(self) -> CoalesceState:
+        """What it has in hand at the moment."""
+        flights = list(self._flights.values())
+        return CoalesceState(flights=len(flights), waiting=sum(len(flight.waiting) for flight in flights))
+
+    # - the call that is sent -
+
+    def _lead(self, call: Call, key: tuple[Key, bool], flight: _Flight) -> Flow:
+        outcome = None
+        try:
+            _leading.set((*(led for led in _leading.get() if not led.over), flight))
+            outcome = yield unhooked(call)
+        finally:  # also if the flow is closed: nobody shall wait for it any more
+            self._land(key, flight, outcome)
+        return hooked(call, outcome)
+
+    def _land(self, key: tuple[Key, bool], flight: _Flight, outcome: Outcome | None) -> None:
+        """The call has ended; with None it never will."""
+        flight.over = True
+        del self._flights[key]  # first: who does not find it any more does not begin to wait for it
+        waiting = list(flight.waiting)
+        if not waiting:
+            return
+        if outcome is None:
+            # Perhaps by the garbage collector, in the middle of anything: nothing may be sent from here.
+            SYSTEM.call_later(0, partial(_tell, waiting, None))
+        else:
+            _tell(waiting, copied(outcome, self._copy) if self._is_everybodys(outcome) else None)
+
+    def _is_everybodys(self, outcome: Outcome) -> bool:
+        """Would it have been the same for the others?"""
+        of_grpc = outcome.error is None or isinstance(outcome.error, errors.StatusError)
+        return of_grpc and outcome.code not in self._own
+
+    # - those that wait -
+
+    def _follow(
+        self, call: Call, key: tuple[Key, bool], flight: _Flight, until: float | None
+    ) -> Generator[Any, Any, Outcome | None]:
+        """Wait for the outcome of another call; None if it has none for this one."""
+        follower: Follower = Future()
+        flight.waiting[follower] = None
+        leave, scope = partial(_tell, [follower], None), call._asks.scope
+        try:
+            if self._flights.get(key) is not flight:  # it has just landed, and may not have seen this one
+                return None
+            if scope is not None and not scope.add(leave):
+                raise _abandoned()
+            outcome = yield from wait(follower, deadline=until)
+        finally:
+            flight.waiting.pop(follower, None)
+            if scope is not None:
+                scope.discard(leave)
+        if outcome is None and scope is not None and scope.over:
+            raise _abandoned()
+        return outcome
+
+    def _until(self, call: Call) -> float | None:
+        """When this call ends at the latest, by its own timeout and the deadline of the RPC."""
+        timeout, deadline = call.timeout, call.deadline
+        if timeout is None or timeout >= FOREVER:
+            return deadline
+        ends = self._clock.now() + timeout
+        return ends if deadline is None or ends < deadline else deadline
+
+    def _what_is_left(self, call: Call, until: float | None) -> Call:
+        """The call with the time that it has after it has waited."""
+        return call if until is None else call.with_timeout(until - self._clock.now())
+
+
+class _Flight:
+    """A call that is under way, and those that wait for it."""
+
+    __slots__ = ("over", "waiting")
+
+    def __init__(self) -> None:
+        self.over = False
+        self.waiting: dict[Follower, None] = {}
+
+
+# The flights that this was called in: an interceptor that makes the same call while it handles one must not wait for
+# itself. Each RPC's flows have a context of their own, so nobody else sees it.
+_leading: ContextVar[tuple[_Flight, ...]] = ContextVar("interpose.coalesce", default=())
+
+
+def _tell(followers: Iterable[Follower], outcome: Outcome | None) -> None:
+    for follower in followers:
+        with suppress(InvalidStateError):  # told already
+            follower.set_result(outcome)
+
+
+def _note(answer: Outcome) -> None:
+    if answer.error is not None:
+        answer.error.add_note(NOTE)
+
+
+def _abandoned() -> errors.Cancelled:
+    return errors.Cancelled("the incoming RPC that this call belongs to is over", local=True)
