@@ -235,8 +235,8 @@ class Attempt:
         if not self.over and requests is not None and requests.written is not None:
             requests.written.end(self._refused or InvalidStateError(FINISHED))
 
-    async def read(self) -> Any:
-        """The next response message, or EOF; raises the status of a hook. The end of the RPC is told to the exchange."""
+    async def read(self, deliver: Callable[[Any], object] | None = None) -> Any:
+        """The next response message, or EOF; of the end the exchange is told. deliver: called first, with the message."""
         self._reading = True
         error = None
         try:
@@ -249,6 +249,8 @@ class Attempt:
                 if self._on_response is not None:
                     message = self._on_response(message)
                 self.received += 1
+                if deliver is not None:
+                    deliver(message)
         except BaseException as raised:
             message = EOF
             if type(raised) is not AioRpcError:  # that is the native call's status, of which we are told
@@ -609,7 +611,7 @@ class _Race:
         parent = self._exchange
         if self._over:
             return
-        if (self._started and not self._step.ready()) or not self._more():
+        if not self._more() or (self._started and not self._step.ready()):
             self._start_no_more()
             return
         self._started = True
@@ -676,11 +678,15 @@ class _Race:
             task.add_done_callback(self._looking.discard)
 
     async def _look(self, lane: Exchange, attempt: Attempt) -> None:
-        message = await attempt.read()
-        if message is EOF or self._over or self._winner is not None:
+        await attempt.read(partial(self._delivered, lane, attempt))
+
+    def _delivered(self, lane: Exchange, attempt: Attempt, message: Any) -> None:
+        """The first message of a lane: it wins, if no other has."""
+        if self._over or self._winner is not None:
             return
         self._winner = lane
         self._lanes.clear()
+        self._set_alarm(0)
         self._exchange.ahead.append(message)
         self._exchange.publish(attempt)
         for loser in list(self._running):

@@ -46,7 +46,7 @@ OUTAGE = (
 )
 OUTAGE_HEADINGS = ("client", "calls", *PHASES, "p50", "p99", "attempts", "per call", "normal")
 OUTAGE_SECOND = ("", "", "%", "%", "%", "ms", "ms", "", "", "ms")
-OUTAGE_WIDTHS = (-30, 6, 7, 7, 6, 6, 7, 9, 9, 7)
+OUTAGE_WIDTHS = (-30, 6, 7, 7, 6, 6, 7, 8, 8, 6)
 OUTAGE_LEGEND = (
     "before, during, after: how many calls were answered; p50 and p99 of the time that those took;",
     "attempts that reached the server during the outage; normal: from its recovery to the last failure",

@@ -1,7 +1,9 @@
 """The batteries: interceptors that are ready to use, one class each, on both stacks and both sides."""
 
 from interpose.interceptors.access_log import AccessLog, JsonFormatter, Redactor
+from interpose.interceptors.cache import Cache, CacheState
 from interpose.interceptors.circuit_breaker import CircuitBreaker, CircuitOpen, CircuitState, TransitionDetails
+from interpose.interceptors.coalesce import Coalesce, CoalesceState
 from interpose.interceptors.deadline import Deadline
 from interpose.interceptors.exception_to_status import ExceptionToStatus
 from interpose.interceptors.fallback import Fallback, FallbackDetails
@@ -14,9 +16,13 @@ from interpose.mechanisms.budget import RatioBudget, RetryBudget
 
 __all__ = [
     "AccessLog",
+    "Cache",
+    "CacheState",
     "CircuitBreaker",
     "CircuitOpen",
     "CircuitState",
+    "Coalesce",
+    "CoalesceState",
     "Deadline",
     "ExceptionToStatus",
     "Fallback",

@@ -6,7 +6,7 @@ import copy as copying
 from collections.abc import Generator, Iterable
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
-from contextvars import ContextVar
+from contextvars import Context, ContextVar
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias
@@ -125,10 +125,10 @@ class Coalesce:
         outcome = None
         try:
             _leading.set((*(led for led in _leading.get() if not led.over), flight))
-            outcome = yield unhooked(call)
+            answer = outcome = yield unhooked(call)
         finally:  # also if the flow is closed: nobody shall wait for it any more
             self._land(key, flight, outcome)
-        return hooked(call, outcome)
+        return hooked(call, answer)
 
     def _land(self, key: tuple[Key, bool], flight: _Flight, outcome: Outcome | None) -> None:
         """The call has ended; with None it never will."""
@@ -141,7 +141,9 @@ class Coalesce:
             # Perhaps by the garbage collector, in the middle of anything: nothing may be sent from here.
             SYSTEM.call_later(0, partial(_tell, waiting, None))
         else:
-            _tell(waiting, copied(outcome, self._copy) if self._is_everybodys(outcome) else None)
+            told = copied(outcome, self._copy) if self._is_everybodys(outcome) else None
+            # A future that waits goes on right here, callbacks of its application and all: not in the context of this RPC.
+            Context().run(_tell, waiting, told)
 
     def _is_everybodys(self, outcome: Outcome) -> bool:
         """Would it have been the same for the others?"""

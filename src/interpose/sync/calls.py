@@ -212,9 +212,11 @@ class Attempt:
         except BaseException as error:
             return self.outcome(known(error, local=True))
         exchange.publish(self)
-        if not self.native.add_callback(self._when_native_is_over) and self.claim():
-            exchange.attempt = None  # it is over already: a cancel has to find what comes next
-            return self.outcome()
+        if not self.native.add_callback(self._when_native_is_over):
+            self._native_over = True  # already; a reader that holds its last message tells of it, else we do
+            if not self._reading and self.claim():
+                exchange.attempt = None  # a cancel has to find what comes next
+                return self.outcome()
         if single_threaded(self.native):
             exchange.hold(self)
         if call._asks.patience is not None and not self.over:
@@ -239,8 +241,8 @@ class Attempt:
         if not self._reading:
             self.exchange.over(self)
 
-    def read(self) -> Any:
-        """The next response message, or EOF; of the end the exchange is told."""
+    def read(self, deliver: Callable[[Any], object] | None = None) -> Any:
+        """The next response message, or EOF; of the end the exchange is told. deliver: called first, with the message."""
         self._reading = True
         try:
             message = next(self.native)
@@ -251,6 +253,8 @@ class Attempt:
             if self._on_response is not None:
                 message = self._on_response(message)
             self.received += 1
+            if deliver is not None:
+                deliver(message)
         except errors.StatusError as error:  # of a hook of ours: the native call would go on
             self.exchange.over(self, error)
             self.native.cancel()
@@ -666,10 +670,8 @@ class _Race:
         self._alarm: Alarm | None = None
 
     def start_next(self) -> None:
-        if self._over:
-            return
         lane, parent = None, self._exchange
-        if not self._drivers or self._step.ready():
+        if self._may_start():
             with self._lock:
                 if self._over:
                     return
@@ -687,6 +689,14 @@ class _Race:
         lane.lane_of = self if parent.route.method.kind.response_streaming else None
         lane.add_callback(partial(self._lane_over, lane))
         lane.turn(driver.start, call)
+
+    def _may_start(self) -> bool:
+        """Is there a lane left, and may it go? Who is asked may count it as sent, so that comes last."""
+        with self._lock:
+            if self._over or not self._more():
+                return False
+            first = not self._drivers
+        return first or self._step.ready()
 
     def _set_alarm(self, seconds: float) -> None:
         if self._alarm is not None:
@@ -750,14 +760,16 @@ class _Race:
             threading.Thread(target=look, name="interpose-hedge", daemon=True).start()
 
     def _look(self, lane: Exchange, attempt: Attempt) -> None:
-        message = attempt.read()
-        if message is EOF:
-            return
+        attempt.read(partial(self._delivered, lane, attempt))
+
+    def _delivered(self, lane: Exchange, attempt: Attempt, message: Any) -> None:
+        """The first message of a lane: it wins, if no other has."""
         with self._lock:
             if self._over or self._winner is not None:
                 return
             self._winner = lane
             self._lanes.clear()
+            self._set_alarm(0)
             losers = [other for other in self._running if other is not lane]
         self._exchange.ahead.append(message)
         self._exchange.publish(attempt)
