@@ -45,7 +45,8 @@ def test_the_caller_sees_one_stream(place: Place) -> None:
 
     assert reply.ok and reply.messages == ["1", "2", "3", "4", "5"]
     assert [attempt.requests for attempt in rpc.attempts] == [["start"], ["after 2"], ["after 3"]]
-    assert [outcome.replayable for outcome in resuming.outcomes] == [False, False, False]
+    # While the connection is made anew, an attempt may fail that has brought nothing.
+    assert all(outcome.replayable is (outcome.responses == 0) for outcome in resuming.outcomes)
 
 
 @client_streams

@@ -91,11 +91,12 @@ class Race:
     Of response streams that is the first to deliver a message. What comes after a failure is for `pause_after` to say.
     """
 
-    __slots__ = ("_deadline", "_ready", "_verdict", "delay", "lanes")
+    __slots__ = ("_deadline", "_pause", "_ready", "_verdict", "delay", "lanes")
 
-    def __init__(self, lanes: tuple[Lane, ...], hedging: Hedging, deadline: float | None) -> None:
+    def __init__(self, lanes: tuple[Lane, ...], hedging: Hedging, call: Call) -> None:
         self.lanes = lanes
-        self._deadline = deadline
+        self._deadline = call.deadline
+        self._pause = call.delay
         self.delay = hedging.delay
         self._verdict = hedging.verdict
         self._ready = hedging.ready
@@ -115,6 +116,10 @@ class Race:
         if alone and pause and self._deadline is not None and now + pause >= self._deadline:
             return None
         return pause
+
+    def delay_behind(self, started: int) -> float:
+        """Seconds from the start of a lane to that of the next one; started: how many have."""
+        return self._pause + self.delay if started == 1 else self.delay
 
     def ready(self) -> bool:
         """May another lane start?"""
@@ -511,8 +516,10 @@ def _misuse(asked: Any, told: Outcome | None, resends: int) -> str | None:
 def _race(call: Call, below: Layers) -> Race:
     """The lanes of a race: each copy goes through the layers below on its own."""
     hedging = cast(Hedging, call._asks.hedging)
-    copy = call._ask(hedging=None)
-    return Race((lambda: (Driver(below), copy),) * hedging.copies, hedging, call.deadline)
+    first = call._ask(hedging=None)
+    copy = first._ask(delay=0.0) if first.delay else first  # they follow the first, which alone waits
+    others = (lambda: (Driver(below), copy),) * (hedging.copies - 1)
+    return Race((lambda: (Driver(below), first), *others), hedging, call)
 
 
 def _failed(error: errors.StatusError, told: Outcome | None) -> Outcome:

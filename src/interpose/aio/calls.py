@@ -602,7 +602,7 @@ class _Race:
         self._looking: set[asyncio.Task[None]] = set()
         self._winner: Exchange | None = None
         self._failure: Outcome | None = None  # of the lane that failed last
-        self._started = False
+        self._started = 0
         self._attempts = 0  # of lanes that have ended
         self._over = False
         self._alarm: Alarm | None = None
@@ -614,12 +614,12 @@ class _Race:
         if not self._more() or (self._started and not self._step.ready()):
             self._start_no_more()
             return
-        self._started = True
+        self._started += 1
         driver, call = self._lanes.pop(0)()
         lane = Exchange(parent.route, driver, parent._context.copy(), parent.deadline, parent.requests, parent.loop)
         lane.lane_of = self
         self._running.append(lane)
-        self._set_alarm(self._step.delay)
+        self._set_alarm(self._step.delay_behind(self._started))
         lane.add_callback(partial(self._lane_over, lane))
         lane.turn(driver.start, call)
         parent.wake()  # whoever writes can do so now

@@ -44,7 +44,7 @@ def judge(story: Story) -> list[Claim]:
     """Every claim of the demo. The seed foretells each call's end, so they are exact whatever the timing.
 
     So are those about the outage: which calls are refused or slow goes by their numbers, and the circuit breaker counts the
-    seconds of the load. Only a slow answer takes real time, ten times that after which a call is hedged.
+    seconds of the load. Only a slow answer takes real time, fifteen times as long as a call waits for its hedge.
     """
     return [
         Claim("without the stack, the calls that failed are those that the seed foretold", _failures(story, 1)),

@@ -34,8 +34,8 @@ CALLS = {BEFORE: 160, DURING: 250, AFTER: 160}  # that each client makes
 EVERY = 20  # one call of so many is refused once, and one is slow
 PACE = 0.006  # seconds between two calls of a client
 
-SLOW = 0.3  # seconds that a slow answer takes
-LATE = 0.25  # seconds; who waited so long had the slow answer
+SLOW = 0.5  # seconds that a slow answer takes
+LATE = 0.45  # seconds; who waited so long had the slow answer, however busy the machine
 HEDGE_AFTER = 0.03  # seconds; beyond what a quick answer takes here
 OPEN_FOR = 0.2  # seconds between two probes of the circuit breaker
 

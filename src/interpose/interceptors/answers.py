@@ -88,14 +88,13 @@ class Sameness:
         yield from self._said(call.metadata)
         # Who asked the handler that makes this call: an interceptor further in may hand that on.
         incoming = context.current_call()
-        if incoming is not None:
-            yield b"incoming"
-            yield from self._said(incoming.metadata)
+        yield from self._said(Metadata() if incoming is None else incoming.metadata)
 
     def _said(self, metadata: Metadata) -> Iterator[bytes]:
         """The pairs that count. Keys in any order, values of a key in theirs."""
-        pairs = [(name.lower(), value) for name, value in metadata]
-        for name, value in sorted((pair for pair in pairs if self._counts(pair[0])), key=lambda pair: pair[0]):
+        pairs = [(name.lower(), value) for name, value in metadata if self._counts(name.lower())]
+        yield b"%d" % len(pairs)
+        for name, value in sorted(pairs, key=lambda pair: pair[0]):
             yield name.encode()
             yield value if isinstance(value, bytes) else value.encode(errors="surrogatepass")
 

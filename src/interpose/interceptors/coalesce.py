@@ -34,7 +34,7 @@ from interpose.mechanisms.options import insist, is_clock
 
 COALESCED = "x-coalesced"
 MARK = (COALESCED, "true")
-NOTE = "Coalesce: the failure of the same call, which was under way already"
+NOTE = "Coalesce: the failure of the same call, under way already"
 
 # These tell of the one call that ended so, and of no other.
 OWN = frozenset({StatusCode.CANCELLED, StatusCode.DEADLINE_EXCEEDED})

@@ -199,7 +199,7 @@ class _Copies:
             call = numbered(call, number)
         watch = None
         if self._observed is not None and not number:
-            watch = _Watch(self._observed, self._hedge._clock)
+            watch = _Watch(self._observed, self._hedge._clock, call.delay)
             call = call.tap(initial_metadata=watch.stop) if call.kind.response_streaming else call
         outcome = yield call
         # Once it is late the first copy counts, however it ends. Cancelled since another one has won, it would have taken
@@ -211,19 +211,19 @@ class _Copies:
 
 
 class _Watch:
-    """Measures until it is stopped for the first time."""
+    """Measures until it is stopped for the first time. pause: seconds until it begins."""
 
     __slots__ = ("_began", "_clock", "_observed", "_runs")
 
-    def __init__(self, observed: Observed, clock: Clock) -> None:
+    def __init__(self, observed: Observed, clock: Clock, pause: float) -> None:
         self._observed = observed
         self._clock = clock
-        self._began = clock.now()
+        self._began = clock.now() + pause
         self._runs = True
 
     @property
     def elapsed(self) -> float:
-        """Seconds since it was made."""
+        """Seconds since it began."""
         return self._clock.now() - self._began
 
     def stop(self, _: object = None) -> None:

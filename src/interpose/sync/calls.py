@@ -682,7 +682,7 @@ class _Race:
                     lane = Exchange(parent.route, driver, context, parent.deadline, parent.begin, parent.requests)
                     self._running.append(lane)
                     # Under the lock: another thread may end the race, or start the lane after this one.
-                    self._set_alarm(self._step.delay)
+                    self._set_alarm(self._step.delay_behind(len(self._drivers)))
         if lane is None:
             self._start_no_more()
             return

@@ -448,7 +448,7 @@ class _Lanes:
         self._drivers.append(driver)
         self._player.drivers.append(driver)
         if self._lanes:
-            self._later(self._race.delay, self._start_next)
+            self._later(self._race.delay_behind(len(self._drivers)), self._start_next)
         return self._turn(driver, driver.start(call))
 
     def _turn(self, driver: Driver, step: Any) -> Outcome | None:
