@@ -272,3 +272,27 @@ def test_how_it_prints() -> None:
     text = repr(CALL.with_metadata(("authorization", "Bearer secret")).with_timeout(2))
 
     assert text == "<Call /shop.v1.Orders/Place (unary_unary, client), timeout 2>"
+
+
+# --- the request as bytes -------------------------------------------------------------------------------------------
+
+
+def test_the_request_as_it_is_sent() -> None:
+    """By the stub's own serializer, behind maps; taps see a message when it is sent, not before."""
+    seen: list[str] = []
+    method = Method("/shop.v1.Orders/Place", Kind.UNARY_UNARY, serializer=str.encode)
+    call = Call(method, request="a").map(requests=str.upper).tap(requests=seen.append)
+
+    assert call.encoded() == b"A" and seen == []
+
+
+def test_a_request_that_is_bytes_already() -> None:
+    """Without a serializer the message is what is sent."""
+    assert Call(METHOD, request=b"raw").encoded() == b"raw"
+
+
+def test_what_cannot_be_encoded() -> None:
+    """A request stream has no bytes yet, and a server would need a serializer that it does not have."""
+    for call in (STREAMED, SERVED):
+        with pytest.raises(ValueError, match="only a client's call with one request"):
+            call.encoded()

@@ -6,10 +6,12 @@ import subprocess
 import sys
 
 import grpc
+import grpc.aio
 import pytest
 
 from interpose import Call, Flow, Idempotency, Kind, Method, intercept_channel
-from interpose.testing import PLACES, Place
+from interpose._method import Target
+from interpose.testing import PLACES, Echo, Place, Stub, incoming
 from tests.protos.compiled import Generated
 from tests.protos.features import BOUND, served, stub
 
@@ -173,3 +175,58 @@ def test_messages_of_any_runtime_pass(place: Place) -> None:
     assert seen[0].request == "a"
     assert seen[0].method.descriptor is None
     assert seen[0].method.service == "interpose.testing.Echo"
+
+
+# --- targets --------------------------------------------------------------------------------------------------------
+
+
+def test_a_target_tells_where_its_channel_goes() -> None:
+    """On a client the method knows it, and two channels to one address are two targets."""
+    seen: list[Method] = []
+
+    def note(call: Call) -> Flow:
+        seen.append(call.method)
+        yield call
+
+    with Echo().serve() as address:
+        for _ in range(2):
+            with intercept_channel(grpc.insecure_channel(address), note) as channel:
+                Stub(channel).unary_unary("a")
+                list(Stub(channel).unary_stream("a"))
+
+    first, second, third, fourth = (method.target for method in seen)
+    assert first is second and third is fourth and first != third
+    assert str(first) == f"dns:///{address}" and repr(first) == f"Target('dns:///{address}')"
+
+
+async def test_an_asyncio_channel_has_a_target() -> None:
+    """The same on grpc.aio, whose channels keep it elsewhere."""
+    seen: list[Method] = []
+
+    def note(call: Call) -> Flow:
+        seen.append(call.method)
+        yield call
+
+    async with Echo().serve_aio() as address:
+        async with intercept_channel(grpc.aio.insecure_channel(address), note) as channel:
+            await Stub(channel).unary_unary("a")
+
+    assert str(seen[0].target) == f"dns:///{address}"
+
+
+def test_a_channel_of_somebody_else_has_a_target_without_text() -> None:
+    """It stands for its channel all the same, also if that one raises when it is asked."""
+
+    class Odd:
+        class _channel:  # noqa: N801  as grpcio has it
+            @staticmethod
+            def target() -> str:
+                raise ValueError("closed")
+
+    assert str(Target.of(object())) == "" == str(Target.of(Odd()))
+    assert Target.of(object()) != Target.of(object())
+
+
+def test_a_server_has_no_target() -> None:
+    """It goes nowhere."""
+    assert incoming().method.target is None

@@ -1,4 +1,4 @@
-"""Claims about orders that pass three services and orders that are refused: each fails when its fact is wrong."""
+"""Claims about orders that pass three services, orders that are refused, and an outage: each fails when its fact is wrong."""
 
 from __future__ import annotations
 
@@ -16,6 +16,19 @@ from interpose.demo.claims import judge
 from interpose.demo.delivery import SERVICES, Visit
 from interpose.demo.messages import BadRequest
 from interpose.demo.orders import MalformedOrder, violations
+from interpose.demo.outage import (
+    AFTER,
+    BARE,
+    BEFORE,
+    CALLS,
+    CLIENTS,
+    DURING,
+    RETRY,
+    Ask,
+    Passage,
+    refused_once,
+    slow_once,
+)
 from interpose.demo.refusals import MALFORMED, Refusal
 from interpose.demo.run import STACKS, Story
 from interpose.demo.stack import rich_details
@@ -27,6 +40,11 @@ ID = "an order passed three services under one request id"
 DEADLINE = "each service had less time"
 CANCEL = "a cancel at the top stopped all three services"
 RICH = "both clients were given the rich details"
+RIDDEN_OUT = "before the outage, Retry answered"
+BUDGETED = "in the outage, its budget kept the load"
+SPARED = "a circuit breaker spared the failing server"
+HEDGED = "of the calls that had a slow answer"
+RECOVERED = "after the outage, all clients came back"
 
 
 def trip(client: str, *, cancelled: bool) -> Trip:
@@ -44,6 +62,21 @@ def refusal(client: str, server: str) -> Refusal:
     return Refusal(client, server, grpc.StatusCode.INVALID_ARGUMENT, str(malformed), rich_details(malformed))
 
 
+def passage(client: str) -> Passage:
+    """A client that met the outage as it should."""
+    attempts = {BEFORE: 168, DURING: {BARE: 300, RETRY: 304}.get(client, 14), AFTER: 160}
+    asks = [ask(client, number) for number in range(sum(CALLS.values()))]
+    return Passage(client, asks, attempts, recovered=CANCELLED)
+
+
+def ask(client: str, number: int) -> Ask:
+    """One call of it."""
+    phase = BEFORE if number < CALLS[BEFORE] else DURING if number < CALLS[BEFORE] + CALLS[DURING] else AFTER
+    answered = phase != DURING and not (client == BARE and phase == BEFORE and refused_once(number))
+    slowly = phase == BEFORE and slow_once(number) and client in (BARE, RETRY)
+    return Ask(number, phase, answered, slowly, 0.002, ended=CANCELLED + 0.25)
+
+
 def story() -> Story:
     """No load, and all that comes behind it as it should be."""
     return Story(
@@ -51,6 +84,7 @@ def story() -> Story:
         [],
         trips=[trip(client, cancelled=cancelled) for client in STACKS for cancelled in (False, True)],
         refusals=[refusal(client, server) for server in STACKS for client in STACKS],
+        passages=[passage(client) for client in CLIENTS],
     )
 
 
@@ -83,6 +117,33 @@ def refused(number: int, **changes: Any) -> Callable[[Story], None]:
     return change
 
 
+def asked(client: int, number: int, **changes: Any) -> Callable[[Story], None]:
+    """Change how one call fared that met the outage."""
+
+    def change(told: Story) -> None:
+        asks = told.passages[client].asks
+        asks[number] = replace(asks[number], **changes)
+
+    return change
+
+
+def loaded(client: int, attempts: int) -> Callable[[Story], None]:
+    """Change what reached a client's server during the outage."""
+
+    def change(told: Story) -> None:
+        told.passages[client].attempts[DURING] = attempts
+
+    return change
+
+
+def hurried(told: Story) -> None:
+    """Half of the slow answers, and no more, were not so slow for the client that hedges."""
+    asks = told.passages[2].asks
+    slow = [ask.number for ask in asks if ask.phase == BEFORE and slow_once(ask.number)]
+    for number in slow[: len(slow) // 2]:
+        asks[number] = replace(asks[number], slowly=True)
+
+
 def test_every_claim_holds_of_what_should_be() -> None:
     """The story that the other tests spoil has nothing against it."""
     assert [claim for claim in judge(story()) if not claim.holds] == []
@@ -111,6 +172,16 @@ def test_every_claim_holds_of_what_should_be() -> None:
         (refused(2, messages=()), RICH),
         (refused(3, messages=(BadRequest(),)), RICH),
         (lambda told: told.refusals.pop(), RICH),
+        (asked(0, 5, answered=True), RIDDEN_OUT),
+        (asked(0, 6, answered=False), RIDDEN_OUT),
+        (asked(1, 5, answered=False), RIDDEN_OUT),
+        (asked(2, 6, answered=False), RIDDEN_OUT),
+        (lambda told: told.passages.pop(), RIDDEN_OUT),
+        (loaded(1, 361), BUDGETED),
+        (loaded(2, 31), SPARED),
+        (hurried, HEDGED),
+        (asked(0, -1, answered=False), RECOVERED),
+        (asked(2, -40, answered=False), RECOVERED),
     ],
 )
 def test_a_claim_fails_when_its_fact_is_wrong(spoil: Callable[[Story], None], text: str) -> None:

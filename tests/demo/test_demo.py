@@ -92,6 +92,16 @@ def test_a_refused_order_is_described(document: Any) -> None:
         assert [violation["field"] for violation in bad["fieldViolations"]] == ["id", "items", "price", "destination"]
 
 
+def test_three_clients_meet_an_outage(document: Any) -> None:
+    """Retry hides the small faults, hedging the slow answers, and the breaker keeps the load away; in percent and ms."""
+    bare, retry, whole = document["outage"]
+
+    assert [row["answered"]["before"] for row in (bare, retry, whole)] == [95.0, 100.0, 100.0]
+    assert bare["load"] == 1.0
+    assert retry["load"] < 1.2
+    assert whole["attempts"] < 0.1 * retry["attempts"]
+
+
 def test_the_same_seed_gives_the_same_numbers(document: Any) -> None:
     """All but times is decided by the seed, however threads and tasks interleave."""
     again = json.loads(demo("--calls", "8", "--json").stdout)

@@ -40,7 +40,8 @@ STREAMED = [place for place in PLACES if place.kind.response_streaming and place
 
 def quick(clock: FakeClock, **options: Any) -> CircuitBreaker:
     """One that opens at the first failure."""
-    defaults: dict[str, Any] = {"minimum": 1, "open_for": 30}
+    # One breaker for what is played by hand, which goes nowhere, and for calls to a server.
+    defaults: dict[str, Any] = {"minimum": 1, "open_for": 30, "key": lambda call: ""}
     return CircuitBreaker(clock=clock, **(defaults | options))
 
 
@@ -52,13 +53,15 @@ def tripped(clock: FakeClock, **options: Any) -> CircuitBreaker:
     return breaker
 
 
-def mode(breaker: CircuitBreaker, key: str = "") -> Mode:
-    return breaker.snapshot()[key].mode
+def mode(breaker: CircuitBreaker, key: str | None = None) -> Mode:
+    """Of the only one, or of one key."""
+    states = breaker.snapshot()
+    return (next(iter(states.values())) if key is None else states[key]).mode
 
 
 def counted(breaker: CircuitBreaker) -> tuple[int, int]:
     """Results and failures."""
-    state = breaker.snapshot()[""]
+    state = next(iter(breaker.snapshot().values()))
     return state.calls, state.failures
 
 
@@ -90,7 +93,7 @@ def test_it_opens_refuses_and_closes_again(place: Place) -> None:
         "the circuit breaker is open; next probe in 30.000 s",
     )
     assert isinstance(refused.error, CircuitOpen) and refused.error.local and refused.error.retry_in == 30
-    assert breaker.snapshot() == {"": CircuitState(mode=Mode.CLOSED, calls=1, failures=0, retry_in=None)}
+    assert [*breaker.snapshot().values()] == [CircuitState(mode=Mode.CLOSED, calls=1, failures=0, retry_in=None)]
 
 
 @pytest.mark.parametrize("place", [place for place in PLACES if place.side is Side.CLIENT], ids=str)
@@ -119,6 +122,19 @@ def test_a_failed_probe_opens_again(place: Place) -> None:
 
     assert breaker.snapshot() == {"": CircuitState(mode=Mode.OPEN, calls=2, failures=1, retry_in=30)}
     assert len(rpc.attempts) == 2
+
+
+def test_each_target_has_its_breaker() -> None:
+    """One instance on two channels: the server that fails is left alone, the other goes on."""
+    breaker = CircuitBreaker(minimum=1)
+    client = Place(asyncio=False, side=Side.CLIENT, kind=Kind.UNARY_UNARY)
+
+    with client.open(breaker, script=[failed(UNAVAILABLE)]) as ill, client.open(breaker, script=[ok(), ...]) as well:
+        ill.call("a")
+        refused, answered = ill.call("a"), well.call("a")
+
+    assert isinstance(refused.error, CircuitOpen) and answered.ok
+    assert [key.partition("///")[0] for key in breaker.snapshot()] == ["dns:", "dns:"]
 
 
 # --- streams --------------------------------------------------------------------------------------------------------
@@ -537,7 +553,7 @@ def test_disabled() -> None:
 
     for _ in range(30):
         play(breaker, [failed(UNAVAILABLE)])
-    disabled = breaker.snapshot()[""]
+    disabled = next(iter(breaker.snapshot().values()))
     breaker.reset()
     play(breaker, [failed(UNAVAILABLE)])
 

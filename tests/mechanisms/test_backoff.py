@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from interpose.mechanisms.backoff import exponential
+from interpose.mechanisms.backoff import Backoff, decorrelated, exponential, full_jitter
 
 seconds = st.floats(min_value=0, max_value=1e9)
 growth = st.floats(min_value=0.1, max_value=1e9)
@@ -30,20 +30,25 @@ def test_jitter_is_a_share_of_the_pause(drawn: float, factor: float) -> None:
     assert exponential(1.0, random=lambda: drawn)(1) == pytest.approx(factor)
 
 
-@given(seconds, seconds, growth, share, st.floats(0, 1), retries)
+bounds = st.tuples(seconds, seconds).map(sorted)  # initial, and a cap that is not below it
+
+
+@given(bounds, growth, share, st.floats(0, 1), retries)
 def test_a_pause_stays_in_its_bounds(
-    initial: float, cap: float, multiplier: float, jitter: float, drawn: float, retry: int
+    bounds: list[float], multiplier: float, jitter: float, drawn: float, retry: int
 ) -> None:
     """However often one retries, a pause is finite, at least nothing, and at most the cap and its jitter."""
+    initial, cap = bounds
     pause = exponential(initial, cap=cap, multiplier=multiplier, jitter=jitter, random=lambda: drawn)(retry)
 
     assert 0 <= pause <= cap * (1 + jitter) * (1 + 1e-12)
     assert math.isfinite(pause)
 
 
-@given(seconds, seconds, st.floats(min_value=1, max_value=1e9), st.lists(retries, min_size=2))
-def test_without_jitter_pauses_never_shrink(initial: float, cap: float, multiplier: float, numbers: list[int]) -> None:
+@given(bounds, st.floats(min_value=1, max_value=1e9), st.lists(retries, min_size=2))
+def test_without_jitter_pauses_never_shrink(bounds: list[float], multiplier: float, numbers: list[int]) -> None:
     """A later retry waits at least as long as an earlier one."""
+    initial, cap = bounds
     pause = exponential(initial, cap=cap, multiplier=multiplier, jitter=0)
 
     assert all(pause(early) <= pause(late) for early, late in pairwise(sorted(numbers)))
@@ -67,11 +72,61 @@ def test_nothing_times_infinity_is_nothing() -> None:
     assert exponential(0)(5000) == 0.0
 
 
+# --- other jitters --------------------------------------------------------------------------------------------------
+
+
+def drawing(*numbers: float) -> Any:
+    """Chance that is known before."""
+    return iter(numbers).__next__
+
+
+def test_full_jitter_is_anything_up_to_the_pause() -> None:
+    """Of 0.1, 0.2, 0.4, 0.5, 0.5 … seconds a share that is drawn, from nothing to all of it."""
+    pause = full_jitter(0.1, cap=0.5, random=drawing(1.0, 0.5, 0.25, 1.0, 0.0))
+
+    assert [pause(retry) for retry in range(1, 6)] == pytest.approx([0.1, 0.1, 0.1, 0.5, 0.0])
+
+
+def test_decorrelated_pauses_wander() -> None:
+    """Each step is from `initial` to three times the one before; the cap holds."""
+    upwards = decorrelated(1.0, cap=10.0, random=lambda: 1.0)
+    down_again = decorrelated(1.0, cap=10.0, random=drawing(1.0, 0.5))
+
+    assert [upwards(retry) for retry in range(1, 5)] == [3.0, 9.0, 10.0, 10.0]
+    assert down_again(2) == 5.0  # after 3.0 it is from 1 to 9
+
+
+@given(bounds, st.lists(st.floats(0, 1), min_size=1), retries)
+def test_other_jitters_stay_in_their_bounds(bounds: list[float], drawn: list[float], retry: int) -> None:
+    """A full jitter from nothing to the cap, a decorrelated one from `initial` to the cap, whatever is drawn."""
+    initial, cap = bounds
+    chances = (drawn[turn % len(drawn)] for turn in range(1000))
+    full = full_jitter(initial, cap=cap, random=chances.__next__)
+    wandering = decorrelated(initial, cap=cap, random=chances.__next__)
+
+    assert 0 <= full(retry) <= cap
+    assert initial * (1 - 1e-12) <= wandering(retry) <= cap
+
+
+def test_a_late_retry_is_drawn_in_no_time() -> None:
+    """A decorrelated pause takes a hundred steps at most: from there on it is the same to begin anywhere."""
+    draws: list[float] = []
+
+    def draw() -> float:
+        draws.append(0.5)
+        return 0.5
+
+    decorrelated(0.1, cap=5.0, random=draw)(10**500)
+
+    assert len(draws) == 100
+
+
+@pytest.mark.parametrize("pause", [exponential(), full_jitter(0.1, cap=1), decorrelated(0.1, cap=1)])
 @pytest.mark.parametrize("retry", [0, -1])
-def test_retries_are_counted_from_one(retry: int) -> None:
+def test_retries_are_counted_from_one(pause: Backoff, retry: int) -> None:
     """The first attempt is no retry, and has no pause."""
     with pytest.raises(ValueError, match="counted from 1"):
-        exponential()(retry)
+        pause(retry)
 
 
 @pytest.mark.parametrize(
@@ -79,6 +134,7 @@ def test_retries_are_counted_from_one(retry: int) -> None:
     [
         ({"initial": -1}, "initial must be 0 or more seconds, not -1"),
         ({"initial": math.nan}, "initial must be 0 or more seconds, not nan"),
+        ({"initial": 6}, "cap must not be below initial, as 5.0 is below 6"),
         ({"cap": math.inf}, "cap must be 0 or more seconds, not inf"),
         ({"multiplier": 0}, "multiplier must be above 0, not 0"),
         ({"multiplier": "2"}, "multiplier must be above 0, not '2'"),
@@ -97,3 +153,13 @@ def test_every_fault_is_told_at_once() -> None:
     """One error names all that is wrong."""
     with pytest.raises(ValueError, match=r"initial .*; cap .*; multiplier .*; jitter .*; random "):
         exponential(-1, cap=-1, multiplier=-1, jitter=-1, random=None)  # type: ignore[arg-type]
+
+
+def test_every_fault_of_other_jitters_is_told_at_once() -> None:
+    """They are as strict."""
+    with pytest.raises(ValueError, match=r"full_jitter: initial .*; cap .*; multiplier .*; random "):
+        full_jitter(-1, cap=-1, multiplier=-1, random=None)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"decorrelated: initial .*; cap .*; random "):
+        decorrelated(-1, cap=-1, random=None)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="decorrelated: cap must not be below initial, as 1 is below 2"):
+        decorrelated(2, cap=1)

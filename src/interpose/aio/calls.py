@@ -671,7 +671,11 @@ class _Race:
     def published(self, lane: Exchange, attempt: Attempt) -> None:
         """A lane has sent its call: see whether it is the first to deliver."""
         if self._winner is lane:  # its flows have sent again
+            self._exchange.ahead.extend(lane.ahead)
+            lane.ahead.clear()
             self._exchange.publish(attempt)
+        elif lane.ahead:  # of a race within it, which has read it already
+            self._delivered(lane, attempt, lane.ahead.popleft())
         else:
             task = lane.loop.create_task(self._look(lane, attempt), context=lane._context.copy())
             self._looking.add(task)

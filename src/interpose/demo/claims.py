@@ -44,7 +44,8 @@ def judge(story: Story) -> list[Claim]:
     """Every claim of the demo. The seed foretells each call's end, so they are exact whatever the timing.
 
     So are those about the outage: which calls are refused or slow goes by their numbers, and the circuit breaker counts the
-    seconds of the load. Only a slow answer takes real time, fifteen times as long as a call waits for its hedge.
+    seconds of the load. While it opens, no more than ten calls pass, each with one copy, and then seven probes. Only a slow
+    answer takes real time, ten times as long as a call waits for its hedge.
     """
     return [
         Claim("without the stack, the calls that failed are those that the seed foretold", _failures(story, 1)),
@@ -202,9 +203,9 @@ def _spared(story: Story) -> str:
 
 def _hedged(story: Story) -> str:
     for passage in _passages(story, ALL):
-        slow = sum(other.late() for other in _passages(story, RETRY))
-        if 2 * passage.late() >= slow:
-            return f"{passage.late()} calls had to wait with it, {slow} without"
+        slow = sum(other.slow() for other in _passages(story, RETRY))
+        if 2 * passage.slow() >= slow:
+            return f"{passage.slow()} calls had a slow answer with it, {slow} without"
     return ""
 
 

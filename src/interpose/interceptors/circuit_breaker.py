@@ -59,8 +59,8 @@ _log = logging.getLogger("interpose")
 
 
 def by_target(call: Call) -> str:
-    """One breaker for all calls: with an instance for each channel, one per target."""
-    return ""
+    """A breaker for each target, like "dns:///pay:443"; on a server, and where a channel does not tell, one for all."""
+    return str(call.method.target or "")
 
 
 def by_service(call: Call) -> str:
@@ -126,7 +126,7 @@ class CircuitBreaker:
     probes:        how many calls pass while it is half open.
     slow_call:     seconds; a unary call that took longer counts as a failure whatever it answers. None: no limit.
     codes:         the codes that are failures; add RESOURCE_EXHAUSTED if yours means overload and not a quota.
-    key:           which breaker a call goes through: `by_target` (one for all), `by_service`, `by_method`, or your
+    key:           which breaker a call goes through: `by_target`, `by_service`, `by_method`, or your
                    function of the call that gives a text. 1,024 are kept; of the rest the one used longest ago is forgotten.
     clock:         where the time is read.
     on_transition: called with `TransitionDetails` after each change of mode, in order; what it raises is logged.

@@ -754,7 +754,11 @@ class _Race:
     def published(self, lane: Exchange, attempt: Attempt) -> None:
         """A lane has sent its call: see whether it is the first to deliver."""
         if self._winner is lane:  # its flows have sent again
+            self._exchange.ahead.extend(lane.ahead)
+            lane.ahead.clear()
             self._exchange.publish(attempt)
+        elif lane.ahead:  # of a race within it, which has read it already
+            self._delivered(lane, attempt, lane.ahead.popleft())
         else:
             look = partial(lane._context.copy().run, self._look, lane, attempt)
             threading.Thread(target=look, name="interpose-hedge", daemon=True).start()

@@ -86,8 +86,9 @@ class Channel(grpc.Channel):
 
     def close(self) -> None:
         """Close the native channel; calls that wait for a later attempt end too."""
-        self._native.close()
         self._pauses.close()
+        self._native.close()
+        self._pauses.close()  # what began to wait meanwhile
 
     def __enter__(self) -> Channel:
         return self

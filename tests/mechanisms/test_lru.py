@@ -1,0 +1,121 @@
+"""Lru: what it keeps and for how long, against a slow, obvious model."""
+
+import threading
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from interpose.mechanisms.lru import Lru
+
+KEYS = st.sampled_from("abcdef")
+QUARTERS = st.integers(0, 40).map(lambda number: number / 4)  # seconds; a float holds them exactly
+MOST = 3
+
+
+class Machine(RuleBasedStateMachine):
+    """An Lru beside a list of all that is kept, used longest ago first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lru: Lru[str, int] = Lru(MOST)
+        self.model: list[tuple[str, int, float]] = []
+        self.now = 1000.0
+        self.numbers = 0
+
+    def take(self, key: str) -> tuple[str, int, float] | None:
+        found = next((entry for entry in self.model if entry[0] == key), None)
+        if found:
+            self.model.remove(found)
+        return found
+
+    @rule(seconds=QUARTERS)
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+
+    @rule(key=KEYS, seconds=QUARTERS)
+    def put(self, key: str, seconds: float) -> None:
+        self.numbers += 1
+        until = self.now + seconds
+        self.lru.put(key, self.numbers, until)
+
+        there = self.take(key)
+        entry = there if there and there[2] > until else (key, self.numbers, until)
+        self.model = [*self.model, entry][-MOST:]
+
+    @rule(key=KEYS)
+    def get(self, key: str) -> None:
+        entry = self.take(key)
+        fresh = entry is not None and self.now < entry[2]
+        if entry and fresh:
+            self.model.append(entry)
+
+        assert self.lru.get(key, self.now) == (entry[1] if entry and fresh else None)
+
+    @invariant()
+    def as_many_as_the_model(self) -> None:
+        assert len(self.lru) == len(self.model) <= MOST
+
+
+TestModel = Machine.TestCase
+TestModel.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+
+
+def test_a_value_ends_at_its_time() -> None:
+    """Up to `until` it is given, and not at `until`; then it is forgotten."""
+    lru: Lru[str, str] = Lru(2)
+    lru.put("a", "A", until=10.0)
+
+    assert lru.get("a", 9.999) == "A"
+    assert lru.get("a", 10.0) is None
+    assert len(lru) == 0
+
+
+def test_the_one_used_longest_ago_is_forgotten() -> None:
+    """To be asked for is to be used."""
+    lru: Lru[str, str] = Lru(2)
+    lru.put("a", "A", until=10.0)
+    lru.put("b", "B", until=10.0)
+    lru.get("a", 0.0)
+    lru.put("c", "C", until=10.0)
+
+    assert [lru.get(key, 0.0) for key in "abc"] == ["A", None, "C"]
+
+
+def test_an_older_value_does_not_replace_a_newer_one() -> None:
+    """Of two that were fetched at the same time the one that lasts longer is kept, whichever comes last."""
+    lru: Lru[str, str] = Lru(2)
+    lru.put("a", "new", until=11.0)
+    lru.put("a", "old", until=10.0)
+
+    assert lru.get("a", 0.0) == "new"
+
+
+@pytest.mark.parametrize("most", [1, 7])
+def test_many_threads_at_once(most: int) -> None:
+    """Whatever they do at the same time nothing fails, no key gives another's value, and it stays bounded."""
+    lru: Lru[int, int] = Lru(most)
+    wrong: list[Any] = []
+    begin = threading.Barrier(8)
+
+    def use(seed: int) -> None:
+        begin.wait()
+        try:
+            for step in range(3000):
+                key = (step * (seed + 3)) % 13
+                lru.put(key, key, until=step % 5 + 1.0)
+                if lru.get(key, float(step % 4)) not in (key, None):
+                    wrong.append(key)
+        except BaseException as error:
+            wrong.append(error)
+
+    threads = [threading.Thread(target=use, args=(seed,)) for seed in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert wrong == []
+    assert len(lru) <= most

@@ -1,0 +1,142 @@
+"""The storm, the short form: laws and counts; of what is measured in seconds only what a busy machine cannot change."""
+
+from collections import Counter
+
+import pytest
+
+from interpose.mechanisms.budget import RetryBudget
+from tests.storm import errors, faults, flat, outage, tails
+from tests.storm.__main__ import PARTS, options
+from tests.storm.book import Book
+from tests.storm.pictures import Axis, Band, Chart, Line, thin, whole
+from tests.storm.rows import Row, Scale, table
+from tests.storm.server import ORDERS
+
+SHORT = 0.3  # seconds: each fault happens once
+
+
+def test_refused_calls_are_sent_again_and_executed_once() -> None:
+    """Of 30 % refused, a call fails only when all its attempts were; none is lost, hung, answered or executed twice."""
+    run = errors.run(30, 4, 300)
+
+    assert (run.broken, run.early, run.doubles) == (0, 0, 0)
+    assert run.share > 0.95
+    assert run.sent > 1.2 * run.calls
+
+
+@pytest.mark.parametrize(
+    ("name", "sort"),
+    [
+        ("resets in mid-stream", "async"),
+        ("black holes", "plain"),
+        ("kill -9 and restart", "async"),
+        ("two servers, one is stopped", "plain"),
+    ],
+)
+def test_no_call_is_lost_hung_or_answered_twice(name: str, sort: str) -> None:
+    """Each ends in time and once; what is sent once is executed once at most; then all is well again."""
+    run = faults.storm(name, Scale(SHORT, 0), [sort])
+
+    assert run.faults and run.calls[ORDERS]
+    assert run.broken == 0
+    assert run.doubles[ORDERS] == 0
+    assert run.recovery < faults.PATIENCE
+
+
+def test_a_hedge_cuts_the_tail() -> None:
+    """One call in twenty takes 500 ms more: with a hedge not even one in a hundred does, at 10 % more calls."""
+    calls = 300
+    tail = tails.run(calls, tails.hedge())
+
+    assert tail.broken == 0
+    assert tail.load <= 1 + tails.MORE_CALLS + 3 / calls
+    assert tail.quantile(0.97) < tails.SLOW
+
+
+def test_a_breaker_spares_a_server_that_is_down() -> None:
+    """Of the calls made while it refuses all, one in twenty reaches it; calls succeed again soon after it is back."""
+    run = outage.run(2.0, outage.breaker())
+
+    assert run.broken == 0
+    assert run.load() <= 0.05
+    assert run.recovery <= outage.OPEN_FOR + outage.PACE + outage.SLACK
+
+
+def test_a_budget_keeps_retries_from_multiplying_an_outage() -> None:
+    """With the default budget hardly a call is sent again to a server that refuses all."""
+    run = outage.run(1.0, outage.retry(RetryBudget()))
+
+    assert run.broken == 0
+    assert run.load() <= 1.1
+
+
+def test_nothing_grows() -> None:
+    """After each round of a storm there are no more threads, tasks and open flows than after the first."""
+    rests, broken = flat.run(2, 200)
+
+    assert broken == 0
+    assert [rest.flows for rest in rests] == [0, 0, 0]
+    assert max(rest.threads for rest in rests) <= rests[0].threads
+    assert max(rest.tasks for rest in rests) <= rests[0].tasks
+
+
+# --- what judges it ---------------------------------------------------------------------------------------------------
+
+
+def test_the_book_finds_what_is_wrong() -> None:
+    """No outcome, two of them, a message twice, an answer without an execution, and two executions: each is one."""
+    book = Book(1.0, services=(ORDERS,))
+    with book.call() as answered:  # number 0: unary
+        answered.messages.append("0:0")
+        book.told(answered)
+    with book.call() as doubled:  # number 1: a response stream
+        doubled.messages += [f"1:{place}" for place in (0, 1, 1, 2, 3, 4)]
+        book.told(doubled)
+        book.told(doubled)
+    with book.call() as lost:  # what is no outcome of an RPC
+        raise KeyError(lost.number)
+    answered.began -= 60
+
+    verdict = book.verdict(Counter({answered.number: 2}))
+
+    assert (verdict.lost, verdict.hung, verdict.twice, verdict.unexecuted) == (1, 1, 1, 1)
+    assert verdict.doubles == {ORDERS: 1}
+
+
+def test_a_table_names_each_scenario_once() -> None:
+    """And says of a bound whether it was held, of what is only shown nothing."""
+    rows = [
+        Row("loss", "9 calls", "0", "0", scenario="rain"),
+        Row("x", "", "2", "1", held=False, scenario="rain"),
+        Row("y", "", "3"),
+    ]
+
+    assert table(rows).splitlines() == [
+        "scenario  what  size     measured  bound  held",
+        "rain      loss  9 calls         0      0  yes",
+        "          x                     2      1  NO",
+        "          y                     3",
+    ]
+
+
+def test_a_picture_is_drawn_to_scale() -> None:
+    """A curve runs from corner to corner where it has the range of its axes, on a logarithmic one as well."""
+    x = Axis("seconds", 1, 100, whole(1, 100, 99), logarithmic=True)
+    chart = Chart(
+        "<Title>",
+        "",
+        x,
+        Axis("calls", 0, 2, []),
+        [Line("a", "red", [(1, 0), (10, 1), (100, 2)], (1, 1))],
+        Band("b", 1, 10),
+    )
+
+    assert 'points="64.0,342.0 430.0,210.0 796.0,78.0"' in chart.svg()
+    assert "&lt;Title&gt;" in chart.svg()
+    assert thin([(n, n) for n in range(1000)], 10)[-1] == (999, 999)
+
+
+def test_its_options() -> None:
+    """A part may be chosen, and every part is there."""
+    assert options(["--only", "tails", "--seconds", "2"]).only == ["tails"]
+    assert set(PARTS) == {"errors", "faults", "flat", "outage", "tails"}
