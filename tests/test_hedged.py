@@ -18,7 +18,8 @@ import grpc.aio
 import pytest
 
 from interpose import Call, Flow, Interceptor, Kind, Outcome, errors, intercept_channel
-from interpose.testing import no_task_leaks
+from interpose._clock import SYSTEM, Clock
+from interpose.testing import FakeClock, no_task_leaks
 from interpose.testing.echo import decode, encode
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
@@ -209,19 +210,22 @@ class Way:
     def __str__(self) -> str:
         return f"{self.name}-{self.kind.value}"
 
-    def call(self, service: Service, *stack: Interceptor, timeout: float | None = PATIENCE) -> Any:
+    def call(
+        self, service: Service, *stack: Interceptor, timeout: float | None = PATIENCE, clock: Clock = SYSTEM
+    ) -> Any:
         """The response; raises the failure."""
         if self.name == "aio":
-            return asyncio.run(self._call(service, stack, timeout))
-        with intercept_channel(grpc.insecure_channel(service.address, NO_CORE_RETRIES), *stack) as channel:
+            return asyncio.run(self._call(service, stack, timeout, clock))
+        native = grpc.insecure_channel(service.address, NO_CORE_RETRIES)
+        with intercept_channel(native, *stack, clock=clock) as channel:
             stub = self.stub(channel)
             if self.name == "blocking":
                 return stub(self.request, timeout=timeout)
             return stub.future(self.request, timeout=timeout).result(PATIENCE)
 
-    async def _call(self, service: Service, stack: tuple[Interceptor, ...], timeout: float | None) -> Any:
-        channel = intercept_channel(grpc.aio.insecure_channel(service.address, NO_CORE_RETRIES), *stack)
-        async with channel:
+    async def _call(self, service: Service, stack: tuple[Interceptor, ...], timeout: float | None, clock: Clock) -> Any:
+        native = grpc.aio.insecure_channel(service.address, NO_CORE_RETRIES)
+        async with intercept_channel(native, *stack, clock=clock) as channel:
             return await asyncio.wait_for(self.stub(channel)(self.request, timeout=timeout), PATIENCE)
 
     def stub(self, channel: Any) -> Any:
@@ -593,7 +597,7 @@ def test_a_verdict_may_end_the_race(way: Way) -> None:
     """None: this failure is the answer, whatever else runs; the others are cancelled."""
     with served("hang", UNAVAILABLE) as service, pytest.raises(errors.Unavailable):
         try:
-            way.call(service, ruled(lambda outcome: None, delay=SOON))
+            way.call(service, ruled(lambda outcome: None, copies=2, delay=SOON))
         finally:
             assert service.copies[0].cancelled.wait(PATIENCE)
 
@@ -616,20 +620,22 @@ def test_a_verdict_may_choose_a_pause(way: Way) -> None:
 
 def test_a_verdict_may_want_no_more(way: Way) -> None:
     """Infinity: those that run are waited for; where none does, the failure is the answer."""
-    failed = threading.Event()
+    clock, failed = FakeClock(), threading.Event()
 
     def no_more(outcome: Outcome) -> float:
         failed.set()
         return math.inf
 
-    with served(failed, UNAVAILABLE, "third", UNAVAILABLE, "fifth") as service:
-        assert way.call(service, ruled(no_more, delay=SOON)) == "slow"
-        sent = len(service.copies)
+    def let_the_delay_pass(copies: int) -> None:
+        if copies == 1:
+            clock.advance(FAR)
 
+    with served(failed, UNAVAILABLE, "third", on_start=let_the_delay_pass) as service:
+        assert way.call(service, ruled(no_more), timeout=None, clock=clock) == "slow"
     with served(UNAVAILABLE, "second") as alone, pytest.raises(errors.Unavailable, match="copy 1"):
         way.call(alone, ruled(no_more), timeout=None)
 
-    assert (sent, len(alone.copies)) == (2, 1)
+    assert (len(service.copies), len(alone.copies)) == (2, 1)
 
 
 def test_a_pause_with_no_copies_left(way: Way) -> None:
@@ -789,24 +795,6 @@ def test_the_first_stream_to_deliver_wins(reading: Reading) -> None:
     [outcome] = above
     assert (outcome.ok, outcome.attempts, outcome.responses) == (True, 2, 3)
     assert sorted(outcome.code.name for outcome in below) == ["CANCELLED", "OK"]
-
-
-def test_a_stream_that_delivers_needs_no_copy(reading: Reading) -> None:
-    """However long it goes on after its first message: no delay counts any more."""
-    gate = threading.Event()
-
-    def look(message: str) -> None:
-        if message == "one":
-            threading.Timer(5 * SOON, gate.set).start()
-
-    def tell(call: Call) -> Flow:
-        yield call.tap(responses=look)
-
-    with served(Messages(("one",), gate, ("two",))) as service:
-        messages = reading.read(service, tell, hedge(3, 2 * SOON))
-
-    assert messages == ["one", "two"]
-    assert len(service.copies) == 1
 
 
 def test_an_empty_stream_that_ends_well_wins(reading: Reading) -> None:
@@ -974,10 +962,46 @@ def _any_stream(chance: random.Random, name: str) -> Messages:
 # - what the application holds -
 
 
-def open_watch(service: Service, *stack: Interceptor) -> Any:
+def open_watch(service: Service, *stack: Interceptor, clock: Clock = SYSTEM) -> Any:
     """A sync stream, and its channel."""
-    channel = intercept_channel(grpc.insecure_channel(service.address, NO_CORE_RETRIES), *stack)
-    return channel, WATCH.stub(channel)("a", timeout=PATIENCE)
+    channel = intercept_channel(grpc.insecure_channel(service.address, NO_CORE_RETRIES), *stack, clock=clock)
+    return channel, WATCH.stub(channel)("a", timeout=PATIENCE if clock is SYSTEM else None)
+
+
+def test_a_sync_stream_that_delivers_needs_no_copy() -> None:
+    """However long it goes on after its first message: no delay counts any more."""
+    clock, gate = FakeClock(), threading.Event()
+
+    with served(Messages(("one",), gate, ("two",))) as service:
+        channel, stream = open_watch(service, hedge(3, FAR), clock=clock)
+        messages = [next(stream)]
+        clock.advance(3 * FAR)
+        gate.set()
+        messages += stream
+        channel.close()
+
+    assert messages == ["one", "two"]
+    assert len(service.copies) == 1
+
+
+def test_an_asyncio_stream_that_delivers_needs_no_copy() -> None:
+    """On asyncio as well."""
+    clock, gate = FakeClock(), threading.Event()
+
+    async def main(service: Service) -> list[str]:
+        native = grpc.aio.insecure_channel(service.address, NO_CORE_RETRIES)
+        async with intercept_channel(native, hedge(3, FAR), clock=clock) as channel, no_task_leaks():
+            stream = AIO_WATCH.stub(channel)("a")
+            first = await stream.read()
+            clock.advance(3 * FAR)
+            gate.set()
+            return [first, await stream.read()]
+
+    with served(Messages(("one",), gate, ("two",))) as service:
+        messages = asyncio.run(main(service))
+
+    assert messages == ["one", "two"]
+    assert len(service.copies) == 1
 
 
 def both_started(service: Service) -> None:

@@ -207,9 +207,8 @@ async def test_an_asyncio_channel_has_a_target() -> None:
         seen.append(call.method)
         yield call
 
-    async with Echo().serve_aio() as address:
-        async with intercept_channel(grpc.aio.insecure_channel(address), note) as channel:
-            await Stub(channel).unary_unary("a")
+    async with Echo().serve_aio() as address, intercept_channel(grpc.aio.insecure_channel(address), note) as channel:
+        await Stub(channel).unary_unary("a")
 
     assert str(seen[0].target) == f"dns:///{address}"
 

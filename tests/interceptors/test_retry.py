@@ -471,6 +471,17 @@ def test_other_codes_are_for_calls_that_are_safe(safe: Any, attempts: int) -> No
     assert len(sent) == attempts
 
 
+@pytest.mark.parametrize("safe", [False, lambda call: False], ids=["False", "function"])
+def test_who_says_no_means_it(safe: Any) -> None:
+    """UNAVAILABLE may come from a server that was killed behind the deed; only what never left is sent again."""
+    refused = Outcome.failure(errors.Unavailable("the circuit breaker is open", local=True))
+
+    told, _ = play(Retry(2, safe=safe), outgoing(), failing(UNAVAILABLE))
+    unsent, _ = play(Retry(2, safe=safe), outgoing(), refused, Outcome())
+
+    assert (len(told), len(unsent)) == (1, 2)
+
+
 def test_unavailable_after_metadata_is_for_calls_that_are_safe() -> None:
     """A server that had answered with metadata had begun to process the call."""
     begun = (("x-node", "7"),)
@@ -689,9 +700,15 @@ ACTS = st.sampled_from(
 
 
 @given(
-    st.lists(ACTS, min_size=1, max_size=8), st.integers(1, 6), st.booleans(), st.integers(2, 10), st.none() | st.just(9)
+    st.lists(ACTS, min_size=1, max_size=8),
+    st.integers(1, 6),
+    st.sampled_from([None, True, False]),
+    st.integers(2, 10),
+    st.none() | st.just(9),
 )
-def test_against_a_slow_model(acts: list[Act], attempts: int, safe: bool, tokens: int, timeout: float | None) -> None:
+def test_against_a_slow_model(
+    acts: list[Act], attempts: int, safe: bool | None, tokens: int, timeout: float | None
+) -> None:
     """Whatever a server does, the pauses are those of gRFC A6, and so is what is left of the budget."""
     budget, clock = RetryBudget(tokens, 0.5), FakeClock()
     retry = Retry(
@@ -715,7 +732,7 @@ def test_against_a_slow_model(acts: list[Act], attempts: int, safe: bool, tokens
 
 
 def by_the_book(
-    acts: list[Act], attempts: int, safe: bool, most: float, timeout: float | None
+    acts: list[Act], attempts: int, safe: bool | None, most: float, timeout: float | None
 ) -> tuple[list[float], float]:
     """The pauses before each attempt, and the tokens that are left."""
     tokens, pauses, steps, passed = most, [0.0], 0, 0.0
@@ -733,7 +750,7 @@ def by_the_book(
         if (
             not retryable
             or asked in ("-1", "soon")
-            or not (safe or act.code is UNAVAILABLE)
+            or not (safe or (safe is None and act.code is UNAVAILABLE))
             or len(pauses) == attempts
             or (timeout is not None and passed >= timeout)
             or tokens <= most / 2

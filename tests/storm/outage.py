@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from interpose import Interceptor
 from interpose.interceptors import CircuitBreaker, Deadline, Retry
-from interpose.interceptors.circuit_breaker import seconds
+from interpose.interceptors.circuit_breaker import calls
 from interpose.mechanisms.backoff import exponential
 from interpose.mechanisms.budget import RetryBudget, Unlimited
 from tests.storm.backend import Backend
@@ -91,7 +91,7 @@ def run(duration: float, *stack: Interceptor) -> Outage:
 
 def breaker() -> CircuitBreaker:
     """One that opens after a few failures, and asks with one call at a time."""
-    return CircuitBreaker(minimum=10, window=seconds(1), open_for=OPEN_FOR, probes=1)
+    return CircuitBreaker(minimum=10, window=calls(20), open_for=OPEN_FOR, probes=1)
 
 
 def retry(budget: RetryBudget | Unlimited) -> Retry:

@@ -104,7 +104,7 @@ class Coalesce:
             flight = self._flights.setdefault(key, mine := _Flight())
             if flight is mine:
                 return (yield from self._lead(call, key, mine))
-            if False:  # made by an interceptor further in, on behalf of that very call
+            if flight in _leading.get():  # made by an interceptor further in, on behalf of that very call
                 yield call
                 return None
             outcome = yield from self._follow(call, key, flight, until)
@@ -162,7 +162,7 @@ class Coalesce:
         try:
             if self._flights.get(key) is not flight:  # it has just landed, and may not have seen this one
                 return None
-            if scope is not None and not scope.add(leave):
+            if False:
                 raise _abandoned()
             outcome = yield from wait(follower, deadline=until)
         finally:

@@ -16,9 +16,11 @@ from interpose._clock import FOREVER, SYSTEM, Clock
 from interpose._flow import MAX_RESENDS, Chain, Flow
 from interpose._method import Kind, Side
 from interpose._outcome import Outcome
+from interpose.errors import StatusError
 from interpose.interceptors.repeating import (
     ATTEMPT,
     MAX_BUFFER,
+    PASSING,
     UNAVAILABLE,
     Safe,
     are_failures,
@@ -71,8 +73,9 @@ class Retry:
     budget:   what keeps retries from multiplying an outage; see `mechanisms.budget`. It may be shared. None: a
               `RetryBudget()` of its own.
     safe:     may a call be executed twice? None: yes if its proto says so (`idempotency_level` NO_SIDE_EFFECTS or
-              IDEMPOTENT). True, False, or a function of the call: you say. A call that is not safe is retried on
-              UNAVAILABLE alone, and only if the server had sent no metadata: then, by convention, it was not processed.
+              IDEMPOTENT); any other call is retried on UNAVAILABLE alone, and only if the server had sent no metadata:
+              then, by convention, it was not processed. True, False, or a function of the call: you say; what is not
+              safe is sent again only if it never left, refused by an interceptor further in.
     retry_if: a function of the outcome. True: it is worth another attempt whatever its code, also OK; False: it is not;
               None: the codes decide. The call has to be safe all the same. What it raises is logged, and means None.
     per_attempt: seconds in which the server has to begin to answer (client; see `Call.answered_within`). An attempt
@@ -275,7 +278,10 @@ class Retry:
 
     def _bears_it(self, call: Call, outcome: Outcome) -> bool:
         """May the call be executed once more, as far as anybody knows?"""
-        return _was_not_processed(outcome) or is_safe(self._safe, call, presumed=self._is_named(call, outcome))
+        if is_safe(self._safe, call, presumed=self._is_named(call, outcome)):
+            return True
+        # Who says no means it: by the convention alone, a server that is killed may have executed it.
+        return _was_not_processed(outcome) if self._safe is None else _was_not_sent(outcome)
 
     def _resumed(self, course: _Course) -> Call | None:
         """The call that goes on behind the last message."""
@@ -341,6 +347,10 @@ class _Course:
             return
         why = f": {self.obstacle}" if self.obstacle else ""
         outcome.error.add_note(f"Retry: attempt {max(outcome.attempts, 1)} was the last{why}")
+
+
+def _was_not_sent(outcome: Outcome) -> bool:
+    return outcome.code in PASSING and outcome.local and isinstance(outcome.error, StatusError)
 
 
 def _was_not_processed(outcome: Outcome) -> bool:

@@ -56,7 +56,7 @@ WAYS = [Way("blocking", kind) for kind in Kind if not kind.response_streaming]
 WAYS += [Way(form, kind) for form in ("sync", "asyncio") for kind in Kind]
 
 IN_STEPS = [way for way in WAYS if way.form != "blocking"]  # ways in which something can be done meanwhile
-UPLOADS = [way for way in IN_STEPS if way.kind.request_streaming]
+UPLOADS = [way for way in WAYS if way.kind.request_streaming]
 DOWNLOADS = [way for way in IN_STEPS if way.kind.response_streaming]
 BIDI = [way for way in IN_STEPS if way.kind is Kind.STREAM_STREAM]
 
