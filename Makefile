@@ -18,6 +18,9 @@ test-floors:  ## run the suite with the oldest dependencies that are allowed
 torture:      ## the long forms of the hardest tests, in one table
 	@scripts/torture $(ARGS)
 
+storm:        ## a fleet of clients through faults of every kind, in one table and three pictures
+	@scripts/storm $(ARGS)
+
 check:        ## style, types, and which file imports which
 	@scripts/check
 
@@ -27,4 +30,4 @@ bench:        ## measure what a layer costs
 clean:        ## remove environments, caches and generated code
 	@scripts/clean
 
-.PHONY: help demo test test-floors torture check bench clean
+.PHONY: help demo test test-floors torture storm check bench clean

@@ -716,6 +716,83 @@ def test_a_hundred_copies_that_are_refused_here(way: Way) -> None:
     assert service.copies == []
 
 
+@pytest.mark.parametrize("name", ["blocking", "future"])
+def test_the_race_is_decided_while_ready_is_asked(name: str) -> None:
+    """A yes that comes too late sends nothing."""
+    asked, over = threading.Event(), threading.Event()
+
+    def late_yes() -> bool:
+        asked.set()
+        return over.wait(PATIENCE)
+
+    def tell(call: Call) -> Flow:
+        yield call
+        over.set()
+
+    with served(asked, "second") as service:
+        assert Way(name, Kind.UNARY_UNARY).call(service, tell, ruled(ready=late_yes, delay=SOON)) == "slow"
+
+    assert len(service.copies) == 1
+
+
+def test_a_future_is_cancelled_while_the_verdict_is_asked() -> None:
+    """A verdict that comes too late changes nothing."""
+    asked, cancelled = threading.Event(), threading.Event()
+
+    def late(outcome: Outcome) -> None:
+        asked.set()
+        assert cancelled.wait(PATIENCE)
+
+    with served(UNAVAILABLE) as service:
+        channel = intercept_channel(grpc.insecure_channel(service.address, NO_CORE_RETRIES), ruled(late))
+        call = Way("future", Kind.UNARY_UNARY).stub(channel).future("a", timeout=PATIENCE)
+        assert asked.wait(PATIENCE)
+        assert call.cancel()
+        cancelled.set()
+        assert call.code() is grpc.StatusCode.CANCELLED
+        channel.close()
+
+    assert len(service.copies) == 1
+
+
+def test_an_asyncio_call_is_cancelled_by_its_verdict() -> None:
+    """What the verdict says then changes nothing."""
+    calls: list[Any] = []
+
+    def cancel(outcome: Outcome) -> None:
+        calls[0].cancel()
+
+    async def main(service: Service) -> None:
+        native = grpc.aio.insecure_channel(service.address, NO_CORE_RETRIES)
+        async with intercept_channel(native, ruled(cancel)) as channel:
+            calls.append(Way("aio", Kind.UNARY_UNARY).stub(channel)("a", timeout=PATIENCE))
+            assert await calls[0].code() is grpc.StatusCode.CANCELLED
+
+    with served(UNAVAILABLE) as service:
+        asyncio.run(main(service))
+
+    assert len(service.copies) == 1
+
+
+def test_an_asyncio_call_is_cancelled_when_the_next_copy_is_due() -> None:
+    """The loop had been told to start it, and does not."""
+    clock = FakeClock()
+
+    async def main(service: Service) -> None:
+        native = grpc.aio.insecure_channel(service.address, NO_CORE_RETRIES)
+        async with intercept_channel(native, hedge(2, FAR), clock=clock) as channel:
+            call = Way("aio", Kind.UNARY_UNARY).stub(channel)("a")
+            assert await asyncio.to_thread(service.started.acquire, timeout=PATIENCE)
+            clock.advance(FAR)
+            assert call.cancel()
+            assert await call.code() is grpc.StatusCode.CANCELLED
+
+    with served("hang", "second") as service:
+        asyncio.run(main(service))
+
+    assert len(service.copies) == 1
+
+
 # --- response streams -----------------------------------------------------------------------------------------------
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
@@ -333,6 +333,32 @@ def test_maps_further_in_are_applied_once() -> None:
     assert [ask(stack, "hello") for _ in range(2)] == [("hello!", True), ("hello!", False)]
 
 
+def test_hooks_further_out_see_what_they_would_without_it() -> None:
+    """Not an answer that an interceptor has made up, and not one that an interceptor further in has refused."""
+
+    def refuse(message: Any) -> Any:
+        raise errors.DataLoss("unreadable")
+
+    def strict(call: Call) -> Flow:
+        yield call.map(responses=refuse)
+
+    def seen_by(*stack: Any) -> tuple[list[Any], Outcome]:
+        seen: list[Any] = []
+
+        def look(call: Call) -> Flow:
+            yield call.tap(responses=seen.append)
+
+        return seen, play(chain(look, *stack), [failed(UNAVAILABLE) if len(stack) > 1 else ok("a")]).outcome
+
+    made_up, without = seen_by(always(), Fallback("made up")), seen_by(Fallback("made up"), chain())
+    cache = always()
+    refused = seen_by(chain(cache, strict))
+
+    assert (made_up[0], made_up[1].response) == (without[0], without[1].response) == ([], "made up")
+    assert (refused[0], refused[1].code) == ([], grpc.StatusCode.DATA_LOSS)
+    assert cache.snapshot() == CacheState(entries=0)
+
+
 def test_a_map_that_refuses_refuses_a_hit() -> None:
     """Its status is that of the RPC; the answer is kept for others."""
 
@@ -491,6 +517,8 @@ pairs = st.lists(st.tuples(st.sampled_from(["a", "ab", "authorization"]), texts)
 
 
 @given(st.tuples(texts, pairs), st.tuples(texts, pairs))
+@example(("q", [("a", "bc")]), ("q", [("ab", "c")]))
+@example(("q1a", []), ("q", [("a", "")]))
 def test_only_the_same_is_the_same(one: Any, other: Any) -> None:
     """However request and metadata run into each other: equal calls hit, different ones do not."""
     cache = always(metadata=("a", "ab"))
@@ -558,6 +586,20 @@ def test_outside_of_retry_all_attempts_are_one() -> None:
 
     assert (first.outcome.response, len(first.sent)) == ("at last", 2)
     assert second.outcome.response == "at last"
+
+
+@pytest.mark.parametrize("place", UNARY, ids=str)
+def test_the_answer_of_a_race_is_kept(place: Place) -> None:
+    """A hedged call further in has one winner, which is an answer of the server."""
+
+    def hedge(call: Call) -> Flow:
+        yield call.hedged(copies=2, delay=100)
+
+    with place.open(always(), hedge, script=[failed(UNAVAILABLE), ok("a")]) as rpc:
+        replies = [rpc.call("q") for _ in range(2)]
+
+    assert [reply.messages for reply in replies] == [["a"], ["a"]]
+    assert len(rpc.attempts) == 2
 
 
 # --- a model --------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from google.rpc import error_details_pb2
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from interpose import Call, Flow, Interceptor, Kind, Outcome, Side, chain, errors, intercept_channel
+from interpose import Call, Flow, Interceptor, Kind, Outcome, Side, chain, errors, intercept_channel, wait
 from interpose.interceptors import CircuitBreaker, Hedge, HedgeDetails, RatioBudget, Retry, RetryBudget
 from interpose.interceptors.hedge import ATTEMPT, quantile
 from interpose.mechanisms.budget import Unlimited
@@ -658,6 +658,31 @@ def test_a_retry_inside_makes_several_attempts_of_a_copy() -> None:
 
     assert times(played) == [0, 1, 10]
     assert played.responses == ["third"]
+
+
+def test_a_copy_that_has_lost_is_not_tried_again() -> None:
+    """A retry inside is told that its copy was cancelled, and lets it be."""
+    retry = Retry(3, codes={UNAVAILABLE, CANCELLED}, safe=True)
+
+    played = play(chain(hedge(), retry), [HANG, ok("second")])
+
+    assert played.responses == ["second"]
+    assert codes(played) == ["CANCELLED", "OK"]
+
+
+def test_what_a_copy_waits_for_inside() -> None:
+    """A flow below that has something to await does so for each copy."""
+
+    def with_token(call: Call) -> Flow:
+        token = yield from wait(fetch())
+        yield call.with_metadata(("x-token", token))
+
+    async def fetch() -> str:
+        return "secret"
+
+    played = play(chain(hedge(), with_token), [DOWN, ok()])
+
+    assert [sent.metadata.get("x-token") for sent in played.sent] == ["secret", "secret"]
 
 
 def test_there_is_no_note_for_one_copy() -> None:

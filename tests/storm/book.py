@@ -134,10 +134,6 @@ class Book:
         """The share of calls that were answered well."""
         return sum(entry.ok for entry in self.entries) / len(self.entries)
 
-    def codes(self) -> Counter[str]:
-        """How the calls ended."""
-        return Counter(entry.code.name if entry.code else "none" for entry in self.entries)
-
 
 def _mixed(entry: Entry) -> bool:
     """Was its caller given anything but its own answer, once and in order? Of a failure: anything but a beginning of it."""

@@ -78,7 +78,8 @@ def _settled(fleet: Fleet, backend: Backend, before: Rest | None) -> Rest:
     end = time.monotonic() + PATIENCE
     while True:
         rest = _rest(fleet, backend)
-        if time.monotonic() > end or (rest.flows == 0 and (before is None or rest[:2] <= before[:2])):
+        gone = before is None or (rest.threads <= before.threads and rest.tasks <= before.tasks)
+        if (gone and rest.flows == 0) or time.monotonic() > end:
             return rest
         time.sleep(0.05)
 

@@ -71,11 +71,8 @@ class Fleet:
             pass
 
     @contextmanager
-    def calling(self, book: Book, calls: int | None = None) -> Iterator[threading.Event]:
-        """Make calls, those many or until the block is left; then wait for their ends.
-
-        Gives an event that is set when the block is left: what to wait on inside it.
-        """
+    def calling(self, book: Book, calls: int | None = None) -> Iterator[None]:
+        """Make calls, those many or until the block is left; then wait for their ends."""
         left: Iterator[int] = itertools.count() if calls is None else iter(range(calls))
         stopping = threading.Event()
         callers = [
@@ -86,7 +83,7 @@ class Fleet:
             caller.start()
         tasks = asyncio.run_coroutine_threadsafe(self._sail_together(book, left, stopping), self.loop)
         try:
-            yield stopping
+            yield
         finally:
             if calls is None:
                 stopping.set()

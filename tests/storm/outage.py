@@ -23,8 +23,8 @@ LIMIT = 5.0
 CALLERS, PACE = 12, 0.1  # each makes a call every so many seconds: 120 a second in all
 OPEN_FOR = 0.5  # seconds between the probes of the breaker
 SETTLED = 0.5  # seconds after which clients have noticed
-SLACK = 1.0  # seconds; the machine may be busy
-SLICE = 0.2  # seconds of a point in the pictures
+SLACK = 5.0  # seconds; the machine may be busy
+SLICE = 0.4  # seconds of a point in the pictures
 
 
 @dataclass
@@ -156,7 +156,7 @@ def amplification(bare: Outage, storm: Outage, budgeted: Outage) -> str:
     """Attempts for each call over time."""
     x, band = _time(storm)
     lines = [
-        Line("4 attempts, no budget", AMBER, _per_call(storm), (band.ends / 2, 4.35), "middle"),
+        Line("4 attempts, no budget", AMBER, _per_call(storm), (band.ends / 2, 3.2), "middle"),
         Line("4 attempts, default budget", BLUE, _per_call(budgeted), (band.ends / 2, 1.45), "middle"),
         Line("no retries", SLATE, _per_call(bare), (band.ends / 2, 0.62), "middle"),
     ]

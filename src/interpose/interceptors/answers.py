@@ -113,8 +113,9 @@ def unhooked(call: Call) -> Call:
 def hooked(call: Call, outcome: Outcome) -> Outcome:
     """The outcome as taps and maps of the call leave it; raises the status that one of them ends it with."""
     hook = compose(call._asks.responses)
-    # An answer that an interceptor made passes no hooks.
-    return outcome if hook is None or not outcome.responses else outcome.with_response(hook(outcome.response))
+    if hook is None or not (outcome.ok and outcome.responses):  # what an interceptor makes up passes none
+        return outcome
+    return outcome.with_response(hook(outcome.response))
 
 
 def given(call: Call, answer: Outcome, mark: Pair) -> Outcome:

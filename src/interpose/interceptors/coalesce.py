@@ -162,16 +162,13 @@ class Coalesce:
         try:
             if self._flights.get(key) is not flight:  # it has just landed, and may not have seen this one
                 return None
-            if False:
-                raise _abandoned()
-            outcome = yield from wait(follower, deadline=until)
+            if scope is not None and not scope.add(leave):
+                raise errors.Cancelled("the incoming RPC that this call belongs to is over", local=True)
+            return (yield from wait(follower, deadline=until))
         finally:
             flight.waiting.pop(follower, None)
             if scope is not None:
                 scope.discard(leave)
-        if outcome is None and scope is not None and scope.over:
-            raise _abandoned()
-        return outcome
 
     def _until(self, call: Call) -> float | None:
         """When this call ends at the latest, by its own timeout and the deadline of the RPC."""
@@ -210,7 +207,3 @@ def _tell(followers: Iterable[Follower], outcome: Outcome | None) -> None:
 def _note(answer: Outcome) -> None:
     if answer.error is not None:
         answer.error.add_note(NOTE)
-
-
-def _abandoned() -> errors.Cancelled:
-    return errors.Cancelled("the incoming RPC that this call belongs to is over", local=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -73,9 +74,9 @@ class Retry:
     budget:   what keeps retries from multiplying an outage; see `mechanisms.budget`. It may be shared. None: a
               `RetryBudget()` of its own.
     safe:     may a call be executed twice? None: yes if its proto says so (`idempotency_level` NO_SIDE_EFFECTS or
-              IDEMPOTENT); any other call is retried on UNAVAILABLE alone, and only if the server had sent no metadata:
-              then, by convention, it was not processed. True, False, or a function of the call: you say; what is not
-              safe is sent again only if it never left, refused by an interceptor further in.
+              IDEMPOTENT); any other call is retried on UNAVAILABLE alone, if the server had sent no metadata and the
+              connection did not break: then, by convention, it was not processed. True, False, or a function of the
+              call: you say; what is not safe is sent again only if it never left, refused by an interceptor further in.
     retry_if: a function of the outcome. True: it is worth another attempt whatever its code, also OK; False: it is not;
               None: the codes decide. The call has to be safe all the same. What it raises is logged, and means None.
     per_attempt: seconds in which the server has to begin to answer (client; see `Call.answered_within`). An attempt
@@ -354,7 +355,24 @@ def _was_not_sent(outcome: Outcome) -> bool:
 
 
 def _was_not_processed(outcome: Outcome) -> bool:
-    return outcome.code is StatusCode.UNAVAILABLE and not outcome.initial_metadata
+    return outcome.code is StatusCode.UNAVAILABLE and not outcome.initial_metadata and not _broke(outcome.details)
+
+
+def _broke(details: str) -> bool:
+    """Did the connection break under the call? Then the server may have executed it; grpc tells it by the text alone."""
+    return _BROKEN.search(details) is not None and not _UNSEEN.search(details)
+
+
+# The texts are those of grpcio 1.66 to 1.85. Of calls that ended so, 16 to 35 in 100 had been executed, when servers were
+# killed and connections reset (tests/storm).
+_BROKEN = re.compile(
+    "Stream removed|Socket closed|recvmsg|sendmsg|reset by peer|broken pipe|keepalive|ping timeout|RST_STREAM",
+    re.IGNORECASE,
+)
+# No connection came about, or the server says that it has not looked at the call: RFC 9113, 6.8 and 7 (REFUSED_STREAM).
+_UNSEEN = re.compile(
+    "^failed to connect to all|^connections to all backends failing|GOAWAY received|RST_STREAM with error code 7"
+)
 
 
 # --- options --------------------------------------------------------------------------------------------------------

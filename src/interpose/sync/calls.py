@@ -670,25 +670,23 @@ class _Race:
         self._alarm: Alarm | None = None
 
     def start_next(self) -> None:
-        lane, parent = None, self._exchange
+        parent, lane = self._exchange, None
         if self._may_start():
             with self._lock:
-                if self._over:
-                    return
-                if self._more():
+                # Under the lock: another thread may end the race, or start the lane after this one.
+                if not self._over and self._more():
                     driver, call = self._lanes.pop(0)()
-                    self._drivers.append(driver)
                     context = parent._context.copy()
                     lane = Exchange(parent.route, driver, context, parent.deadline, parent.begin, parent.requests)
+                    self._drivers.append(driver)
                     self._running.append(lane)
-                    # Under the lock: another thread may end the race, or start the lane after this one.
                     self._set_alarm(self._step.delay_behind(len(self._drivers)))
         if lane is None:
             self._start_no_more()
             return
         lane.lane_of = self if parent.route.method.kind.response_streaming else None
         lane.add_callback(partial(self._lane_over, lane))
-        lane.turn(driver.start, call)
+        lane.turn(lane._driver.start, call)
 
     def _may_start(self) -> bool:
         """Is there a lane left, and may it go? Who is asked may count it as sent, so that comes last."""

@@ -86,7 +86,8 @@ class Client:
         """Perform one RPC to its end. Without requests it sends "a"; where they do not stream, one is sent."""
         rpc = self.start(timeout=timeout, metadata=metadata, say=requests or ("a",))
         rpc.finish()
-        return rpc.end()
+        reply: Reply = rpc.end()
+        return reply
 
     def start(self, *, timeout: float | None = PATIENCE, metadata: Any = None, say: tuple[str, ...] = ("a",)) -> Any:
         """Start an RPC: a unary request is `say[0]`; a request stream begins with all of them and goes on."""

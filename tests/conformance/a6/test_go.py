@@ -16,7 +16,7 @@ from interpose import Call, Flow
 from interpose.interceptors import Retry
 from interpose.mechanisms.budget import RetryBudget, Unlimited
 from interpose.testing import FakeClock
-from tests.conformance.a6.callers import BIDI, DOWNLOADS, IN_STEPS, UPLOADS, WAYS, Way
+from tests.conformance.a6.callers import DOWNLOADS, IN_STEPS, UPLOADS, WAYS, Way
 from tests.conformance.a6.peer import (
     PUSHBACK,
     Step,
@@ -41,7 +41,6 @@ each_way = pytest.mark.parametrize("way", WAYS, ids=str)
 each_in_steps = pytest.mark.parametrize("way", IN_STEPS, ids=str)
 each_upload = pytest.mark.parametrize("way", UPLOADS, ids=str)
 each_download = pytest.mark.parametrize("way", DOWNLOADS, ids=str)
-each_bidi = pytest.mark.parametrize("way", BIDI, ids=str)
 
 REFUSED = (read(1), fail(UNAVAILABLE))
 ANSWERED = (read_all, send("answer"))

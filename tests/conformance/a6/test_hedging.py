@@ -43,7 +43,8 @@ class Clock(FakeClock):
 
 def hedge(clock: FakeClock, copies: int = 3, **more: Any) -> Hedge:
     """A copy each second."""
-    return Hedge(copies, **({"delay": 1.0, "safe": True, "clock": clock} | more))
+    options: dict[str, Any] = {"delay": 1.0, "safe": True, "clock": clock}
+    return Hedge(copies, **(options | more))
 
 
 # --- the five responses -----------------------------------------------------------------------------------------------

@@ -32,24 +32,40 @@ each_way = pytest.mark.parametrize("way", WAYS, ids=str)
 
 
 def retry(clock: FakeClock, **more: Any) -> Retry:
-    return Retry(**({"attempts": 2, "backoff": lambda _: 1.0, "clock": clock, "budget": Unlimited()} | more))
+    options: dict[str, Any] = {"attempts": 2, "backoff": lambda _: 1.0, "clock": clock, "budget": Unlimited()}
+    return Retry(**(options | more))
 
 
 @each_way
-@pytest.mark.parametrize("reply", [refused, gone_away, cut_off])
-def test_connections_and_streams_that_break(reply: Reply, way: Way) -> None:
+@pytest.mark.parametrize(("reply", "safe"), [(refused, None), (gone_away, None), (cut_off, True)])
+def test_connections_and_streams_that_break(reply: Reply, safe: bool | None, way: Way) -> None:
     """A stream that is refused unread, or a connection that ends before an answer: an attempt of ours like any other."""
     clock = FakeClock(auto=True)
 
     with (
         answering(reply, answer(b"yes")) as server,
-        way.client(server.target, retry(clock, attempts=10), clock=clock) as client,
+        way.client(server.target, retry(clock, attempts=10, safe=safe), clock=clock) as client,
     ):
         answered = client.call()
 
     assert answered.ok and answered.messages == ["yes"]
     assert server.streams == 2
     assert set(clock.pauses) == {1.0}  # more than one if grpc had not noticed yet that the connection is gone
+
+
+@each_way
+def test_a_connection_that_broke_under_an_unsafe_call(way: Way) -> None:
+    """The server may have executed it; core would send it again, and so twice."""
+    clock = FakeClock(auto=True)
+
+    with (
+        answering(cut_off, answer(b"yes")) as server,
+        way.client(server.target, retry(clock), clock=clock) as client,
+    ):
+        answered = client.call()
+
+    assert answered.code is UNAVAILABLE
+    assert server.streams == 1
 
 
 @each_way
