@@ -737,15 +737,17 @@ def test_the_race_is_decided_while_ready_is_asked(name: str) -> None:
 
 def test_a_future_is_cancelled_while_the_verdict_is_asked() -> None:
     """A verdict that comes too late changes nothing."""
-    asked, cancelled = threading.Event(), threading.Event()
+    begun, asked, cancelled = threading.Event(), threading.Event(), threading.Event()
 
     def late(outcome: Outcome) -> None:
         asked.set()
         assert cancelled.wait(PATIENCE)
 
-    with served(UNAVAILABLE) as service:
+    # It fails only when the application has its future: before, the verdict would be asked on the application's thread.
+    with served(UNAVAILABLE, on_start=lambda copies: begun.wait(PATIENCE)) as service:
         channel = intercept_channel(grpc.insecure_channel(service.address, NO_CORE_RETRIES), ruled(late))
         call = Way("future", Kind.UNARY_UNARY).stub(channel).future("a", timeout=PATIENCE)
+        begun.set()
         assert asked.wait(PATIENCE)
         assert call.cancel()
         cancelled.set()

@@ -701,7 +701,9 @@ def test_keys_may_come_from_an_iterator() -> None:
 
 def call_of(request: str, credentials: Any = None) -> Call:
     """A call like those that are played."""
-    return Call(Method(path(Kind.UNARY_UNARY), Kind.UNARY_UNARY), request=request.encode(), credentials=credentials)
+    played: list[Call] = []
+    testing.play(lambda call: played.append(call) or (yield call))  # type: ignore[func-returns-value]
+    return played[0]._copy("_credentials", credentials).with_request(request.encode())
 
 
 def end(flow: Any, outcome: Outcome) -> Outcome:

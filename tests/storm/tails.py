@@ -18,7 +18,7 @@ from tests.storm.rows import Findings, Row, Scale
 
 SLOW, PERCENT = 0.5, 5  # seconds, and how many calls take so long
 LIMIT = 10.0
-THREADS, TASKS, PACE = 4, 8, 0.05  # callers, and seconds from call to call of each: 240 a second, with and without
+THREADS, TASKS, PACE = 3, 5, 0.1  # callers, and seconds from call to call of each: 80 a second, with and without
 TIMES_BETTER = 5
 MORE_CALLS = 0.10
 KINDS = (Kind.UNARY_UNARY, Kind.STREAM_UNARY)
@@ -41,10 +41,10 @@ def hedge() -> Hedge:
     return Hedge(2, delay=quantile(0.94), safe=True, budget=RatioBudget(MORE_CALLS, minimum=3))
 
 
-def run(calls: int, *stack: Interceptor) -> Tail:
+def run(calls: int, *stack: Interceptor, pace: float = PACE) -> Tail:
     """Calls with and without a request stream, at a steady pace."""
     with tempfile.TemporaryDirectory() as folder, Backend(folder) as backend:
-        with Fleet(backend.target, Deadline(LIMIT), *stack, threads=THREADS, tasks=TASKS, pace=PACE) as fleet:
+        with Fleet(backend.target, Deadline(LIMIT), *stack, threads=THREADS, tasks=TASKS, pace=pace) as fleet:
             fleet.call(Book(LIMIT, KINDS), 100)  # connections are there, and there is something to observe
             warm = len(backend.arrivals())
             backend.spoil(delay=SLOW, delay_percent=PERCENT)
@@ -57,7 +57,7 @@ def run(calls: int, *stack: Interceptor) -> Tail:
 
 def findings(scale: Scale) -> Findings:
     """Without and with a hedge, and a picture of both."""
-    calls = scale.calls // 5
+    calls = scale.calls // 10
     without, with_hedge = run(calls), run(calls, hedge())
     better = without.quantile(0.99) / with_hedge.quantile(0.99)
     more, broken = with_hedge.load - 1, without.broken + with_hedge.broken

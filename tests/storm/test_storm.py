@@ -46,7 +46,7 @@ def test_no_call_is_lost_hung_or_answered_twice(name: str, sort: str) -> None:
 def test_a_hedge_cuts_the_tail() -> None:
     """One call in twenty takes 500 ms more: with a hedge hardly any does, at no more than 10 % more calls."""
     calls = 400
-    tail = tails.run(calls, tails.hedge())
+    tail = tails.run(calls, tails.hedge(), pace=0.03)
 
     assert tail.broken == 0
     assert tail.load <= 1 + tails.MORE_CALLS + 3 / calls

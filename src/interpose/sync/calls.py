@@ -670,23 +670,27 @@ class _Race:
         self._alarm: Alarm | None = None
 
     def start_next(self) -> None:
-        parent, lane = self._exchange, None
-        if self._may_start():
-            with self._lock:
-                # Under the lock: another thread may end the race, or start the lane after this one.
-                if not self._over and self._more():
-                    driver, call = self._lanes.pop(0)()
-                    context = parent._context.copy()
-                    lane = Exchange(parent.route, driver, context, parent.deadline, parent.begin, parent.requests)
-                    self._drivers.append(driver)
-                    self._running.append(lane)
-                    self._set_alarm(self._step.delay_behind(len(self._drivers)))
-        if lane is None:
+        begun = self._begin_next() if self._may_start() else None
+        if begun is None:
             self._start_no_more()
             return
-        lane.lane_of = self if parent.route.method.kind.response_streaming else None
+        lane, call = begun
         lane.add_callback(partial(self._lane_over, lane))
         lane.turn(lane._driver.start, call)
+
+    def _begin_next(self) -> tuple[Exchange, Call] | None:
+        parent = self._exchange
+        with self._lock:  # another thread may end the race, or start the lane after this one
+            if self._over or not self._more():
+                return None
+            driver, call = self._lanes.pop(0)()
+            context = parent._context.copy()
+            lane = Exchange(parent.route, driver, context, parent.deadline, parent.begin, parent.requests)
+            lane.lane_of = self if parent.route.method.kind.response_streaming else None
+            self._drivers.append(driver)
+            self._running.append(lane)
+            self._set_alarm(self._step.delay_behind(len(self._drivers)))
+        return lane, call
 
     def _may_start(self) -> bool:
         """Is there a lane left, and may it go? Who is asked may count it as sent, so that comes last."""

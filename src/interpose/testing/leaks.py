@@ -26,6 +26,7 @@ from typing import Any, cast
 from weakref import ref
 
 from interpose._call import Call
+from interpose._clock import SYSTEM
 from interpose._flow import Driver, Step
 
 PATIENCE = 5.0  # seconds that what was begun has to end after the work has
@@ -71,6 +72,7 @@ def _threads(before: set[threading.Thread], ignore: Callable[[str], bool]) -> li
         and thread.is_alive()
         and not ignore(thread.name)
         and not _of_grpc(thread.name)
+        and not SYSTEM.is_idle(thread)
         and not _waits_for_itself(thread)
     ]
 

@@ -119,7 +119,7 @@ def play(
     check(interceptor)
     if isinstance(requests, (str, bytes)) or not requests:
         raise ValueError(f"play: requests must be a sequence of one or more messages, not {requests!r}")
-    made = Method(method or path(kind), kind)
+    made = Method(method or path(kind), kind, serializer=_encoded)
     clock = clock or FakeClock()
     call = _call(made, side, requests, metadata, timeout, peer, clock)
     player = _Player(made, Script(script, Outcome), list(requests), list(answers), clock, call.deadline)
@@ -347,6 +347,11 @@ def _result(step: Wait) -> Any:
             "say what it gives with play(…, answers=[…])"
         )
     return future.result()
+
+
+def _encoded(message: Any) -> bytes:
+    """A message as bytes, for who asks `Call.encoded`: of all kinds, and different if it reads differently."""
+    return message if isinstance(message, bytes) else str(message).encode()
 
 
 def _by_hand(step: Wait) -> Any:
