@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from interpose import Call, Flow, Kind, Method, Outcome, Side, chain, errors, intercept_channel, testing
+from interpose import Call, Flow, Kind, Outcome, Side, chain, errors, intercept_channel, testing
 from interpose.interceptors import Cache, CacheState, Fallback, Retry
 from interpose.testing import PLACES, Echo, FakeClock, Place, Played, Stub, failed, incoming, ok
 from interpose.testing.echo import decode, encode, path
