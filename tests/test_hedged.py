@@ -704,7 +704,7 @@ def test_ready_that_fails_is_logged(way: Way, caplog: pytest.LogCaptureFixture) 
 
 
 def test_a_hundred_copies_that_are_refused_here(way: Way) -> None:
-    """Each lets the next one go at once, and none goes on inside of another until the stack is full."""
+    """Each lets the next one go at once, and the stack bears it."""
 
     def refuse(call: Call) -> Flow:
         raise errors.Unavailable("the breaker is open", local=True)

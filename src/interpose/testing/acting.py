@@ -52,18 +52,32 @@ class Acting:
         self._read = 0
         self._received = False
         self._begun = False
+        self._broken: errors.StatusError | None = None  # what ended it while it was being sent
         self._response: Any = None
         self._trailing: Any = ()  # set by the handler, if the attempt comes so far
         self.requests: list[Any] = []
         self.responses: list[Any] = []
 
-    def run(self, given: Iterable[Any]) -> Outcome:
-        """Let it come to its end. given: the request messages; a unary one as taps and maps have left it."""
+    @property
+    def elapsed(self) -> float:
+        """Seconds from its beginning to its end."""
+        return self._elapsed or 0.0
+
+    def begin(self, given: Iterable[Any]) -> None:
+        """Send it. given: the request messages; a unary one as taps and maps have left it."""
         try:
             if not (self._act.unread and self._kind.request_streaming):
                 self._take(given)
             self._begun = True
-            error = self._time_is_up() if self._late else self._answer()
+        except errors.StatusError as raised:  # by a tap or a map
+            self._broken = raised
+
+    def end(self) -> Outcome:
+        """Let it come to its end, once `elapsed` has passed."""
+        error: BaseException | None = self._broken
+        try:
+            if error is None:
+                error = self._time_is_up() if self._late else self._answer()
         except errors.StatusError as raised:  # by a tap or a map
             error = raised
         return self._outcome(error)
@@ -107,7 +121,7 @@ class Acting:
             error,
             self._read if self._kind.request_streaming else 1,
             len(self.responses) or int(self._received),
-            self._elapsed or 0.0,
+            self.elapsed,
             self._replayable,
             initial_metadata=Metadata.trusted(self._act.initial if self._begun else ()),
             trailing_metadata=self._trailers(status),

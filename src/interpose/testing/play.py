@@ -258,9 +258,9 @@ class _Player:
             if type(step) is Call:
                 pause, in_time = self.pause(step)
                 self.pass_time(pause)
-                outcome = self.perform(step, in_time)
-                self.pass_time(outcome.elapsed)
-                step = driver.tell(outcome)
+                seconds, end = self.perform(step, in_time)
+                self.pass_time(seconds)
+                step = driver.tell(end())
             else:
                 step = self.answered(driver, step)
         return step
@@ -279,32 +279,39 @@ class _Player:
         """How many seconds a call waits to be sent, and whether it can be sent then."""
         return pause_of(_bounded(call), self.clock.now()) if call.delay else (0.0, True)
 
-    def perform(self, call: Call, in_time: bool) -> Outcome:
-        """Send one call, now: how the script lets it end, which takes `elapsed` seconds."""
+    def perform(self, call: Call, in_time: bool) -> tuple[float, Callable[[], Outcome]]:
+        """Send one call, now: how many seconds it takes, and what lets it end then, as the script says."""
         now = self.clock.now()
         left = time_left(_bounded(call), now)
         if not in_time or (left is not None and left <= 0):
-            return out_of_time(call, paused=not in_time)
+            return _at_once(out_of_time(call, paused=not in_time))
         try:
             requests = self._requests if call.kind.request_streaming else [request_of(call)]
         except errors.StatusError as error:  # by a tap or a map: there is nothing to send
-            return unsent(error, 1)
-        sent = self._sent(call, requests, left, now - self._began)
-        self.played.sent.append(sent)
-        return sent.outcome
+            return _at_once(unsent(error, 1))
+        act, at = self._act(call), now - self._began
+        if isinstance(act, Outcome):
+            outcome = act._copy("_attempts", 0)  # a copy: it may be told again
+            self.played.sent.append(Sent(call, at, tuple(requests), (), outcome))
+            return outcome.elapsed, lambda: outcome
+        acting = Acting(call, act, left)
+        acting.begin(requests)
+        self.played.sent.append(Sent(call, at, tuple(acting.requests), (), cancelled()))  # until it has ended
+        return acting.elapsed, partial(self._ended, len(self.played.sent) - 1, acting)
 
-    def _sent(self, call: Call, requests: list[Any], left: float | None, at: float) -> Sent:
-        act = self._script.take()
+    def _ended(self, position: int, acting: Acting) -> Outcome:
+        outcome, sent = acting.end(), self.played.sent
+        sent[position] = replace(sent[position], responses=tuple(acting.responses), outcome=outcome)
+        return outcome
+
+    def _act(self, call: Call) -> Act | Outcome:
+        act: Act | Outcome | None = self._script.take()
         if act is None:
             raise ScriptError(
                 f"the script has {_counted(len(self._script), 'act')}, and one call more was sent, {call!r} with "
                 f"{tuple(call.metadata)!r:.200}. What came before:\n{self.played}"
             )
-        if isinstance(act, Outcome):
-            return Sent(call, at, tuple(requests), (), act._copy("_attempts", 0))  # a copy: it may be told again
-        acting = Acting(call, act, left)
-        outcome = acting.run(requests)
-        return Sent(call, at, tuple(acting.requests), tuple(acting.responses), outcome)
+        return act
 
     def _waited(self, driver: Driver, step: Wait) -> Any:
         """Answer what the flow waits for."""
@@ -336,6 +343,10 @@ class _Player:
         if isinstance(answer, BaseException):
             raise answer
         return answer
+
+
+def _at_once(outcome: Outcome) -> tuple[float, Callable[[], Outcome]]:
+    return 0.0, lambda: outcome
 
 
 def _result(step: Wait) -> Any:
@@ -472,9 +483,9 @@ class _Lanes:
     def _send(self, driver: Driver, call: Call, in_time: bool) -> None:
         sent = self._player.played.sent
         before = len(sent)
-        outcome = self._player.perform(call, in_time)
+        seconds, end = self._player.perform(call, in_time)
         self._running[driver] = before if len(sent) > before else None
-        self._later(outcome.elapsed, lambda: self._turn(driver, driver.tell(outcome)))
+        self._later(seconds, lambda: self._turn(driver, driver.tell(end())))
 
     def _later(self, seconds: float, act: Callable[[], Outcome | None]) -> None:
         heapq.heappush(self._due, (self._clock.now() + seconds, next(self._order), act))
