@@ -965,7 +965,7 @@ def test_a_winner_may_be_resumed(reading: Reading) -> None:
 
 def test_a_copy_that_is_answered_here_wins(reading: Reading) -> None:
     """A cache below the race, say: nothing was sent for this copy, and its messages are delivered."""
-    numbers = itertools.count()
+    numbers, below = itertools.count(), list[Outcome]()
 
     def answer_second(call: Call) -> Flow:
         if next(numbers):
@@ -974,8 +974,9 @@ def test_a_copy_that_is_answered_here_wins(reading: Reading) -> None:
         return None
 
     with served("hang") as service:
-        assert reading.read(service, hedge(), answer_second) == ["x", "y"]
-        assert service.copies[0].cancelled.wait(PATIENCE)
+        assert reading.read(service, hedge(), watch(below), answer_second) == ["x", "y"]
+
+    assert sorted(outcome.code.name for outcome in below) == ["CANCELLED", "OK"]
 
 
 def test_a_stream_that_is_refused_here(reading: Reading) -> None:

@@ -819,15 +819,16 @@ def method_delay(hedging: Hedge) -> float:
     return delay
 
 
-def test_the_delay_follows_the_calls() -> None:
+@KINDS
+def test_the_delay_follows_the_calls(kind: Kind) -> None:
     """It is `initial` at first, and what was asked for once enough calls have been seen."""
     clock = FakeClock()
     hedging = observing(clock)
 
-    first = play(hedging, [ok(delay=9), ok("second")], clock=clock)
+    first = play(hedging, [ok(delay=9), ok("second")], kind=kind, clock=clock)
     for _ in range(15):
-        play(hedging, [ok(delay=0.25)], clock=clock)
-    played = play(hedging, [ok(delay=9), ok()], clock=clock)
+        play(hedging, [ok(delay=0.25)], kind=kind, clock=clock)
+    played = play(hedging, [ok(delay=9), ok()], kind=kind, clock=clock)
 
     assert times(first) == [0, 1.0]
     assert times(played) == [0, 0.25]

@@ -190,7 +190,10 @@ class Attempt:
     def _note(self, _: Any = None) -> bool:
         """Note the native call's status while it is the server's: a send that fails later would overwrite it."""
         native = self.native
-        code = at_once(native.code())
+        try:
+            code = at_once(native.code())
+        except KeyError:  # a number that is no code: older versions of grpcio have no word for it
+            code = grpc.StatusCode.UNKNOWN
         if code is grpc.StatusCode.INTERNAL and str(at_once(native.debug_error_string())).startswith(SEND_FAILED):
             return False
         self._refused = None if code is OK else self._native_error(code)

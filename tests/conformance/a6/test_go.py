@@ -35,6 +35,7 @@ from tests.interop.wire import saying
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 INTERNAL = grpc.StatusCode.INTERNAL
+UNKNOWN = grpc.StatusCode.UNKNOWN
 ALREADY_EXISTS = grpc.StatusCode.ALREADY_EXISTS
 
 each_way = pytest.mark.parametrize("way", WAYS, ids=str)
@@ -307,7 +308,7 @@ def test_several_pushback_values(values: tuple[bytes, ...], pauses: list[float],
 def test_pushback_that_core_cannot_read(way: Way) -> None:
     """From a server that is not grpc's own it spoils the status, for core; there is no retry, even if that one would be."""
     clock = FakeClock(auto=True)
-    policy = retry(codes={UNAVAILABLE, INTERNAL}, safe=True, clock=clock)
+    policy = retry(codes={UNAVAILABLE, UNKNOWN, INTERNAL}, safe=True, clock=clock)
 
     with (
         saying(UNAVAILABLE.value[0], (PUSHBACK.encode(), b"xxx")) as target,
@@ -315,7 +316,7 @@ def test_pushback_that_core_cannot_read(way: Way) -> None:
     ):
         reply = client.call()
 
-    assert reply.code in (INTERNAL, UNAVAILABLE)  # which of them, grpc's version decides
+    assert reply.code in (INTERNAL, UNKNOWN, UNAVAILABLE)  # which of them, the version of grpc decides
     assert clock.pauses == []
 
 
