@@ -956,3 +956,13 @@ def test_options_that_make_sense() -> None:
     """The ends of the ranges are in them."""
     Hedge(2, delay=0, codes=[], safe=True, buffer=0)
     Hedge(100, delay=quantile(), codes=frozenset({UNAVAILABLE}), budget=Unlimited(), safe=bool, buffer=2**31 - 1)
+
+
+def test_delays_are_observed_of_so_many_methods() -> None:
+    """What a proxy passes on may have any name; beyond a thousand they share one delay."""
+    hedge = Hedge(delay=quantile(), safe=True)
+
+    for number in range(1100):
+        play(hedge, method=f"/proxied.S/M{number}")
+
+    assert len(hedge.delays()) == 1025 and "other methods" in hedge.delays()

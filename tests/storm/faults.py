@@ -214,9 +214,11 @@ class Run:
                 doubles[ORDERS] == 0,
             ),
             Row(
-                "writes (safe=None) executed twice: the convention's price",
+                "writes (safe=None) executed twice",
                 f"{calls[WRITES]:,} writes, {self.resent.total()} retries",
                 str(doubles[WRITES]),
+                "0",
+                doubles[WRITES] == 0,
             ),
             Row("answered well: reads, searches, writes, orders", "", f"{shares} %"),
             Row(

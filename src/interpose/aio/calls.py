@@ -605,8 +605,7 @@ class _Race:
         self._looking: set[asyncio.Task[None]] = set()
         self._winner: Exchange | None = None
         self._failure: Outcome | None = None  # of the lane that failed last
-        self._started = 0
-        self._attempts = 0  # of lanes that have ended
+        self._drivers: list[Driver] = []  # of all lanes that were started
         self._over = False
         self._alarm: Alarm | None = None
 
@@ -614,15 +613,15 @@ class _Race:
         parent = self._exchange
         if self._over:
             return
-        if not self._more() or (self._started and not self._step.ready()):
+        if not self._more() or (self._drivers and not self._step.ready()):
             self._start_no_more()
             return
-        self._started += 1
         driver, call = self._lanes.pop(0)()
+        self._drivers.append(driver)
         lane = Exchange(parent.route, driver, parent._context.copy(), parent.deadline, parent.requests, parent.loop)
         lane.lane_of = self
         self._running.append(lane)
-        self._set_alarm(self._step.delay_behind(self._started))
+        self._set_alarm(self._step.delay_behind(len(self._drivers)))
         lane.add_callback(partial(self._lane_over, lane))
         lane.turn(driver.start, call)
         parent.wake()  # whoever writes can do so now
@@ -650,7 +649,6 @@ class _Race:
         outcome = lane.outcome
         assert outcome is not None
         self._running.remove(lane)
-        self._attempts += outcome.attempts
         if self._over or self._winner not in (None, lane):
             return
         if lane.cancelled:
@@ -710,7 +708,7 @@ class _Race:
             self._alarm.cancel()
         for loser in list(self._running):
             loser.cancel()
-        outcome._attempts = self._attempts
+        outcome._attempts = sum(driver.sends for driver in self._drivers)
         self._exchange._race = None
         self._exchange.told(outcome)
 

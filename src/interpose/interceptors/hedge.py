@@ -35,6 +35,8 @@ from interpose.mechanisms.quantile import Observed, Quantile, quantile
 __all__ = ["ATTEMPT", "Hedge", "HedgeDetails", "Quantile", "quantile"]
 
 MAX_COPIES = 100
+MAX_METHODS = 1024  # whose delays are observed each by itself
+OTHERS = "other methods"
 
 _log = logging.getLogger("interpose")
 
@@ -180,8 +182,10 @@ class Hedge:
     def _observed_of(self, call: Call) -> Observed | None:
         if self._quantile is None:
             return None
-        method = call.method.full_name
-        return self._observed.get(method) or self._observed.setdefault(method, Observed(self._quantile))
+        observed, method = self._observed, call.method.full_name
+        if method not in observed and len(observed) >= MAX_METHODS:
+            method = OTHERS  # of a proxy that passes on whatever name it is given
+        return observed.get(method) or observed.setdefault(method, Observed(self._quantile))
 
 
 class _Copies:
