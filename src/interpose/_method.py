@@ -51,7 +51,7 @@ class Idempotency(enum.Enum):
 
 
 class Target:
-    """What a client's channel goes to, as the channel was told: `str()` gives text like "dns:///localhost:50051".
+    """What a client's channel goes to: `str()` gives text like "dns:///localhost:50051", or as the channel was told.
 
     One for each channel: two channels are two targets, since they may have other credentials.
     """
