@@ -500,7 +500,7 @@ class Exchange:
             outcome = cancelled()  # whatever a flow makes of it: `wait_for` and its like count on it
         if outcome.ok and outcome.response is not None and self.route.method.kind.response_streaming:
             self.answer = list(outcome.response)
-        self.outcome = outcome
+        self.outcome, self.attempt = outcome, None
         if self._scope is not None:
             self._scope.discard(self.abandon)
         callbacks, self._callbacks = self._callbacks, None

@@ -268,8 +268,8 @@ class Attempt:
             return EOF
         finally:
             self._reading = False
-        if self._native_over:
-            self.exchange.over(self)
+            if self._native_over:
+                self.exchange.over(self)
         return message
 
     def _show_initial_metadata(self) -> None:
