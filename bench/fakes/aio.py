@@ -248,7 +248,8 @@ class FakeContext(grpc.aio.ServicerContext):  # type: ignore[type-arg]
     """The server's view of a call without metadata, without deadline, that goes well."""
 
     async def read(self) -> Any:
-        raise NotImplementedError("the handlers of the benchmark iterate over their requests")
+        """What comes behind the requests, over which the handlers of the benchmark iterate: nothing."""
+        return grpc.aio.EOF
 
     async def write(self, message: Any) -> None:
         raise NotImplementedError("the handlers of the benchmark yield their responses")
