@@ -10,15 +10,13 @@ The interceptors are made from those values in one place, `_interceptors`.
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import ROUND_DOWN, Decimal
-from typing import Any, TypeVar
+from typing import Any
 
 from grpc import StatusCode
 
@@ -30,12 +28,20 @@ from interpose.interceptors.hedge import MAX_COPIES, Hedge, HedgeDetails
 from interpose.interceptors.retry import Retry, RetryDetails
 from interpose.mechanisms.backoff import exponential
 from interpose.mechanisms.budget import MOST_TOKENS, Budget, RetryBudget, Unlimited, is_budget
+from interpose.mechanisms.json_fields import (
+    At,
+    Number,
+    Wrong,
+    decoded,
+    number_as_written,
+    string,
+    suggestion,
+    told,
+    whole_number,
+)
 from interpose.mechanisms.options import insist, is_clock, is_function_or_none
 
-T = TypeVar("T")
-
 LONGEST = 31_536_000  # seconds, a year: longer is a slip, and timers have an end
-DEEPEST = 255  # objects and lists in each other; that of the core
 
 DEFAULT = ""  # the path that stands for every method, of the name {}
 
@@ -211,47 +217,26 @@ class ServiceConfig:
 
 def parse(text: str) -> ServiceConfig:
     """Read a service config; ValueError with all of its faults, if it has any."""
-    faults: list[str] = []
-    root = _At("", _decoded(text), faults)
-    _look_for_what_is_no_json(root)
+    root = decoded(text, "the service config")
     config = _service_config(root)
-    if faults:
-        raise ValueError(f"errors validating service config: [{'; '.join(faults)}]")
+    if root.faults:
+        raise ValueError(f"errors validating service config: [{'; '.join(root.faults)}]")
     return config
 
 
 # What may stand where: grpc/service_config/service_config.proto, and the core's own perAttemptRecvTimeout.
-ROOT = {
-    "methodConfig",
-    "retryThrottling",
-    "loadBalancingPolicy",
-    "loadBalancingConfig",
-    "healthCheckConfig",
-    "connectionScaling",
-}
-ENTRY = {
-    "name",
-    "timeout",
-    "retryPolicy",
-    "hedgingPolicy",
-    "waitForReady",
-    "maxRequestMessageBytes",
-    "maxResponseMessageBytes",
-}
-RETRY = {
-    "maxAttempts",
-    "initialBackoff",
-    "maxBackoff",
-    "backoffMultiplier",
-    "retryableStatusCodes",
-    "perAttemptRecvTimeout",
-}
+ROOT = {"methodConfig", "retryThrottling"}
+ROOT |= {"loadBalancingPolicy", "loadBalancingConfig", "healthCheckConfig", "connectionScaling"}
+ENTRY = {"name", "timeout", "retryPolicy", "hedgingPolicy"}
+ENTRY |= {"waitForReady", "maxRequestMessageBytes", "maxResponseMessageBytes"}
+RETRY = {"maxAttempts", "initialBackoff", "maxBackoff", "backoffMultiplier", "retryableStatusCodes"}
+RETRY |= {"perAttemptRecvTimeout"}
 HEDGING = {"maxAttempts", "hedgingDelay", "nonFatalStatusCodes"}
 THROTTLING = {"maxTokens", "tokenRatio"}
 NAME = {"service", "method"}
 
 
-def _service_config(at: _At) -> ServiceConfig:
+def _service_config(at: At) -> ServiceConfig:
     if not at.has_only(ROOT):
         return ServiceConfig((), None)
     taken: dict[str, str] = {}
@@ -263,7 +248,7 @@ def _service_config(at: _At) -> ServiceConfig:
     )
 
 
-def _method_config(at: _At, taken: dict[str, str]) -> MethodConfig:
+def _method_config(at: At, taken: dict[str, str]) -> MethodConfig:
     if not at.has_only(ENTRY):
         return MethodConfig((), None, None)
     names = at.child("name")
@@ -279,12 +264,12 @@ def _method_config(at: _At, taken: dict[str, str]) -> MethodConfig:
     )
 
 
-def _path(at: _At, taken: dict[str, str]) -> str:
+def _path(at: At, taken: dict[str, str]) -> str:
     """Which methods a name means. taken: the paths so far, and where each stands."""
     if not at.has_only(NAME):
         return DEFAULT
     before = len(at.faults)
-    service, method = at.optional("service", _service, ""), at.optional("method", _text, "")
+    service, method = at.optional("service", _service, ""), at.optional("method", string, "")
     if len(at.faults) > before:
         return DEFAULT
     if method and not service:
@@ -292,13 +277,13 @@ def _path(at: _At, taken: dict[str, str]) -> str:
         return DEFAULT
     path = f"/{service}/{method}" if service else DEFAULT
     if path in taken:
-        what = f"multiple method configs for path {_told(path)}" if path else "duplicate default method config"
+        what = f"multiple method configs for path {told(path)}" if path else "duplicate default method config"
         at.fault(f"{what}: the other one is {taken[path]}")
     taken.setdefault(path, at.path)
     return path
 
 
-def _retry_policy(at: _At) -> RetryPolicy:
+def _retry_policy(at: At) -> RetryPolicy:
     if not at.has_only(RETRY):
         return RetryPolicy(2, 1, 1, 1, frozenset(), None)
     initial = at.required("initialBackoff", _some_seconds, 0.0)
@@ -320,7 +305,7 @@ def _retry_policy(at: _At) -> RetryPolicy:
     )
 
 
-def _hedging_policy(at: _At) -> HedgingPolicy:
+def _hedging_policy(at: At) -> HedgingPolicy:
     if not at.has_only(HEDGING):
         return HedgingPolicy(2, 0, frozenset())
     codes = at.child("nonFatalStatusCodes")
@@ -331,288 +316,96 @@ def _hedging_policy(at: _At) -> HedgingPolicy:
     )
 
 
-def _throttling(at: _At) -> Throttling:
+def _throttling(at: At) -> Throttling:
     if not at.has_only(THROTTLING):
         return Throttling(1, 1)
     return Throttling(at.required("maxTokens", _tokens, 1), at.required("tokenRatio", _token_ratio, 1.0))
 
 
-def _codes(at: _At) -> frozenset[StatusCode]:
+def _codes(at: At) -> frozenset[StatusCode]:
     codes = (item.read(_code, None) for item in at.items())
     return frozenset(code for code in codes if code is not None)
 
 
 # --- one value ------------------------------------------------------------------------------------------------------
 
-_WHOLE = re.compile(r"[+-]?[0-9]{1,20}")
-_DECIMAL = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 _DURATION = re.compile(r"(-?)([0-9]{1,12}(\.[0-9]{1,9})?)s")  # protobuf's JSON: up to nanoseconds
 _CODES = {code.value[0]: code for code in StatusCode}
 
 
-@dataclass(frozen=True, slots=True)
-class _Number:
-    """A number as it is written: what is said about it is said about that."""
-
-    text: str
-
-
-class _Wrong(Exception):
-    """What is wrong with a value."""
-
-
 def _attempts(value: Any, most: int) -> int:
-    attempts = _whole(value)
+    attempts = whole_number(value, most)  # the core clamps at 5, and goes on
     if attempts < 2:
-        raise _Wrong("must be at least 2, the first attempt included; leave the policy out to send once")
-    if attempts > most:
-        raise _Wrong(f"must be at most {most}")  # the core clamps at 5, and goes on
+        raise Wrong("must be at least 2, the first attempt included; leave the policy out to send once")
     return attempts
 
 
 def _tokens(value: Any) -> int:
-    tokens = _whole(value)
+    tokens = whole_number(value, MOST_TOKENS)
     if tokens <= 0:
-        raise _Wrong("must be greater than 0; leave retryThrottling out for no limit")
-    if tokens > MOST_TOKENS:
-        raise _Wrong(f"must be at most {MOST_TOKENS}")
+        raise Wrong("must be greater than 0; leave retryThrottling out for no limit")
     return tokens
 
 
 def _token_ratio(value: Any) -> float:
-    text = _number(value)
+    text = number_as_written(value)
     if "e" in text.lower():
-        raise _Wrong(f"is {_told(value)}: write it without an exponent, like 0.1")
+        raise Wrong(f"is {told(value)}: write it without an exponent, like 0.1")
     if Decimal(text) > MOST_TOKENS:
-        raise _Wrong(f"must be at most {MOST_TOKENS}")
+        raise Wrong(f"must be at most {MOST_TOKENS}")
     ratio = Decimal(text).quantize(Decimal("0.001"), ROUND_DOWN) if Decimal(text) > 0 else 0
     if ratio <= 0:
-        raise _Wrong("must be greater than 0; three decimals count")
+        raise Wrong("must be greater than 0; three decimals count")
     return float(ratio)
 
 
 def _multiplier(value: Any) -> float:
-    multiplier = float(_number(value))
+    multiplier = float(number_as_written(value))
     if multiplier <= 0:
-        raise _Wrong("must be greater than 0")
+        raise Wrong("must be greater than 0")
     if multiplier == math.inf:
-        raise _Wrong("is too large")
+        raise Wrong("is too large")
     return multiplier
-
-
-def _whole(value: Any) -> int:
-    text = _number(value)
-    if not _WHOLE.fullmatch(text):
-        raise _Wrong(f"must be a whole number like 4, not {_told(value)}")
-    return int(text)
-
-
-def _number(value: Any) -> str:
-    """The text of a number, which may be in quotes: so protobuf's JSON, and the core."""
-    if not isinstance(value, (_Number, str)):
-        raise _Wrong(f"is not a number: {_told(value)}")
-    text = value.text if isinstance(value, _Number) else value.strip()
-    if not _DECIMAL.fullmatch(text):
-        raise _Wrong(f"is not a number: {_told(value)}")
-    return text
 
 
 def _some_seconds(value: Any) -> float:
     seconds = _seconds(value)
     if seconds == 0:
-        raise _Wrong("must be greater than 0")
+        raise Wrong("must be greater than 0")
     return seconds
 
 
 def _seconds(value: Any) -> float:
     if not isinstance(value, str):
-        raise _Wrong(f'is not a string: write a duration like "0.1s", not {_told(value)}')
+        raise Wrong(f'is not a string: write a duration like "0.1s", not {told(value)}')
     found = _DURATION.fullmatch(value)
     if found is None:
-        raise _Wrong(f'is not a duration: write seconds with an s, like "0.1s", not {_told(value)}')
+        raise Wrong(f'is not a duration: write seconds with an s, like "0.1s", not {told(value)}')
     seconds = float(found[2])
     if found[1]:
-        raise _Wrong(f"must not be negative, like {_told(value)}")
+        raise Wrong(f"must not be negative, like {told(value)}")
     if seconds > LONGEST:
-        raise _Wrong(f"must be at most {LONGEST}s, which is a year")
+        raise Wrong(f"must be at most {LONGEST}s, which is a year")
     return seconds
 
 
 def _code(value: Any) -> StatusCode:
     code = None
-    if isinstance(value, _Number):
-        code = _CODES.get(int(value.text)) if _WHOLE.fullmatch(value.text) else None
+    if isinstance(value, Number):
+        code = _CODES.get(value.whole())
     elif isinstance(value, str):
         code = StatusCode.__members__.get(value.upper())
     else:
-        raise _Wrong(f'is not a string: write the name of a status code, like "UNAVAILABLE", not {_told(value)}')
+        raise Wrong(f'is not a string: write the name of a status code, like "UNAVAILABLE", not {told(value)}')
     if code is StatusCode.OK:
-        raise _Wrong("must not be OK: it is no failure")
+        raise Wrong("must not be OK: it is no failure")
     if code is None:
-        raise _Wrong(f"failed to parse status code {_told(value)}{_suggested(value, StatusCode.__members__)}")
+        raise Wrong(f"failed to parse status code {told(value)}{suggestion(value, StatusCode.__members__)}")
     return code
 
 
 def _service(value: Any) -> str:
-    service = _text(value)
+    service = string(value)
     if service != service.strip("/"):
-        raise _Wrong(f'must be like "pay.v1.Cards", without a "/" at its ends, not {_told(value)}')
+        raise Wrong(f'must be like "pay.v1.Cards", without a "/" at its ends, not {told(value)}')
     return service
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise _Wrong(f"is not a string: {_told(value)}")
-    return value
-
-
-def _told(value: Any) -> str:
-    """A value of the config, as a fault quotes it."""
-    if isinstance(value, str):
-        text = json.dumps(value)
-    elif isinstance(value, (_Number, _NoJson)):
-        text = value.text
-    elif isinstance(value, (bool, type(None))):
-        text = json.dumps(value)
-    else:
-        text = "an array" if isinstance(value, list) else "an object"
-    return text if len(text) <= 60 else f"{text[:60]}…"
-
-
-def _suggested(wrong: object, known: Iterable[str]) -> str:
-    """Which of the known names may have been meant, if one is near."""
-    if not isinstance(wrong, str):
-        return ""
-    plain = {name.replace("_", "").lower(): name for name in known}
-    near = difflib.get_close_matches(wrong[:60].replace("_", "").lower(), plain, 1, 0.75)
-    return f"; did you mean {plain[near[0]]}?" if near else ""
-
-
-# --- the text -------------------------------------------------------------------------------------------------------
-
-TOO_DEEP = f"the service config is nested too deeply: at most {DEEPEST} objects and lists in each other"
-
-
-class _Object(dict[str, Any]):
-    """A JSON object. twice: the names that it has more than once."""
-
-    twice: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class _NoJson:
-    """NaN, Infinity or -Infinity, which Python's reader lets pass."""
-
-    text: str
-
-
-def _decoded(text: str) -> Any:
-    """The text as objects and lists; ValueError, with line and column, if it is no JSON."""
-    try:
-        return json.loads(
-            text, object_pairs_hook=_object, parse_int=_Number, parse_float=_Number, parse_constant=_NoJson
-        )
-    except json.JSONDecodeError as error:
-        raise ValueError(f"the service config is not JSON: {error}") from None
-    except RecursionError:
-        raise ValueError(TOO_DEEP) from None
-
-
-def _object(pairs: list[tuple[str, Any]]) -> _Object:
-    found = _Object(pairs)
-    if len(found) < len(pairs):
-        found.twice = tuple(name for name, times in Counter(name for name, _ in pairs).items() if times > 1)
-    return found
-
-
-def _look_for_what_is_no_json(root: _At) -> None:
-    """Fault what Python's reader lets pass, and the core does not, wherever it stands."""
-    left = [(root, 1)]
-    while left:
-        at, depth = left.pop()
-        if depth > DEEPEST and isinstance(at.value, (list, dict)):
-            raise ValueError(TOO_DEEP)
-        if isinstance(at.value, _NoJson):
-            at.fault(f"is not JSON: {at.value.text}")
-        if isinstance(at.value, _Object):
-            for name in at.value.twice:
-                at.fault("is there more than once", name)
-        left += ((part, depth + 1) for part in at.parts())
-
-
-@dataclass(frozen=True, slots=True)
-class _At:
-    """A value of the config, the path where it stands, and the faults of them all.
-
-    What is faulty reads as something harmless, so that the rest can be read; the config is refused as a whole.
-    """
-
-    path: str
-    value: Any
-    faults: list[str]
-
-    def fault(self, text: str, name: str = "") -> None:
-        """Note what is wrong with it, or with its field of this name."""
-        self.faults.append(f"field:{self._to(name) if name else self.path} error:{text}")
-
-    def has_only(self, known: set[str]) -> bool:
-        """Is it an object? Fields that nobody knows are noted."""
-        if not isinstance(self.value, _Object):
-            self._wrong(f"is not an object: {_told(self.value)}")
-            return False
-        for name in self.value:
-            if name not in known:
-                self.fault(f"unknown field{_suggested(name, known)}", name)
-        return True
-
-    def child(self, name: str) -> _At | None:
-        """Its field of this name, or None; null is as good as nothing, in protobuf's JSON."""
-        value = self.value.get(name)
-        return None if value is None else _At(self._to(name), value, self.faults)
-
-    def items(self) -> list[_At]:
-        """The items of a list."""
-        if isinstance(self.value, list):
-            return list(self.parts())
-        self._wrong(f"is not an array: {_told(self.value)}")
-        return []
-
-    def required(self, name: str, reader: Callable[[Any], T], harmless: T) -> T:
-        """The value of a field that has to be there."""
-        child = self.child(name)
-        if child is None:
-            self.fault("field not present", name)
-            return harmless
-        return child.read(reader, harmless)
-
-    def optional(self, name: str, reader: Callable[[Any], T], default: T) -> T:
-        """The value of a field that may be left out."""
-        child = self.child(name)
-        return default if child is None else child.read(reader, default)
-
-    def read(self, reader: Callable[[Any], T], harmless: T) -> T:
-        """Its value."""
-        try:
-            return reader(self.value)
-        except _Wrong as wrong:
-            self._wrong(str(wrong))
-            return harmless
-
-    def parts(self) -> Iterator[_At]:
-        """Its items or fields."""
-        if isinstance(self.value, list):
-            for index, value in enumerate(self.value):
-                yield _At(f"{self.path}[{index}]", value, self.faults)
-        if isinstance(self.value, _Object):
-            for name, value in self.value.items():
-                yield _At(self._to(name), value, self.faults)
-
-    def _wrong(self, text: str) -> None:
-        if not isinstance(self.value, _NoJson):  # which has been noted
-            self.fault(text)
-
-    def _to(self, name: str) -> str:
-        """The path of a field; the names that nobody knows may be anything."""
-        if not re.fullmatch(r"\w{1,60}", name, re.ASCII):
-            return f"{self.path}[{_told(name)}]"
-        return f"{self.path}.{name}" if self.path else name
