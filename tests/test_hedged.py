@@ -17,9 +17,9 @@ import grpc
 import grpc.aio
 import pytest
 
-from interpose import Call, Flow, Interceptor, Kind, Outcome, errors, intercept_channel
+from interpose import Call, Flow, Interceptor, Kind, Outcome, chain, errors, intercept_channel
 from interpose._clock import SYSTEM, Clock
-from interpose.testing import FakeClock, no_task_leaks
+from interpose.testing import FakeClock, no_task_leaks, play
 from interpose.testing.echo import decode, encode
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
@@ -1300,3 +1300,18 @@ def test_many_streams_at_once() -> None:
         found = list(pool.map(lambda _: list(WATCH.stub(channel)("a", timeout=PATIENCE)), range(100)))
 
     assert found == [texts] * 100
+
+
+def test_a_copy_that_is_cancelled_here_lets_no_other_go() -> None:
+    """A scope that is over, or a channel that closes, would cancel the next one as well."""
+
+    def gone(call: Call) -> Flow:
+        raise errors.Cancelled("the incoming RPC is over", local=True)
+        yield call
+
+    def hedging(call: Call) -> Flow:
+        yield call.hedged(copies=3, delay=1)
+
+    played = play(chain(hedging, gone), [])
+
+    assert played.outcome.code is grpc.StatusCode.CANCELLED and played.elapsed == 0

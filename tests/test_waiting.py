@@ -327,3 +327,22 @@ def test_a_future_that_is_set_in_the_middle_of_the_wait_for_it() -> None:
         answers = {call.result(BOUND) for call in calls}
 
     assert answers == {"a"} and len(outcomes) == 1000
+
+
+def test_ctrl_c_ends_the_wait_of_a_blocking_call() -> None:
+    """It reaches the application as what it is; the flow is told, and the Future is left alone."""
+
+    class Interrupted(FakeClock):
+        def sleep(self, seconds: float, woken: threading.Event) -> None:
+            raise KeyboardInterrupt
+
+    waits = Waits()
+
+    with (
+        Echo().serve() as target,
+        intercept_channel(grpc.insecure_channel(target), waits, clock=Interrupted()) as channel,
+        pytest.raises(KeyboardInterrupt),
+    ):
+        Stub(channel).unary_unary("a")
+
+    assert isinstance(waits.told[0], KeyboardInterrupt) and not waits.future.cancelled()

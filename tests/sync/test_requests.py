@@ -28,3 +28,13 @@ def test_an_upload_that_is_over_takes_nothing_more() -> None:
 
     assert again and rest == [] and taken_by_first == ["a"]
     assert second == ["a", "b"]
+
+
+def test_a_reader_that_comes_too_late_takes_nothing() -> None:
+    """Its attempt is over, and the messages belong to the next one."""
+    messages = iter(["a", "b"])
+    late = Requests(messages, str.encode).upload(CALL)
+    late.close()
+
+    assert list(late) == []
+    assert list(messages) == ["a", "b"]

@@ -34,6 +34,7 @@ from interpose.mechanisms.json_fields import (
     Wrong,
     decoded,
     number_as_written,
+    positive_number,
     string,
     suggestion,
     told,
@@ -225,12 +226,12 @@ def parse(text: str) -> ServiceConfig:
 
 
 # What may stand where: grpc/service_config/service_config.proto, and the core's own perAttemptRecvTimeout.
-ROOT = {"methodConfig", "retryThrottling"}
-ROOT |= {"loadBalancingPolicy", "loadBalancingConfig", "healthCheckConfig", "connectionScaling"}
-ENTRY = {"name", "timeout", "retryPolicy", "hedgingPolicy"}
-ENTRY |= {"waitForReady", "maxRequestMessageBytes", "maxResponseMessageBytes"}
-RETRY = {"maxAttempts", "initialBackoff", "maxBackoff", "backoffMultiplier", "retryableStatusCodes"}
-RETRY |= {"perAttemptRecvTimeout"}
+CORES = {"loadBalancingPolicy", "loadBalancingConfig", "healthCheckConfig", "connectionScaling"}
+ROOT = {"methodConfig", "retryThrottling", *CORES}
+CORES_OF_ENTRY = {"waitForReady", "maxRequestMessageBytes", "maxResponseMessageBytes"}
+ENTRY = {"name", "timeout", "retryPolicy", "hedgingPolicy", *CORES_OF_ENTRY}
+BACKOFF = {"initialBackoff", "maxBackoff", "backoffMultiplier"}
+RETRY = {"maxAttempts", *BACKOFF, "retryableStatusCodes", "perAttemptRecvTimeout"}
 HEDGING = {"maxAttempts", "hedgingDelay", "nonFatalStatusCodes"}
 THROTTLING = {"maxTokens", "tokenRatio"}
 NAME = {"service", "method"}
@@ -299,7 +300,7 @@ def _retry_policy(at: At) -> RetryPolicy:
         attempts=at.required("maxAttempts", lambda value: _attempts(value, MAX_RESENDS), 2),
         initial=initial,
         cap=cap,
-        multiplier=at.required("backoffMultiplier", _multiplier, 1.0),
+        multiplier=at.required("backoffMultiplier", positive_number, 1.0),
         codes=_codes(codes) if codes else frozenset(),
         per_attempt=at.optional("perAttemptRecvTimeout", _some_seconds, None),
     )
@@ -359,15 +360,6 @@ def _token_ratio(value: Any) -> float:
     return float(ratio)
 
 
-def _multiplier(value: Any) -> float:
-    multiplier = float(number_as_written(value))
-    if multiplier <= 0:
-        raise Wrong("must be greater than 0")
-    if multiplier == math.inf:
-        raise Wrong("is too large")
-    return multiplier
-
-
 def _some_seconds(value: Any) -> float:
     seconds = _seconds(value)
     if seconds == 0:
@@ -392,7 +384,8 @@ def _seconds(value: Any) -> float:
 def _code(value: Any) -> StatusCode:
     code = None
     if isinstance(value, Number):
-        code = _CODES.get(value.whole())
+        number = value.whole()
+        code = None if number is None else _CODES.get(number)
     elif isinstance(value, str):
         code = StatusCode.__members__.get(value.upper())
     else:

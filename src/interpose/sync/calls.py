@@ -367,13 +367,10 @@ class Exchange:
             step = self._context.run(move, news)
             while type(step) is not Outcome:
                 if type(step) is Wait:
-                    if not isinstance(step.awaitable, Future):
-                        step = self._context.run(self._driver.fail, no_waiting(step))
-                        continue
-                    if not self.cancelled:
+                    if isinstance(step.awaitable, Future):
                         _Joined(self, step).begin()
                         return
-                    step = self._context.run(self._driver.fail, _cancelled())
+                    step = self._context.run(self._driver.fail, no_waiting(step))
                     continue
                 outcome = self._perform(step)
                 if outcome is None:

@@ -213,7 +213,9 @@ class _UnaryResponse(_Starter):
             else:  # a race, or a call that somebody else may have to cancel
                 step = Exchange(route, driver, copy_context(), deadline, _future, requests).run(step)
         if step._code is not OK:
-            raise exception_of(step, InactiveCall)
+            error = exception_of(step, InactiveCall)
+            # Ctrl-C that came in the middle of a flow is not that flow's fault.
+            raise error.__cause__ if isinstance(error.__cause__, KeyboardInterrupt) else error
         return step
 
     def _awaited(self, driver: Driver, step: Wait, deadline: float | None) -> tuple[Callable[[Any], Any], Any]:
