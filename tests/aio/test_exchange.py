@@ -10,8 +10,9 @@ import grpc.aio
 import pytest
 
 from interpose import Call, Flow, Kind, Outcome, errors, intercept_channel
-from interpose.aio import calls
-from interpose.aio.calls import Exchange, at_once
+from interpose.aio import exchange
+from interpose.aio.attempt import at_once
+from interpose.aio.exchange import Exchange
 from interpose.testing import Act, Echo, FakeClock, Stub, failed
 from interpose.testing.echo import decode, encode
 from tests.facts.serving import SERVICE, serving
@@ -63,7 +64,7 @@ class Broken(FakeClock):
 def logged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What the log tells. Not by caplog: it would keep the error, and by its traceback the flow."""
     lines: list[str] = []
-    monkeypatch.setattr(calls._log, "exception", lambda text, *arguments: lines.append(text % arguments))
+    monkeypatch.setattr(exchange._log, "exception", lambda text, *arguments: lines.append(text % arguments))
     return lines
 
 

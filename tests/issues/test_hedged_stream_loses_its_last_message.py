@@ -9,7 +9,7 @@ import grpc.aio
 import pytest
 
 from interpose import Call, Flow, Kind, Side, intercept_channel
-from interpose.sync import calls
+from interpose.sync.attempt import Attempt
 from interpose.testing import Place, ok
 from interpose.testing.echo import Echo, Stub
 
@@ -25,9 +25,9 @@ def hedge(call: Call) -> Flow:
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.value)
 def test_on_a_sync_channel(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
     """The status comes while a tap below looks at the only message."""
-    over, notice = threading.Event(), calls.Attempt._when_native_is_over
+    over, notice = threading.Event(), Attempt._when_native_is_over
 
-    def note(attempt: calls.Attempt) -> None:
+    def note(attempt: Attempt) -> None:
         notice(attempt)
         over.set()
 
@@ -37,7 +37,7 @@ def test_on_a_sync_channel(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
     def slow(call: Call) -> Flow:
         yield call.tap(responses=look)
 
-    monkeypatch.setattr(calls.Attempt, "_when_native_is_over", note)
+    monkeypatch.setattr(Attempt, "_when_native_is_over", note)
     with Place(False, Side.CLIENT, kind).open(hedge, slow, script=[ok("only")]) as rpc:
         reply = rpc.call("a")
 

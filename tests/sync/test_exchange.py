@@ -12,8 +12,8 @@ import pytest
 from interpose import Call, Flow, Kind, Outcome, Side, errors, wait
 from interpose._native import Pauses
 from interpose._scope import Scope
-from interpose.sync import calls
-from interpose.sync.calls import Exchange
+from interpose.sync import exchange
+from interpose.sync.exchange import Exchange
 from interpose.testing import Act, FakeClock, Place, Stub, failed
 
 PATIENCE = 10.0  # seconds; what takes so long has hung
@@ -92,7 +92,7 @@ class Broken(FakeClock):
 def logged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What the log tells. Not by caplog: it would keep the error, and by its traceback the flow."""
     lines: list[str] = []
-    monkeypatch.setattr(calls._log, "exception", lambda text, *arguments: lines.append(text % arguments))
+    monkeypatch.setattr(exchange._log, "exception", lambda text, *arguments: lines.append(text % arguments))
     return lines
 
 
@@ -228,7 +228,7 @@ def test_a_future_that_is_dropped_cancels_its_copies(kind: Kind) -> None:
 def test_a_cancel_that_comes_just_before_a_race(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another thread that cancels while the race is being made finds nothing to cancel; the race is cancelled then."""
 
-    class Outrun(calls._Race):
+    class Outrun(exchange.Lanes):
         def __init__(self, exchange: Exchange, step: Any) -> None:
             super().__init__(exchange, step)
             exchange.cancel()
@@ -237,7 +237,7 @@ def test_a_cancel_that_comes_just_before_a_race(kind: Kind, monkeypatch: pytest.
         told.append((yield call.hedged(copies=2, delay=FAR)))
 
     told: list[Outcome] = []
-    monkeypatch.setattr(calls, "_Race", Outrun)
+    monkeypatch.setattr(exchange, "Lanes", Outrun)
     with client(kind).open(hedged, script=[HANGS, ...]) as rpc:
         call = begin(rpc.channel, kind)
         with pytest.raises(grpc.FutureCancelledError):

@@ -6,7 +6,7 @@ from typing import Any
 
 from interpose import Call, Kind, Method
 from interpose._clock import SYSTEM
-from interpose.sync.calls import Attempt
+from interpose.sync.attempt import Attempt
 
 
 def test_the_channel_thread_does_not_wait_for_itself() -> None:

@@ -16,7 +16,8 @@ from interpose._codec import decoder
 from interpose._flow import Driver, Interceptor, layers
 from interpose._method import Kind, Method, Side, Target
 from interpose._native import Pauses, Route, deadline_of
-from interpose.aio.calls import Exchange, StreamStreamCall, StreamUnaryCall, UnaryStreamCall, UnaryUnaryCall
+from interpose.aio.calls import StreamStreamCall, StreamUnaryCall, UnaryStreamCall, UnaryUnaryCall
+from interpose.aio.exchange import Exchange
 from interpose.aio.requests import Requests
 
 

@@ -34,8 +34,10 @@ from interpose._native import (
     waits_until,
 )
 from interpose._outcome import OK, Outcome
+from interpose.sync.attempt import InactiveCall, known
 from interpose.sync.blocking import blocking
-from interpose.sync.calls import Exchange, InactiveCall, ResponseStream, UnaryFuture, finished, known
+from interpose.sync.calls import ResponseStream, UnaryFuture, finished
+from interpose.sync.exchange import Exchange
 from interpose.sync.requests import Requests
 
 
@@ -201,7 +203,7 @@ class _UnaryResponse(_Starter):
         )
         # The flows run in a context of their own, the native call in the application's: nothing leaks either way.
         run = copy_context().run
-        driver = Driver(route.layers)
+        driver, interrupted = Driver(route.layers), None
         step: Any = run(driver.start, call)
         while type(step) is not Outcome:
             if type(step) is Call and step._asks.scope is None:
@@ -209,13 +211,12 @@ class _UnaryResponse(_Starter):
                 step = run(driver.tell, perform(step, requests))
             elif type(step) is Wait:
                 tell, news = self._awaited(driver, step, deadline)
+                interrupted = news if isinstance(news, KeyboardInterrupt) else None  # the application's, not the flow's
                 step = run(tell, news)
             else:  # a race, or a call that somebody else may have to cancel
                 step = Exchange(route, driver, copy_context(), deadline, _future, requests).run(step)
         if step._code is not OK:
-            error = exception_of(step, InactiveCall)
-            # Ctrl-C that came in the middle of a flow is not that flow's fault.
-            raise error.__cause__ if isinstance(error.__cause__, KeyboardInterrupt) else error
+            raise interrupted or exception_of(step, InactiveCall)
         return step
 
     def _awaited(self, driver: Driver, step: Wait, deadline: float | None) -> tuple[Callable[[Any], Any], Any]:

@@ -1,0 +1,305 @@
+"""One native call of an RPC on asyncio: how it is sent and read, and how it ended, told by what grpc says."""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio import InvalidStateError
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import grpc.aio
+
+from interpose import errors
+from interpose._call import Call
+from interpose._clock import Alarm
+from interpose._codec import Undecodable, encoded
+from interpose._messages import Pass, compose, request_of, show_initial_metadata
+from interpose._metadata import Metadata
+from interpose._native import EOF, LOCALLY_CANCELLED, expired, failure, impatient, time_left
+from interpose._outcome import OK, Outcome
+from interpose.aio.joining import call_later
+from interpose.aio.requests import FINISHED, Upload
+
+if TYPE_CHECKING:
+    from interpose.aio.exchange import Exchange
+
+AioRpcError = grpc.aio.AioRpcError
+
+# When a message cannot be sent because the server has ended the call, grpc.aio makes up a status, INTERNAL with this
+# debug text, in front of the server's or in place of it: grpc/grpc, aio/_call.py, `_write`.
+SEND_FAILED = 'Failed "execute_batch"'
+INVALID_METADATA = "Invalid metadata"  # what the core says of pairs that it refuses to send
+SETTLING = 0.002  # seconds between two looks for the status that follows
+PATIENCE = 0.1  # seconds that a `write` then waits to learn how the call ended
+
+
+def typed(native: BaseException) -> BaseException:
+    """What a native call raised, as a flow and the application shall see it."""
+    if isinstance(native, errors.StatusError):
+        return native
+    if isinstance(native, AioRpcError):
+        kind = errors.native_class(errors.of(native.code()), AioRpcError)
+        return kind(
+            native.details() or "",
+            trailing_metadata=Metadata.trusted(native.trailing_metadata()),
+            initial_metadata=native.initial_metadata(),
+            debug_error_string=native.debug_error_string() or "",
+        )
+    if isinstance(native, asyncio.CancelledError):
+        return errors.Cancelled(LOCALLY_CANCELLED, local=True)
+    return native
+
+
+def at_once(coroutine: Any) -> Any:
+    """What a coroutine gives that need not wait: those of a native call that has ended."""
+    try:
+        coroutine.send(None)
+    except StopIteration as end:
+        return end.value
+    coroutine.close()
+    return None
+
+
+class Ended:
+    """A native call that has ended, asked without waiting."""
+
+    __slots__ = ("_native", "_trailing")
+
+    def __init__(self, native: Any, trailing: Any) -> None:
+        self._native = native
+        self._trailing = trailing
+
+    def initial_metadata(self) -> Any:
+        return at_once(self._native.initial_metadata())
+
+    def trailing_metadata(self) -> Any:
+        return at_once(self._native.trailing_metadata()) if self._trailing is None else self._trailing
+
+
+class Attempt:
+    """One native call of an exchange."""
+
+    __slots__ = (
+        "_alarm",
+        "_native_over",
+        "_on_response",
+        "_read",
+        "_reading",
+        "_refused",
+        "_started",
+        "_trailing",
+        "_upload",
+        "_waiting",
+        "call",
+        "exchange",
+        "native",
+        "over",
+        "received",
+    )
+
+    def __init__(self, exchange: Exchange, call: Call) -> None:
+        self.exchange = exchange
+        self.call = call
+        self.native: Any = None
+        self.over = False
+        self.received = 0
+        self._started = exchange.route.clock.now()
+        self._upload: Upload | None = None
+        self._on_response: Pass | None = None
+        self._reading = False
+        self._native_over = False
+        self._read: Any = None
+        self._refused: BaseException | None = None
+        self._trailing: Any = None
+        self._waiting: Any = None
+        self._alarm: Alarm | None = None
+
+    def send(self) -> Outcome | None:
+        """Start the native call; gives the outcome if nothing was sent."""
+        call, exchange = self.call, self.exchange
+        route = exchange.route
+        timeout = time_left(call, self._started)
+        if timeout is not None and timeout <= 0:
+            return expired()
+        self._on_response = compose(call._asks.responses)
+        try:
+            request: Any
+            if exchange.requests is None:
+                request = encoded(request_of(call), route.encode)  # here, since grpc.aio does not tell of a failure
+            else:
+                self._upload = request = exchange.requests.upload(call)
+            self.native = route.native(
+                request,
+                timeout=timeout,
+                metadata=call._metadata or None,
+                credentials=call._credentials,
+                wait_for_ready=call._wait_for_ready,
+                compression=call._compression,
+            )
+        except BaseException as error:
+            return self.outcome(error)
+        exchange.publish(self)
+        if route.method.kind.response_streaming:
+            self._read = self.native.read
+            self.native.add_done_callback(self._when_native_is_over)
+            if call._asks.patience is not None:
+                self._alarm = call_later(route.clock, exchange.loop, call._asks.patience, self._lose_patience)
+        else:
+            if exchange.requests is not None:
+                self.native.add_done_callback(self._note)
+            self._waiting = self.native.__await__()
+            self._wait()
+        return None
+
+    def _lose_patience(self) -> None:
+        """End it, unless the server has begun to answer."""
+        if not self.over and not self.received and at_once(self.native.initial_metadata()) is None:
+            self.exchange.over(self, impatient(self.call))
+            self.native.cancel()
+
+    def _note(self, _: Any = None) -> bool:
+        """Note the native call's status while it is the server's: a send that fails later would overwrite it."""
+        native = self.native
+        try:
+            code = at_once(native.code())
+        except (
+            KeyError
+        ):  # pragma: no cover  a number that is no code: only older versions of grpcio have no word for it
+            code = grpc.StatusCode.UNKNOWN
+        if code is grpc.StatusCode.INTERNAL and str(at_once(native.debug_error_string())).startswith(SEND_FAILED):
+            return False
+        self._refused = None if code is OK else self._native_error(code)
+        if self.exchange.requests is not None:
+            self._trailing = at_once(native.trailing_metadata())
+        return True
+
+    # - the end of a unary response -
+
+    def _wait(self, _: Any = None) -> None:
+        """Go on waiting for the response, as a task would that awaits the native call, without being one."""
+        try:
+            future = self._waiting.send(None)
+        except StopIteration as end:
+            self.exchange.over(self, response=end.value)
+        except BaseException as error:
+            self.exchange.over(self, (isinstance(error, AioRpcError) and self._refused) or error)
+        else:
+            future._asyncio_future_blocking = False  # the protocol of asyncio's own tasks: we have taken note
+            future.add_done_callback(self._wait)
+
+    # - the end of a response stream -
+
+    def _when_native_is_over(self, _: Any = None) -> None:
+        exchange = self.exchange
+        if not self._note():
+            if self._refused is None:
+                self._refused = self._native_error(grpc.StatusCode.INTERNAL)
+                self._read = self.native._read  # for what came before the status: `read` looks at the status first
+                exchange.loop.call_later(PATIENCE, self._refuse_writes)
+            if not self.over:
+                exchange.loop.call_later(SETTLING, self._when_native_is_over)
+            return
+        # A reader that holds a message has to count it first: the outcome tells how many were delivered.
+        self._native_over = True
+        if not self._reading:
+            exchange.over(self, self._refused)
+
+    def _refuse_writes(self) -> None:
+        """Responses stand in front of the status, so whoever only writes would wait for ever."""
+        requests = self.exchange.requests
+        if not self.over and requests is not None and requests.written is not None:
+            requests.written.end(self._refused or InvalidStateError(FINISHED))
+
+    async def read(self, deliver: Callable[[Any], object] | None = None) -> Any:
+        """The next response message, or EOF; of the end the exchange is told. deliver: called first, with the message."""
+        self._reading = True
+        error = None
+        try:
+            message = await self._read()
+            if type(message) is Undecodable:
+                message.fail("response")
+            if message is not EOF:
+                if not self.received and self.call._asks.on_initial_metadata:
+                    show_initial_metadata(self.call, await self.native.initial_metadata())
+                if self._on_response is not None:
+                    message = self._on_response(message)
+                self.received += 1
+                if deliver is not None:
+                    deliver(message)
+        except BaseException as raised:
+            message = EOF
+            if type(raised) is not AioRpcError:  # that is the native call's status, of which we are told
+                error = raised
+        finally:
+            self._reading = False
+        if error is not None or self._native_over:
+            self.exchange.over(self, error or self._refused)
+            if error is not None and not self._native_over:
+                self.native.cancel()
+        return message
+
+    async def connected(self) -> None:
+        """Wait until it can be written to, or is over: who writes before, grpc.aio leaves waiting if it is cancelled."""
+        sent = getattr(self.native, "_metadata_sent", None)  # its event; calls of native interceptors have none
+        if sent is None or sent.is_set():
+            return
+        exchange, waiting = self.exchange, sent.wait()
+        future = waiting.send(None)  # what it waits for, without a task of its own
+        future._asyncio_future_blocking = False
+        future.add_done_callback(lambda _: exchange.wake())
+        try:
+            while not (sent.is_set() or self.over):
+                await exchange.changes()
+        finally:
+            waiting.close()
+
+    @property
+    def broken(self) -> bool:
+        """Did its request stream raise? grpc then cancels the native call, which looks as if the application had."""
+        return self._upload is not None and self._upload.error is not None
+
+    def outcome(self, error: BaseException | None = None, response: Any = None) -> Outcome:
+        """How it ended: with `error`, or as the native call says."""
+        streaming = self.exchange.route.method.kind.response_streaming
+        upload, native = self._upload, self.native
+        sent, again = 1, True
+        if self._alarm is not None:
+            self._alarm.cancel()
+        if self.exchange.requests is not None:
+            sent = self.exchange.written if upload is None else upload.sent
+            again = not sent if upload is None else upload.close()
+            error = (upload.error if upload is not None else None) or error
+        if error is None:
+            try:
+                if not self.received and self.call._asks.on_initial_metadata:
+                    show_initial_metadata(self.call, at_once(native.initial_metadata()))
+                if not streaming:
+                    self.received = 1
+                    if type(response) is Undecodable:
+                        response.fail("response")
+                    if self._on_response is not None:
+                        response = self._on_response(response)
+            except errors.StatusError as raised:
+                error = raised
+        replayable = again and not (streaming and self.received)
+        elapsed = self.exchange.route.clock.now() - self._started
+        ended = None if native is None else Ended(native, self._trailing)
+        if error is not None:
+            return failure(typed(error), sent, self.received, elapsed, replayable, ended)
+        return Outcome(OK, response, "", None, sent, self.received, elapsed, replayable, ended)
+
+    def _native_error(self, code: grpc.StatusCode | None) -> BaseException:
+        native = self.native
+        details, debug = at_once(native.details()), at_once(native.debug_error_string())
+        if code is None or (native.cancelled() and debug is None):  # the core did not say so
+            return asyncio.CancelledError()
+        if details == INVALID_METADATA:
+            return errors.Internal(details, local=True)
+        return AioRpcError(
+            code,
+            at_once(native.initial_metadata()),
+            at_once(native.trailing_metadata()),
+            details,
+            debug,
+        )
