@@ -24,6 +24,10 @@ from interpose.context import set_current_call
 
 _log = logging.getLogger("interpose")
 
+# Seconds before the deadline: a client that goes then has run out of time, by a clock that is ahead of ours by what the
+# request took to come.
+NEARLY = 0.01
+
 # bytes on the wire; of more than 8 KiB of trailers a client makes RESOURCE_EXHAUSTED, whatever the status was. The text
 # travels twice with packed details, which shall have some room beside it.
 MAX_DETAILS = 2048

@@ -179,6 +179,9 @@ class Retry:
         If a "grpc.service_config" among them has a retryPolicy, the log says once that it is off. Left on, core would
         send each attempt of ours several times. Only here can that be seen: a channel of grpcio tells nobody the options
         that it was made with, nor what service config it was given by name resolution.
+
+        Core's silent repetition of what a server that goes away has not looked at is off with them: methods that `Retry`
+        does not stand before see UNAVAILABLE then.
         """
         kept = [option for option in options or () if option[0] != "grpc.enable_retries"]
         if any(key == "grpc.service_config" and _has_retry_policy(config) for key, config in kept):

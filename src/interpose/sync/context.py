@@ -7,7 +7,7 @@ from typing import Any
 
 import grpc
 
-from interpose._answer import Abort, Answer, contained, sendable, trailers
+from interpose._answer import NEARLY, Abort, Answer, contained, sendable, trailers
 from interpose._clock import SYSTEM
 from interpose._outcome import Outcome
 from interpose._scope import Scope
@@ -88,7 +88,7 @@ class ServicerContext(Answer, grpc.ServicerContext):  # type: ignore[misc]  # No
         if self.is_active():
             return None
         left = self._native.time_remaining()  # on an asyncio server None without a deadline
-        return grpc.StatusCode.DEADLINE_EXCEEDED if left is not None and left <= 0 else grpc.StatusCode.CANCELLED
+        return grpc.StatusCode.DEADLINE_EXCEEDED if left is not None and left <= NEARLY else grpc.StatusCode.CANCELLED
 
     @property
     def _on_sync_server(self) -> bool:
