@@ -5,7 +5,7 @@ from typing import Any, assert_type
 
 import grpc
 
-from interpose import Call, Flow, Interceptor, Outcome, chain, intercept_channel, wait
+from interpose import Call, Flow, Interceptor, Outcome, chain, describe, intercept_channel, wait
 from interpose.interceptors import CircuitBreaker, Hedge, HedgeDetails, RatioBudget, Retry, RetryBudget, RetryDetails
 from interpose.interceptors.hedge import quantile
 from interpose.mechanisms.backoff import decorrelated, exponential, full_jitter
@@ -72,4 +72,5 @@ Retry(0.5)  # type: ignore[arg-type]
 Retry(codes=grpc.StatusCode.UNAVAILABLE)  # type: ignore[arg-type]
 Hedge(delay="0.1s")  # type: ignore[arg-type]
 Retry(budget=10)  # type: ignore[arg-type]
+assert_type(describe(*stack, method="/a.B/C"), str)
 chain(*stack)

@@ -3,6 +3,7 @@
 from interpose import context, errors
 from interpose._attach import intercept_channel, server_interceptor
 from interpose._call import Call
+from interpose._describe import describe
 from interpose._flow import AsyncFlow, Flow, Interceptor, chain, wait, when
 from interpose._metadata import Metadata
 from interpose._method import Idempotency, Kind, Method, Side
@@ -23,6 +24,7 @@ __all__ = [
     "StatusError",
     "chain",
     "context",
+    "describe",
     "errors",
     "intercept_channel",
     "server_interceptor",

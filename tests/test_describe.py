@@ -1,0 +1,90 @@
+"""`describe`: what a stack does to a method, in words, and what is wrong with its order."""
+
+import pytest
+
+import interpose
+from interpose import Call, Flow, chain, describe, interceptors, when
+from interpose._describe import RULES
+from interpose.interceptors import (
+    Cache,
+    CircuitBreaker,
+    Coalesce,
+    Deadline,
+    Fallback,
+    FaultInjection,
+    Hedge,
+    RequestId,
+    Retry,
+)
+
+CLIENT = [
+    RequestId(),
+    Fallback("yesterday"),
+    Cache(30),
+    Coalesce(),
+    Deadline(5),
+    Retry(),
+    CircuitBreaker(),
+    FaultInjection(),
+]
+MADE = {type(made).__name__: made for made in (*CLIENT, Hedge())}
+
+
+def token(call: Call) -> Flow:
+    """Send a token.
+
+    From a file.
+    """
+    yield call
+
+
+def bare(call: Call) -> Flow:
+    yield call
+
+
+def test_each_interceptor_has_a_line() -> None:
+    """Its place, its name, and the first sentence that it says of itself; functions too, and chains opened."""
+    told = describe(chain(token, bare), RequestId(), method="/a.B/C")
+
+    first, one, two, three = told.splitlines()
+    assert first == "/a.B/C"
+    assert one == "  1. token      Send a token."
+    assert two == "  2. bare"
+    assert three.startswith("  3. RequestId  ")
+
+
+def test_what_does_not_apply_is_left_out() -> None:
+    """As it costs nothing, it says nothing."""
+    stack = (when("/a.B/*", token), when("/x.Y/*", bare))
+
+    assert describe(*stack, method="/a.B/C").splitlines()[1:] == ["  1. token  Send a token."]
+    assert describe(*stack, method="/n.N/N").splitlines() == ["/n.N/N", "  nothing applies"]
+
+
+def test_a_service_config_is_opened() -> None:
+    """It shows what it has for that method."""
+    config = Retry.from_service_config('{"methodConfig": [{"name": [{"service": "a.B"}], "timeout": "5s"}]}')
+
+    assert "1. Deadline" in describe(config, method="/a.B/C")
+    assert "nothing applies" in describe(config, method="/x.Y/Z")
+
+
+def test_the_order_of_the_page_is_well() -> None:
+    """What docs/stack-order.md recommends has no mistake."""
+    assert "!" not in describe(*CLIENT)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: f"{rule.outer}-{rule.inner}")
+def test_each_mistake_is_told(rule: interpose._describe.Rule) -> None:
+    """Whatever stands in between, once, and with its reason; the classes that a rule names are there."""
+    told = describe(MADE[rule.outer], token, MADE[rule.inner], MADE[rule.inner])
+
+    assert f"! {rule.outer} stands outside of {rule.inner}: {rule.why}" in told.splitlines()
+    assert told.count("!") == 1
+    assert hasattr(interceptors, rule.outer) and hasattr(interceptors, rule.inner)
+
+
+def test_what_is_no_interceptor_is_refused() -> None:
+    """As by everything else that takes a stack."""
+    with pytest.raises(TypeError, match="is a class"):
+        describe(Retry)  # type: ignore[arg-type]
