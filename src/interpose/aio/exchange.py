@@ -18,7 +18,6 @@ from functools import partial
 from typing import Any
 
 import grpc
-import grpc.aio
 
 from interpose import errors
 from interpose._call import Call
