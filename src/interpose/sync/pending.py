@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from interpose.sync.exchange import Exchange
 
 
-class Pending:
+class Pending(ABC):
     """What an exchange waits for while nothing is sent: it comes, or is cancelled, once."""
 
     __slots__ = ("_alarm", "_claims", "_exchange")
@@ -40,9 +41,9 @@ class Pending:
         elif exchange.cancelled or pauses.closed:  # by another thread, which could not see us yet
             self.cancel()
 
+    @abstractmethod
     def _set(self) -> None:
         """Have `_come` called when it comes."""
-        raise NotImplementedError  # pragma: no cover  each of them does
 
     def _claim(self) -> bool:
         try:
@@ -57,9 +58,9 @@ class Pending:
             self._alarm.cancel()
         return True
 
+    @abstractmethod
     def cancel(self) -> None:
         """It is not wanted any more."""
-        raise NotImplementedError  # pragma: no cover  each of them does
 
 
 class Delayed(Pending):
