@@ -210,7 +210,8 @@ async def test_an_asyncio_channel_has_a_target() -> None:
     async with Echo().serve_aio() as address, intercept_channel(grpc.aio.insecure_channel(address), note) as channel:
         await Stub(channel).unary_unary("a")
 
-    assert str(seen[0].target).removeprefix("dns:///") == address  # as it was given, or as core writes it
+    # As it was given, or as core writes it; older versions of grpc.aio do not tell.
+    assert str(seen[0].target).removeprefix("dns:///") in (address, "")
 
 
 def test_a_channel_of_somebody_else_has_a_target_without_text() -> None:

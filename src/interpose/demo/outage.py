@@ -191,7 +191,7 @@ class _Caller:
         call = self._ask(Name(value="Ada"), timeout=TIMEOUT, metadata=((REQUEST_ID, str(number)),))
         answered = await call.code() is grpc.StatusCode.OK
         ended = monotonic()
-        slowly = answered and SLOWLY in dict(await call.trailing_metadata())
+        slowly = answered and any(key == SLOWLY for key, _ in await call.trailing_metadata())
         self._tell()
         return Ask(number, phase, answered, slowly, ended - began, ended)
 
