@@ -19,6 +19,7 @@ from tests.storm.rows import Findings, Row, Scale
 SLOW, PERCENT = 0.5, 5  # seconds, and how many calls take so long
 LIMIT = 10.0
 THREADS, TASKS, PACE = 3, 5, 0.1  # callers, and seconds from call to call of each: 80 a second, with and without
+WARM = 100  # calls that go before
 TIMES_BETTER = 5
 MORE_CALLS = 0.10
 KINDS = (Kind.UNARY_UNARY, Kind.STREAM_UNARY)
@@ -38,21 +39,19 @@ class Tail(NamedTuple):
 
 def hedge() -> Hedge:
     """A second copy for the slowest 6 %, never more than the budget says."""
-    # Less than may be: what the calls allow that warm up is spent later.
-    return Hedge(2, delay=quantile(0.94), safe=True, budget=RatioBudget(0.8 * MORE_CALLS, minimum=3))
+    return Hedge(2, delay=quantile(0.94), safe=True, budget=RatioBudget(MORE_CALLS, minimum=3))
 
 
 def run(calls: int, *stack: Interceptor, pace: float = PACE) -> Tail:
     """Calls with and without a request stream, at a steady pace."""
     with tempfile.TemporaryDirectory() as folder, Backend(folder) as backend:
         with Fleet(backend.target, Deadline(LIMIT), *stack, threads=THREADS, tasks=TASKS, pace=pace) as fleet:
-            fleet.call(Book(LIMIT, KINDS), 100)  # connections are there, and there is something to observe
-            warm = len(backend.arrivals())
+            fleet.call(Book(LIMIT, KINDS), WARM)  # connections are there, and there is something to observe
             backend.spoil(delay=SLOW, delay_percent=PERCENT)
-            book = Book(LIMIT, KINDS, first=100)
+            book = Book(LIMIT, KINDS, first=WARM)
             fleet.call(book, calls)
         verdict = book.verdict(backend.executions())
-        load = (len(backend.arrivals()) - warm) / len(book.entries)
+        load = len(backend.arrivals()) / (WARM + len(book.entries))  # of all: the budget knows no beginning
     return Tail(sorted(entry.took for entry in book.entries), load, verdict.broken)
 
 
