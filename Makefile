@@ -1,7 +1,7 @@
 # Each target is a script of the same name. All that a machine needs is python3 (3.11 or newer), make and PyPI.
 # Arguments: make test ARGS="-k retry -x"
 
-FAIL_UNDER = 99   # per cent of the lines, over the Pythons tested; only a whole run of `make test` is held to it
+FAIL_UNDER = 99   # per cent of the lines, over the Pythons tested; only a whole run of `make test-all` is held to it
 
 help:         ## show this
 	@grep -E '^[a-z-]+: .*##' Makefile | sed -E 's/^([a-z-]+): +##/make \1\t/' | expand -t 20
@@ -9,11 +9,20 @@ help:         ## show this
 demo:         ## see it work: one interceptor, every kind of RPC
 	@scripts/demo $(ARGS)
 
-test:         ## run the suite on the oldest and the newest Python found, with coverage
-	@FAIL_UNDER=$(strip $(FAIL_UNDER)) scripts/test $(ARGS)
+test:         ## run the whole suite on the newest Python found, on all cores
+	@scripts/test $(ARGS)
+
+quick:        ## run what answers within a minute or so, for the loop of edit and run
+	@scripts/quick $(ARGS)
+
+test-all:     ## run the suite on the oldest and the newest Python found, with coverage, then the floors
+	@FAIL_UNDER=$(strip $(FAIL_UNDER)) scripts/test-all $(ARGS)
 
 test-floors:  ## run the suite with the oldest dependencies that are allowed
 	@scripts/test-floors $(ARGS)
+
+interop:      ## install the system packages that some tests need, and run those tests
+	@scripts/interop $(ARGS)
 
 torture:      ## the long forms of the hardest tests, in one table
 	@scripts/torture $(ARGS)
@@ -30,4 +39,4 @@ bench:        ## measure what a layer costs
 clean:        ## remove environments, caches and generated code
 	@scripts/clean
 
-.PHONY: help demo test test-floors torture storm check bench clean
+.PHONY: help demo test quick test-all test-floors interop torture storm check bench clean

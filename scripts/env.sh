@@ -47,6 +47,28 @@ versions() {
 oldest() { found=$(versions) && printf '%s\n' "$found" | head -1; }
 newest() { found=$(versions) && printf '%s\n' "$found" | tail -1; }
 
+# suite PROGRAM-AND-ITS-ARGUMENTS... -- ARGUMENTS...: pytest on all cores, then, one after the other, the tests that need
+# the machine to themselves. Each worker gets a stretch of files, so that they share what a module makes; one that has
+# done its own takes from the others' ends.
+suite() {
+    program=
+    while [ "$1" != -- ]; do program="$program $1"; shift; done
+    shift
+    say "Tests that share the machine"
+    together=0
+    $program --part=together --numprocesses="${WORKERS:-auto}" --dist=worksteal "$@" || together=$?
+    [ "$together" != 2 ] || return 2   # interrupted
+    say "Tests that need the machine to themselves"
+    alone=0
+    $program --part=alone "$@" || alone=$?
+    # 5: nothing was chosen, which is no failure where the other phase had something.
+    case $together-$alone in
+        0-0 | 0-5 | 5-0) ;;
+        5-5) return 5 ;;
+        *) return 1 ;;
+    esac
+}
+
 # environment NAME VERSION INSTALL-ARGUMENTS...: makes .venv/NAME, unless it is there and pyproject.toml is as it was
 # then; sets $bin to the folder of its programs.
 environment() {

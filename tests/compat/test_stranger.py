@@ -105,6 +105,7 @@ def test_channel():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changed", [False, True], ids=["as it is", "with our imports"])
 def test_its_tests_pass(tmp_path: Path, changed: bool) -> None:
     """With the published package, and with every `grpc_interceptor` replaced as the page says."""

@@ -12,6 +12,8 @@ import pytest
 
 pytest.importorskip("grpc_tools")
 
+pytestmark = pytest.mark.slow  # each run is a process of some seconds
+
 KINDS = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
 
 SERVICES = ("shop", "warehouse", "carrier")

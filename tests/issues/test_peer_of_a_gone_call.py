@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 PROGRAM = """
 from tests.torture.torn import measure
 
@@ -11,6 +13,7 @@ assert len(seen.ended) == len(seen.begun) > 1_000
 """
 
 
+@pytest.mark.slow
 def test_clients_that_leave_early_do_not_crash_the_process() -> None:
     """Two thousand uploads to plain handlers are torn within 20 ms, and the process lives (in one of its own: it crashed)."""
     ended = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=50, check=False)

@@ -128,7 +128,7 @@ class Impostor:
         (Texts("text"), "text"),
         (Numbers(5), 5),
         (Colour.RED, 1),
-        (Impostor(), "<not shown: TypeError>"),
+        pytest.param(Impostor(), "<not shown: TypeError>", id="impostor"),
         (KeyError("x"), "'x'"),
     ],
 )

@@ -15,6 +15,7 @@ from tests.storm.server import ORDERS, WRITES
 SHORT = 0.3  # seconds: each fault happens once
 
 
+@pytest.mark.slow
 def test_refused_calls_are_sent_again_and_executed_once() -> None:
     """Of 30 % refused, a call fails only when all its attempts were; none is lost, hung, answered or executed twice."""
     run = errors.run(30, 4, 300)
@@ -24,6 +25,7 @@ def test_refused_calls_are_sent_again_and_executed_once() -> None:
     assert run.sent > 1.2 * run.calls
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "sort"),
     [
@@ -43,6 +45,7 @@ def test_no_call_is_lost_hung_or_answered_twice(name: str, sort: str) -> None:
     assert run.recovery < faults.PATIENCE
 
 
+@pytest.mark.alone
 def test_a_hedge_cuts_the_tail() -> None:
     """One call in twenty takes 500 ms more: with a hedge hardly any does, at no more than 10 % more calls."""
     calls = 400
@@ -53,6 +56,7 @@ def test_a_hedge_cuts_the_tail() -> None:
     assert tail.quantile(0.965) < tails.SLOW
 
 
+@pytest.mark.alone
 def test_a_breaker_spares_a_server_that_is_down() -> None:
     """Hardly any of the calls made while it refuses all reach it; calls succeed again soon after it is back."""
     run = outage.run(2.0, outage.breaker())
@@ -62,6 +66,7 @@ def test_a_breaker_spares_a_server_that_is_down() -> None:
     assert run.recovery <= outage.OPEN_FOR + outage.PACE + outage.SLACK
 
 
+@pytest.mark.alone
 def test_a_budget_keeps_retries_from_multiplying_an_outage() -> None:
     """With the default budget hardly a call is sent again to a server that refuses all; without one all were, thrice."""
     run = outage.run(1.0, outage.retry(RetryBudget()))
@@ -70,6 +75,7 @@ def test_a_budget_keeps_retries_from_multiplying_an_outage() -> None:
     assert run.load() <= 1.5
 
 
+@pytest.mark.slow
 def test_nothing_grows() -> None:
     """After each round of a storm there are no more threads, tasks and open flows than after the first."""
     rests, broken = flat.run(2, 200)

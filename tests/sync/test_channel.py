@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -331,13 +330,10 @@ def test_credentials_of_the_channel_are_sent(wrap: Wrap, generated: Generated, t
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, bytes]:
     """A key and a self-signed certificate for localhost."""
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("openssl makes the certificate")
     home = tmp_path_factory.mktemp("certificate")
     subprocess.run(
         [
-            openssl,
+            "openssl",
             "req",
             "-x509",
             "-newkey",
@@ -364,6 +360,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, bytes]
     return (home / "key.pem").read_bytes(), (home / "crt.pem").read_bytes()
 
 
+@pytest.mark.needs("openssl")
 @every_kind
 def test_tls(wrap: Wrap, generated: Generated, certificate: tuple[bytes, bytes], kind: Kind) -> None:
     """A TLS channel works wrapped, with call credentials on top."""

@@ -12,6 +12,7 @@ from tests.torture.ledger import PLACES, differences, plans
 SHORT = 5_000  # RPCs
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_the_ledger_has_no_difference() -> None:
     """Delays, aborts, exceptions, cancels, deadlines and dropped streams: started is finished, one outcome per caller."""

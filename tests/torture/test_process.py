@@ -11,6 +11,8 @@ from tests.torture import process
 
 TIMES = 5
 
+pytestmark = pytest.mark.slow  # processes that are started and end
+
 
 @pytest.mark.parametrize("which", process.EXITS)
 def test_a_process_with_open_streams_exits(which: str) -> None:

@@ -8,6 +8,7 @@ SHORT = 500  # calls that are cancelled or time out
 WARM_UP = 200
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_nothing_is_left_of_a_storm() -> None:
     """No thread, task, flow, callback or file descriptor is left, memory has not grown, and the next calls succeed."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -20,17 +19,9 @@ from interpose._clock import SYSTEM
 from interpose.interceptors import Retry
 from interpose.testing import Echo
 from interpose.testing.echo import Attempt, Stub, path
+from tests.support.needs import JARS
 
 PATIENCE = 10.0  # seconds after which a call or an attempt counts as hung
-
-JARS = [
-    Path("/usr/share/java") / f"{name}.jar"
-    for name in (
-        *("grpc-api", "grpc-context", "grpc-core", "grpc-netty", "gson", "guava", "perfmark-api"),
-        *("netty-buffer", "netty-codec", "netty-codec-http", "netty-codec-http2", "netty-common", "netty-handler"),
-        *("netty-handler-proxy", "netty-resolver", "netty-transport"),
-    )
-]
 
 
 @dataclass(frozen=True)
@@ -88,10 +79,6 @@ class Peer(Echo):
 
 
 # --- grpc-java --------------------------------------------------------------------------------------------------------
-
-
-def java_is_installed() -> bool:
-    return all(shutil.which(program) for program in ("java", "javac")) and all(jar.exists() for jar in JARS)
 
 
 class Java:

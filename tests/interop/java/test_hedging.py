@@ -16,7 +16,6 @@ from tests.interop.java.clients import (
     Java,
     Job,
     Peer,
-    java_is_installed,
     ours_asyncio,
     ours_sync,
     running_java,
@@ -35,14 +34,13 @@ HEADERS = {"java": "grpc-previous-rpc-attempts", "sync": ATTEMPT, "asyncio": ATT
 @pytest.fixture(scope="module")
 def java(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Java]:
     """grpc-java in one process for all tests, warm."""
-    if not java_is_installed():
-        pytest.skip("grpc-java is not installed: run scripts/java")
     with running_java(tmp_path_factory.mktemp("java")) as program:
         for scenario in SCENARIOS[3], SCENARIOS[-2]:
             play(scenario, "java", program, PACES[0] / 4)
         yield program
 
 
+@pytest.mark.needs("java")
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
 def test_side_by_side(scenario: Scenario, java: Java) -> None:
     """grpc-java and both stacks do what the table says: when they send, who answers, who is cancelled, how it ends."""

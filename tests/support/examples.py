@@ -1,0 +1,18 @@
+"""How many examples a law is tried on: the profiles of hypothesis, which `--hypothesis-profile` chooses from."""
+
+from __future__ import annotations
+
+from hypothesis import settings
+
+# The number of examples for a law that asks for none of its own. 100 is what hypothesis itself takes.
+PROFILES = {"quick": 10, "default": 100, "thorough": 1000}
+
+
+def pytest_configure() -> None:
+    for name, count in PROFILES.items():
+        settings.register_profile(name, max_examples=count, deadline=None)
+
+
+def examples(usual: int) -> int:
+    """For a law that wants another number: `usual` as a rule, and as much fewer or more in the other profiles."""
+    return max(1, usual * settings.default.max_examples // PROFILES["default"])

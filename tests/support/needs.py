@@ -1,0 +1,92 @@
+"""What tests need beyond Python packages: `@pytest.mark.needs("java")`, and the system packages that bring it.
+
+`python -m tests.support.needs` prints the packages, for scripts/interop.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+JARS = [
+    Path("/usr/share/java") / f"{name}.jar"
+    for name in (
+        *("grpc-api", "grpc-context", "grpc-core", "grpc-netty", "gson", "guava", "perfmark-api"),
+        *("netty-buffer", "netty-codec", "netty-codec-http", "netty-codec-http2", "netty-common", "netty-handler"),
+        *("netty-handler-proxy", "netty-resolver", "netty-transport"),
+    )
+]
+
+
+@dataclass(frozen=True)
+class Need:
+    """Something that is there or not. packages: Debian's, which bring it."""
+
+    what: str
+    is_there: Callable[[], bool]
+    packages: tuple[str, ...]
+
+
+def programs(*names: str) -> Callable[[], bool]:
+    """Are these programs on the path?"""
+    return lambda: all(map(shutil.which, names))
+
+
+NEEDS = {
+    "java": Need(
+        "a JDK and Debian's grpc-java",
+        lambda: programs("java", "javac")() and all(jar.exists() for jar in JARS),
+        # libgrpc-java itself asks for few of the libraries that it runs with.
+        (
+            *("default-jdk-headless", "libgrpc-java", "libnetty-java"),
+            *("libguava-java", "libgoogle-gson-java", "libperfmark-java"),
+        ),
+    ),
+    "openssl": Need("the program openssl", programs("openssl"), ("openssl",)),
+}
+
+LEFT_OUT = "left out, since this is not installed: "
+COUNTED = "interpose/left-out"  # in pytest's cache: what the part before has left out
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    names = ", ".join(sorted(NEEDS))
+    config.addinivalue_line("markers", f"needs(name): it needs something that pip does not install: {names}")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what cannot run; but `make interop`, which has installed all, is to fail then."""
+    there = {name: need.is_there() for name, need in NEEDS.items()}
+    for item in items:
+        for marker in item.iter_markers("needs"):
+            (name,) = marker.args
+            if name not in NEEDS:
+                raise pytest.UsageError(f"{item.nodeid} needs {name!r}, which tests/support/needs.py does not know")
+            if not there[name] and config.getoption("part") != "interop":
+                item.add_marker(pytest.mark.skip(reason=LEFT_OUT + NEEDS[name].what))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """One line of what was left out: at the end of the last part, for all of them."""
+    reasons = (str(report.longrepr[-1]) for report in terminalreporter.getreports("skipped"))
+    counts = Counter(reason.partition(LEFT_OUT)[2] for reason in reasons if LEFT_OUT in reason)
+    part = config.getoption("part")
+    if part == "together":
+        config.cache.set(COUNTED, dict(counts))
+        return
+    if part == "alone":
+        counts.update(config.cache.get(COUNTED, {}))
+    if counts:
+        what = ", ".join(f"{count} for {what}" for what, count in sorted(counts.items()))
+        tests = "1 test was" if counts.total() == 1 else f"{counts.total()} tests were"
+        terminalreporter.write_line(f"{tests} left out: {what}. `make interop` installs what they need, and runs them.")
+
+
+if __name__ == "__main__":
+    print(*sorted({package for need in NEEDS.values() for package in need.packages}))  # noqa: T201

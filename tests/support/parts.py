@@ -1,0 +1,67 @@
+"""The parts of the suite that the commands run: `--part=…`, and the markers that say what belongs to which.
+
+Without `--part` pytest runs all that is chosen in one process, one after the other, as it always does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.support.coverings import covering
+
+Items = list[pytest.Item]
+
+
+def _together(items: Items) -> Items:
+    return [item for item in items if not _marked(item, "alone")]
+
+
+def _alone(items: Items) -> Items:
+    return [item for item in items if _marked(item, "alone")]
+
+
+def _quick(items: Items) -> Items:
+    return covering([item for item in items if not _marked(item, "alone", "slow", "needs")])
+
+
+def _interop(items: Items) -> Items:
+    return [item for item in items if _marked(item, "needs")]
+
+
+PARTS: dict[str, Callable[[Items], Items]] = {
+    "together": _together,
+    "alone": _alone,
+    "quick": _quick,
+    "interop": _interop,
+}
+
+
+def _marked(item: pytest.Item, *markers: str) -> bool:
+    return any(item.get_closest_marker(marker) for marker in markers)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--part",
+        choices=PARTS,
+        help="together: what may share the machine. alone: what may not. quick: no slow test, and each value of each "
+        "parameter once. interop: what needs more than Python packages.",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "alone: it needs the machine to itself, and runs last, after all others")
+    config.addinivalue_line("markers", "slow: it takes a second of CPU or more, and `make quick` leaves it out")
+
+
+@pytest.hookimpl(trylast=True)  # behind -k and -m
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    part = config.getoption("part")
+    if part is None:
+        return
+    chosen = PARTS[part](items)
+    kept = set(chosen)
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = chosen
