@@ -13,12 +13,11 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2
 
-from interpose import Kind, Outcome, errors, intercept_channel, testing
+from interpose import Kind, Outcome, errors, testing
 from interpose.errors import StatusError
 from interpose.interceptors import ExceptionToStatus
 from interpose.testing import Place, failed, raised
-from interpose.testing.echo import decode, encode
-from tests.facts.serving import SERVICE, serving
+from tests.facts.serving import serving
 from tests.interceptors.driving import Told, each, failing, incoming, is_server, play, raising, requests
 
 NOT_FOUND = grpc.StatusCode.NOT_FOUND

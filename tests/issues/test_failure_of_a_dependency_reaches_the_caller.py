@@ -173,5 +173,5 @@ def test_a_call_that_ends_with_the_rpc_it_was_made_for_is_no_bug(caplog: pytest.
 @pytest.mark.parametrize("downstream", [[], {5: StatusCode.OK}, {StatusCode.OK: StatusCode.NOT_FOUND}])
 def test_bad_rules_are_refused(downstream: Any) -> None:
     """ValueError, which names the option."""
-    with pytest.raises(ValueError, match="ExceptionToStatus: .*downstream"):
+    with pytest.raises(ValueError, match=r"ExceptionToStatus: .*downstream"):
         ExceptionToStatus(downstream=downstream)
