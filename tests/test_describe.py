@@ -6,10 +6,12 @@ import interpose
 from interpose import Call, Flow, chain, describe, interceptors, when
 from interpose._describe import RULES
 from interpose.interceptors import (
+    AccessLog,
     Cache,
     CircuitBreaker,
     Coalesce,
     Deadline,
+    ExceptionToStatus,
     Fallback,
     FaultInjection,
     Hedge,
@@ -27,7 +29,7 @@ CLIENT = [
     CircuitBreaker(),
     FaultInjection(),
 ]
-MADE = {type(made).__name__: made for made in (*CLIENT, Hedge())}
+MADE = {type(made).__name__: made for made in (*CLIENT, Hedge(), AccessLog(), ExceptionToStatus())}
 
 
 def token(call: Call) -> Flow:
@@ -59,6 +61,28 @@ def test_what_does_not_apply_is_left_out() -> None:
 
     assert describe(*stack, method="/a.B/C").splitlines()[1:] == ["  1. token  Send a token."]
     assert describe(*stack, method="/n.N/N").splitlines() == ["/n.N/N", "  nothing applies"]
+
+
+def test_without_a_method_conditions_are_shown() -> None:
+    """All of the stack, and when each applies; a service config stays closed, since it chooses by method."""
+    config = Retry.from_service_config('{"methodConfig": [{"name": [{"service": "a.B"}], "timeout": "5s"}]}')
+    inner = when(["/a.B/C", "/a.B/D"], token)
+
+    told = describe(bare, when("/a.B/*", chain(RequestId()), inner), config).splitlines()
+
+    assert told[:2] == ["every method", "  1. bare"]
+    assert told[2].startswith("  2. when '/a.B/*': RequestId")
+    assert told[3].startswith("  3. when '/a.B/*': when ['/a.B/C', '/a.B/D']: token")
+    assert told[4].startswith("  4. from_service_config(/a.B/)")
+
+
+def test_what_sees_other_calls_is_no_mistake() -> None:
+    """Two that never see the same call may stand in any order; of one that sees some, and one that sees all, it is told."""
+    retry, deadline = when("/a.B/*", Retry()), when("/c.D/*", Deadline(5))
+
+    assert "!" not in describe(retry, deadline)
+    assert "! Retry stands outside of Deadline" in describe(Retry(), deadline)
+    assert "! Retry stands outside of Deadline" in describe(retry, Deadline(5))
 
 
 def test_a_service_config_is_opened() -> None:

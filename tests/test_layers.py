@@ -11,7 +11,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "interpose"
 
 # The files that stand beside the folders. A new one goes where its imports let it; most belong into a folder.
 NOUNS = {"_call", "_outcome", "_method", "_metadata", "_messages", "_flow", "errors", "context", "_clock"}
-NOUNS |= {"_answer", "_codec", "_handlers", "_native", "_scope"}  # what both shells share
+NOUNS |= {"_answer", "_codec", "_handlers", "_native", "_patterns", "_scope", "_unmatched"}  # what both shells share
 FRONT_DOOR = {"__init__", "_attach", "_describe"}
 
 # room: the rooms of ours that it may import

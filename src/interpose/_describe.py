@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from interpose._flow import Chain, Interceptor, check, name_of
+from interpose._flow import Chain, Interceptor, When, check, name_of
 from interpose._method import Kind, Method
 
 
@@ -31,36 +31,64 @@ RULES = (
     Rule("Hedge", "Retry", "each copy is retried: a slow server is sent many times the load"),
     Rule("Retry", "Hedge", "each attempt is hedged: use one of them"),
     Rule("Retry", "RequestId", "each attempt may get an id of its own"),
+    Rule("Retry", "Cache", "answers that are kept count for the budget, as if the server had given them"),
+    Rule("Hedge", "Cache", "each copy looks for the answer that the call itself should have found"),
+    Rule("ExceptionToStatus", "AccessLog", "the log sees the exception, and not the status that the caller sees"),
     Rule("FaultInjection", "Retry", "faults are not retried, as those of a server would be"),
 )
 
 
-def describe(*interceptors: Interceptor, method: str = "/package.Service/Method") -> str:
+class _Shown(NamedTuple):
+    """An interceptor, and the conditions under which it sees a call."""
+
+    interceptor: Interceptor
+    conditions: tuple[When, ...]
+
+    @property
+    def name(self) -> str:
+        conditions = "".join(f"when {when.said}: " for when in self.conditions)
+        return conditions + name_of(self.interceptor)
+
+
+def describe(*interceptors: Interceptor, method: str | None = None) -> str:
     """What a stack does to a method, one line per interceptor, the first outermost; and what in its order is wrong.
 
     `print(describe(*stack, method="/shop.v1.Orders/Place"))`. Those whose `when` leaves the method out are not shown.
+    Without a method all are shown, those of a `when` with its condition.
 
     TypeError for anything that is no interceptor.
     """
     for interceptor in interceptors:
         check(interceptor)
-    shown = list(_applying(interceptors, Method(method, Kind.UNARY_UNARY)))
-    names = [name_of(interceptor) for interceptor in shown]
-    width = max(map(len, names), default=0)
+    applying = _opened(interceptors) if method is None else _applying(interceptors, Method(method, Kind.UNARY_UNARY))
+    shown = list(applying)
+    width = max((len(one.name) for one in shown), default=0)
     lines = [
-        f"  {number}. {name.ljust(width)}  {_purpose(interceptor)}".rstrip()
-        for number, (name, interceptor) in enumerate(zip(names, shown, strict=True), 1)
+        f"  {number}. {one.name.ljust(width)}  {_purpose(one.interceptor)}".rstrip()
+        for number, one in enumerate(shown, 1)
     ]
-    return "\n".join([method, *(lines or ["  nothing applies"]), *(f"! {wrong}" for wrong in _mistakes(names))])
+    mistakes = [f"! {wrong}" for wrong in _mistakes(shown)]
+    return "\n".join([method or "every method", *(lines or ["  nothing applies"]), *mistakes])
 
 
-def _applying(interceptors: tuple[Interceptor, ...], method: Method) -> Iterator[Interceptor]:
+def _applying(interceptors: tuple[Interceptor, ...], method: Method) -> Iterator[_Shown]:
     """Those that see this method, chains opened."""
     for interceptor in interceptors:
         if isinstance(interceptor, Chain):
             yield from _applying(interceptor.select(method), method)
         else:
-            yield interceptor
+            yield _Shown(interceptor, ())
+
+
+def _opened(interceptors: tuple[Interceptor, ...], conditions: tuple[When, ...] = ()) -> Iterator[_Shown]:
+    """All of them, chains opened; a chain that chooses in a way of its own stays closed."""
+    for interceptor in interceptors:
+        if isinstance(interceptor, When):
+            yield from _opened(interceptor.interceptors, (*conditions, interceptor))
+        elif type(interceptor) is Chain:
+            yield from _opened(interceptor.interceptors, conditions)
+        else:
+            yield _Shown(interceptor, conditions)
 
 
 def _purpose(interceptor: Any) -> str:
@@ -69,10 +97,15 @@ def _purpose(interceptor: Any) -> str:
     return (inspect.getdoc(own) or "").partition("\n")[0]
 
 
-def _mistakes(names: list[str]) -> Iterator[str]:
-    """What is known to be wrong in this order."""
-    for place, outer in enumerate(names):
-        for inner in dict.fromkeys(names[place + 1 :]):
+def _mistakes(shown: list[_Shown]) -> Iterator[str]:
+    """What is known to be wrong in this order, of those that see the same calls."""
+    for place, outer in enumerate(shown):
+        for inner in dict.fromkeys(name_of(one.interceptor) for one in shown[place + 1 :] if _meet(outer, one)):
             for rule in RULES:
-                if (rule.outer, rule.inner) == (outer, inner):
-                    yield f"{outer} stands outside of {inner}: {rule.why}"
+                if (rule.outer, rule.inner) == (name_of(outer.interceptor), inner):
+                    yield f"{rule.outer} stands outside of {rule.inner}: {rule.why}"
+
+
+def _meet(one: _Shown, other: _Shown) -> bool:
+    """Is it certain that one of them sees every call that the other sees?"""
+    return set(one.conditions) <= set(other.conditions) or set(other.conditions) <= set(one.conditions)

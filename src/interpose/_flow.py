@@ -32,9 +32,8 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable
 from concurrent.futures import Future
-from fnmatch import fnmatchcase
 from typing import Any, NoReturn, TypeAlias, TypeVar, cast, overload
 
 import grpc
@@ -43,6 +42,8 @@ from interpose import errors
 from interpose._call import Call, Hedging
 from interpose._method import Method
 from interpose._outcome import Outcome
+from interpose._patterns import Patterns
+from interpose._unmatched import Unmatched
 
 T = TypeVar("T")
 
@@ -50,6 +51,7 @@ T = TypeVar("T")
 Flow: TypeAlias = Generator[Call, Outcome, Any]
 AsyncFlow: TypeAlias = AsyncGenerator[Call, Outcome]
 Interceptor: TypeAlias = Callable[[Call], Flow | AsyncFlow]
+Condition: TypeAlias = "Callable[[Method], bool] | str | Iterable[str]"
 
 Step: TypeAlias = "Call | Wait | Race | Outcome"
 Lane: TypeAlias = "Callable[[], tuple[Driver, Call]]"
@@ -174,19 +176,25 @@ class Chain:
 class When(Chain):
     """A chain for some methods only. Made by `when`."""
 
-    __slots__ = ("_applies", "_condition")
+    __slots__ = ("condition", "unmatched")
 
-    def __init__(self, condition: Callable[[Method], bool] | str, interceptors: tuple[Interceptor, ...]) -> None:
+    def __init__(self, condition: Callable[[Method], bool] | Patterns, interceptors: tuple[Interceptor, ...]) -> None:
         super().__init__(interceptors)
-        self._condition = condition
-        self._applies = _glob(condition) if isinstance(condition, str) else condition
+        self.condition = condition
+        self.unmatched = Unmatched(condition.globs if isinstance(condition, Patterns) else (), lambda: repr(self))
 
     def select(self, method: Method) -> tuple[Interceptor, ...]:
-        return self.interceptors if self._applies(method) else ()
+        condition = self.condition
+        applies = condition(method.full_name) if isinstance(condition, Patterns) else condition(method)
+        return self.interceptors if applies else ()
 
     def __repr__(self) -> str:
-        condition = repr(self._condition) if isinstance(self._condition, str) else name_of(self._condition)
-        return f"when({condition}, {', '.join(map(name_of, self.interceptors))})"
+        return f"when({self.said}, {', '.join(map(name_of, self.interceptors))})"
+
+    @property
+    def said(self) -> str:
+        """The condition, as it was given."""
+        return repr(self.condition) if isinstance(self.condition, Patterns) else name_of(self.condition)
 
 
 def chain(*interceptors: Interceptor) -> Chain:
@@ -199,35 +207,55 @@ def chain(*interceptors: Interceptor) -> Chain:
     return Chain(interceptors)
 
 
-def when(condition: Callable[[Method], bool] | str, *interceptors: Interceptor) -> Chain:
+def when(condition: Condition, *interceptors: Interceptor) -> Chain:
     """Interceptors for some methods only: `when("/pay.v1.*/*", Retry())`, `when(lambda m: m.name == "Watch", …)`.
 
-    condition: a glob on "/package.Service/Name" (the first "/" may be left out), or a function of the `Method`.
+    condition: a pattern on "/package.Service/Method", as in docs/when.md: `*`, `?`, `[a-z]` and `{Get,List}`; a list of
+        patterns; or a function of the `Method`.
     It is asked once per method, when the stub method or handler is first seen; elsewhere the interceptors cost nothing.
+
+    ValueError for a pattern that can match no method, with what to write instead. One that matches none of the methods
+    that are used is reported once in the log, at level WARNING. TypeError for anything that is no condition.
     """
-    if not (isinstance(condition, str) or callable(condition)):
-        raise TypeError(f"when: the condition must be a glob or a function of the Method, not {condition!r}")
+    if not (isinstance(condition, str | Iterable) or callable(condition)) or isinstance(condition, bytes):
+        raise TypeError(
+            f"when: the condition must be a pattern, a list of them, or a function of the Method, not {condition!r}"
+        )
     for interceptor in interceptors:
         check(interceptor)
-    return When(condition, interceptors)
+    if callable(condition):
+        return When(condition, interceptors)
+    patterns = Patterns(condition)
+    if not patterns.given:
+        raise ValueError("when: an empty list of patterns applies to no method: leave the interceptors out")
+    return When(patterns, interceptors)
 
 
-def _glob(pattern: str) -> Callable[[Method], bool]:
-    pattern = "/" + pattern.removeprefix("/")
-    return lambda method: fnmatchcase(method.full_name, pattern)
+def layers(interceptors: tuple[Interceptor, ...], method: Method, *, used: bool = True) -> Layers:
+    """Compile a stack for one method: chains opened, those that do not apply left out, async ones lifted.
 
-
-def layers(interceptors: tuple[Interceptor, ...], method: Method) -> Layers:
-    """Compile a stack for one method: chains opened, those that do not apply left out, async ones lifted."""
+    used: a stub or server is about to use the method, so patterns that do not match it may be reported.
+    """
     compiled: list[Layer] = []
     for interceptor in interceptors:
         if isinstance(interceptor, Chain):
-            compiled += layers(_selected(interceptor, method), method)
+            if used and isinstance(interceptor, When):
+                interceptor.unmatched.see(method)
+            compiled += layers(_selected(interceptor, method), method, used=used)
         elif is_async(interceptor):
             compiled.append(_lifted(cast(Callable[[Call], AsyncFlow], interceptor)))
         else:
             compiled.append(cast(Layer, interceptor))
     return tuple(compiled)
+
+
+def unused(interceptors: tuple[Interceptor, ...]) -> None:
+    """A channel with this stack is closed: report the patterns that have matched none of the methods it was used for."""
+    for interceptor in interceptors:
+        if isinstance(interceptor, When):
+            interceptor.unmatched.close()
+        if isinstance(interceptor, Chain):
+            unused(interceptor.interceptors)
 
 
 def _selected(chain: Chain, method: Method) -> tuple[Interceptor, ...]:
@@ -469,7 +497,7 @@ class Driver:
             self._flows = called.pop()[1]
         if type(asked) is Through:
             called.append((depth, self._flows))
-            inner = layers((asked.chain,), asked.call.method)
+            inner = layers((asked.chain,), asked.call.method, used=False)
             self._flows = (*self._flows[:depth], *inner, *self._flows[depth:])
             asked = asked.call
         self._called = called

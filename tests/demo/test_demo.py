@@ -128,16 +128,19 @@ def test_piped_output_is_plain_lines() -> None:
     assert ["BadRequest", "destination", "missing"] in words
 
 
-def test_what_is_missing_is_told_with_the_line_to_install_it() -> None:
-    """Without the package for rich errors: exit status 1, one line, no traceback."""
+@pytest.mark.parametrize(
+    ("module", "distribution"), [("google", "protobuf"), ("google.rpc", "googleapis-common-protos")]
+)
+def test_what_is_missing_is_told_with_the_line_to_install_it(module: str, distribution: str) -> None:
+    """On a plain install, or without the package for rich errors: exit status 1, one line, no traceback."""
     program = (
-        "import sys; sys.modules['google.rpc'] = None\n"
+        f"import sys; sys.modules[{module!r}] = None\n"
         "from interpose.demo.__main__ import main; sys.exit(main(['--calls', '1']))"
     )
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
 
     assert (ran.returncode, ran.stdout) == (1, "")
-    assert ran.stderr == 'interpose.demo: the demo needs googleapis-common-protos: pip install "interpose[demo]"\n'
+    assert ran.stderr == f'interpose.demo: the demo needs {distribution}: pip install "interpose[demo]"\n'
 
 
 @pytest.mark.parametrize(

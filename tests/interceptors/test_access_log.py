@@ -15,6 +15,7 @@ import pytest
 from interpose import Call, Flow, Kind, Metadata, Outcome, Side, chain, context, errors, intercept_channel, testing
 from interpose.interceptors import AccessLog, RequestId, Retry
 from interpose.interceptors.access_log import CLIENT_LEVELS, SERVER_LEVELS, JsonFormatter, Redactor
+from interpose.mechanisms.json_lines import MACHINE_READABLE
 from interpose.testing import PLACES, Echo, Place, Stub, failed, ok
 from tests.facts.serving import serving
 from tests.interceptors.driving import Given, failing, incoming, is_server, outgoing, play, raising, requests
@@ -77,7 +78,10 @@ def test_one_record_for_an_answer(place: Place, kept: Kept) -> None:
         rpc.call(*requests(place), timeout=30)
 
     [fields] = kept.fields
-    assert (fields["msg"], fields["levelno"]) == ("finished call", logging.INFO if is_server(place) else logging.DEBUG)
+    assert (fields[MACHINE_READABLE], fields["levelno"]) == (
+        "finished call",
+        logging.INFO if is_server(place) else logging.DEBUG,
+    )
     assert fields["protocol"] == "grpc"
     assert fields["grpc.component"] == place.side.value
     assert fields["grpc.service"] == "interpose.testing.Echo"
@@ -267,7 +271,7 @@ class Broken(logging.Handler):
 
 
 def messages_of(kept: Kept) -> list[str]:
-    return [str(fields["msg"]) for fields in kept.fields]
+    return [str(fields[MACHINE_READABLE]) for fields in kept.fields]
 
 
 def test_a_record_of_the_start_on_wish(place: Place, kept: Kept) -> None:
@@ -276,7 +280,7 @@ def test_a_record_of_the_start_on_wish(place: Place, kept: Kept) -> None:
         rpc.call(*requests(place), timeout=30)
 
     started, finished = kept.fields
-    assert (started["msg"], finished["msg"]) == ("started call", "finished call")
+    assert (started[MACHINE_READABLE], finished[MACHINE_READABLE]) == ("started call", "finished call")
     assert started["levelno"] == (logging.INFO if is_server(place) else logging.DEBUG)
     assert not {"grpc.code", "grpc.time_ms", "grpc.error"} & set(started)
     shared = {name for name in started if "." in name or name in {"protocol", "request_id"}}
@@ -310,7 +314,7 @@ def test_messages_of_a_plain_handler_on_an_asyncio_server(kind: Kind, kept: Kept
     with place.open(RequestId(), AccessLog(logger_to(kept), start=True, payloads=str), plain=True) as rpc:
         reply = rpc.call(*requests(place))
 
-    told = [(fields["msg"], fields.get("grpc.request.content")) for fields in kept.fields]
+    told = [(fields[MACHINE_READABLE], fields.get("grpc.request.content")) for fields in kept.fields]
     assert told[0][0] == "started call" and told[-1][0] == "finished call"
     assert [content for message, content in told if message == "request received"] == list(requests(place))
     assert [message for message, _ in told].count("response sent") == len(reply.messages)
@@ -637,7 +641,9 @@ def test_the_log_has_a_name_of_its_own(caplog: pytest.LogCaptureFixture) -> None
     with caplog.at_level(logging.INFO, "interpose.access"):
         play(AccessLog(), incoming(), Outcome())
 
-    assert [(record.name, record.getMessage()) for record in caplog.records] == [("interpose.access", "finished call")]
+    assert [(record.name, record.__dict__[MACHINE_READABLE]) for record in caplog.records] == [
+        ("interpose.access", "finished call")
+    ]
 
 
 def test_a_failure_of_grpc_itself_is_logged() -> None:

@@ -13,12 +13,11 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2
 
-from interpose import Kind, Outcome, errors, intercept_channel, testing
+from interpose import Kind, Outcome, errors, testing
 from interpose.errors import StatusError
 from interpose.interceptors import ExceptionToStatus
 from interpose.testing import Place, failed, raised
-from interpose.testing.echo import decode, encode
-from tests.facts.serving import SERVICE, serving
+from tests.facts.serving import serving
 from tests.interceptors.driving import Told, each, failing, incoming, is_server, play, raising, requests
 
 NOT_FOUND = grpc.StatusCode.NOT_FOUND
@@ -270,37 +269,6 @@ def test_a_rule_may_give_rich_details(sort: str, kind: str) -> None:
 
     assert (reply.code, reply.details) == (grpc.StatusCode.UNAVAILABLE, "later")
     assert errors.parse_details(reply.trailing) == (retry,)
-
-
-@pytest.mark.parametrize("sort", SORTS)
-def test_a_failure_of_another_server_is_a_bug_unless_it_is_typed(sort: str, log: pytest.LogCaptureFixture) -> None:
-    """What a bare stub raises tells a peer nothing; what an intercepted stub raises is a status, and passes."""
-
-    def relay(client: Any, typed: bool) -> Callable[[Any], Any]:
-        def act(context: Any) -> Any:
-            channel = intercept_channel(client.channel, ExceptionToStatus()) if typed else client.channel
-            return channel.unary_unary(f"/{SERVICE}/unary_unary", encode, decode)("a", timeout=10)
-
-        return act
-
-    refuse = handler("sync", "unary_unary", fail(errors.NotFound("no such row")))
-    with serving("sync", {"unary_unary": refuse}, ExceptionToStatus()) as inner:
-        replies = []
-        for typed in (False, True):
-            act = relay(inner, typed)
-
-            async def later(_: Any, context: Any, act: Any = act) -> Any:
-                return await asyncio.to_thread(act, context)
-
-            front = later if sort == "async" else handler(sort, "unary_unary", act)
-            with serving(sort, {"unary_unary": front}, ExceptionToStatus()) as outer:
-                replies.append(outer.call())
-    bare, typed_reply = replies
-
-    assert bare.code is INTERNAL
-    assert ERROR_ID.fullmatch(bare.details)
-    assert (typed_reply.code, typed_reply.details) == (NOT_FOUND, "no such row")
-    assert len(log.records) == 1
 
 
 @pytest.mark.parametrize("sort", SORTS)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from interpose.mechanisms.breaker import Breaker, Mode, Policy, Refusal, State, Transition, Turns, Window
+from interpose.mechanisms.breaker import Admitted, Breaker, Mode, Policy, Refusal, Transition, Turns, Window
 from interpose.mechanisms.window import calls, seconds
 
 PATIENCE = 10  # seconds after which a wait counts as a hang
@@ -37,41 +37,45 @@ class Model:
         self.results: list[tuple[float, bool]] = []
         self.until = 0.0
         self.tally = (0, 0)
-        self.under_way = 0
+        self.probes: list[tuple[int, float]] = []  # that are out: which, and since when
+        self.admitted = 0
         self.succeeded = 0
 
     def enter(self, mode: Mode, now: float, tally: tuple[int, int] = (0, 0)) -> None:
         if mode is not self.mode:
             self.told.append(Transition(self.mode, mode, *(tally if mode is Mode.OPEN else self.count(now))))
         self.mode, self.tally, self.until = mode, tally, now + OPEN_FOR
-        self.era, self.under_way, self.succeeded, self.results = self.era + 1, 0, 0, []
+        self.era, self.probes, self.succeeded, self.results = self.era + 1, [], 0, []
 
     def admit(self, now: float) -> bool:
         if self.mode is Mode.OPEN and now >= self.until:
             self.enter(Mode.HALF_OPEN, now)
         if self.mode is not Mode.HALF_OPEN:
             return self.mode in (Mode.CLOSED, Mode.DISABLED)
-        full = self.under_way + self.succeeded == PROBES
-        if full and now >= self.until:
-            self.enter(Mode.HALF_OPEN, now)
-        elif full:
-            return False
-        self.under_way += 1
+        if len(self.probes) + self.succeeded == PROBES:
+            if now < self.probes[0][1] + OPEN_FOR:
+                return False
+            del self.probes[0]  # it is given up
+        self.admitted += 1
+        self.probes.append((self.admitted, now))
         return True
 
-    def report(self, era: int, healthy: bool | None, now: float) -> None:
+    def report(self, call: tuple[int, int], healthy: bool | None, now: float) -> None:
+        era, number = call
         if era != self.era:
             return
         if self.mode is Mode.HALF_OPEN:
-            self.probed(healthy, now)
+            self.probed(number, healthy, now)
         elif self.mode is Mode.CLOSED and healthy is not None:
             self.results.append((now, not healthy))
             total, failures = self.count(now)
             if total >= MINIMUM and failures >= RATE * total:
                 self.enter(Mode.OPEN, now, (total, failures))
 
-    def probed(self, healthy: bool | None, now: float) -> None:
-        self.under_way -= 1
+    def probed(self, number: int, healthy: bool | None, now: float) -> None:
+        if number not in dict(self.probes):
+            return
+        self.probes = [probe for probe in self.probes if probe[0] != number]
         if healthy is False:
             self.enter(Mode.OPEN, now, (self.succeeded + 1, 1))
         elif healthy:
@@ -107,22 +111,22 @@ class AgainstModel(RuleBasedStateMachine):
         self.told: list[Transition] = []
         self.breaker = Breaker(policy(self.window), self.told.append)
         self.model = Model(type(self).counted)
-        self.flying: list[tuple[State, int]] = []
+        self.flying: list[tuple[Admitted, tuple[int, int]]] = []
 
     @rule()
     def call(self) -> None:
         admitted = self.breaker.admit(self.now)
 
-        assert isinstance(admitted, State) is self.model.admit(self.now)
-        if isinstance(admitted, State):
-            self.flying.append((admitted, self.model.era))
+        assert isinstance(admitted, Refusal) is not self.model.admit(self.now)
+        if not isinstance(admitted, Refusal):
+            self.flying.append((admitted, (self.model.era, self.model.admitted)))
 
     @precondition(lambda self: self.flying)
     @rule(healthy=VERDICTS, data=st.data())
     def end(self, healthy: bool | None, data: st.DataObject) -> None:
-        admitted, era = self.flying.pop(data.draw(st.integers(0, len(self.flying) - 1)))
+        admitted, call = self.flying.pop(data.draw(st.integers(0, len(self.flying) - 1)))
         self.breaker.report(admitted, healthy, self.now)
-        self.model.report(era, healthy, self.now)
+        self.model.report(call, healthy, self.now)
 
     @rule(healthy=VERDICTS, times=st.integers(1, 4))
     def call_and_end(self, healthy: bool | None, times: int) -> None:
@@ -130,9 +134,9 @@ class AgainstModel(RuleBasedStateMachine):
             before = len(self.flying)
             self.call()
             if len(self.flying) > before:
-                admitted, era = self.flying.pop()
+                admitted, call = self.flying.pop()
                 self.breaker.report(admitted, healthy, self.now)
-                self.model.report(era, healthy, self.now)
+                self.model.report(call, healthy, self.now)
 
     @rule(pause=QUARTERS)
     def wait(self, pause: float) -> None:
@@ -251,9 +255,9 @@ def tripped(probes: int = PROBES, tell: Callable[[Transition], Any] | None = Non
     return breaker
 
 
-def passed(breaker: Breaker, now: float) -> State:
+def passed(breaker: Breaker, now: float) -> Admitted:
     admitted = breaker.admit(now)
-    assert isinstance(admitted, State)
+    assert not isinstance(admitted, Refusal)
     return admitted
 
 
@@ -284,6 +288,30 @@ def test_probes_that_live_on_are_given_up() -> None:
         breaker.report(probe, True, 12)
 
     assert half_open is Mode.HALF_OPEN
+    assert breaker.mode is Mode.CLOSED
+
+
+def test_a_probe_is_given_up_by_its_own_age() -> None:
+    """However old the half-open state is: one probe is allowed, so there is one, until it is `open_for` seconds old."""
+    breaker = tripped(probes=1)
+    breaker.report(passed(breaker, 5), None, 6)  # its place is free again
+    probe = passed(breaker, 9)
+
+    assert breaker.admit(10) == Refusal(Mode.HALF_OPEN, 4)  # the state is 5 seconds old, the probe only one
+    assert breaker.admit(13.75) == Refusal(Mode.HALF_OPEN, 0.25)
+    breaker.report(probe, True, 13.75)
+    assert breaker.mode is Mode.CLOSED
+
+
+def test_probes_are_given_up_one_by_one() -> None:
+    """Each frees its own place."""
+    breaker = tripped(probes=2)
+    first, second = passed(breaker, 5), passed(breaker, 8)
+    third = passed(breaker, 10)
+
+    assert breaker.admit(10) == Refusal(Mode.HALF_OPEN, 3)
+    for probe in (first, second, third):
+        breaker.report(probe, True, 11)
     assert breaker.mode is Mode.CLOSED
 
 
@@ -416,19 +444,19 @@ def test_as_many_threads_pass_as_there_are_probes(probes: int) -> None:
         breaker = tripped(probes, told.append)
         results = at_once(lambda: breaker.admit(5))  # noqa: B023  called in this turn of the loop
 
-        assert sum(isinstance(result, State) for result in results) == probes
+        assert sum(not isinstance(result, Refusal) for result in results) == probes
         assert len(results) == 100
         assert [change.after for change in told] == [Mode.OPEN, Mode.HALF_OPEN]
 
 
 def test_as_many_threads_pass_in_the_second_round() -> None:
-    """When probes are given up, 100 threads at once find the same new ones."""
+    """When probes are given up, 100 threads at once take as many new ones."""
     breaker = tripped()
     at_once(lambda: breaker.admit(5), 10)
 
     results = at_once(lambda: breaker.admit(10))
 
-    assert sum(isinstance(result, State) for result in results) == PROBES
+    assert sum(not isinstance(result, Refusal) for result in results) == PROBES
 
 
 def test_all_who_come_at_the_same_time_find_the_same() -> None:
@@ -440,7 +468,6 @@ def test_all_who_come_at_the_same_time_find_the_same() -> None:
         passed(breaker, 5)
 
     assert opened.at(5) is half_open is breaker._state
-    assert half_open.at(10) is half_open.at(10) is not half_open
 
 
 def test_who_finds_the_time_up_too_late_changes_nothing() -> None:

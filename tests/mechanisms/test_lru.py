@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from interpose.mechanisms.lru import Lru
+from interpose.mechanisms.lru import Lru, Registry
 
 KEYS = st.sampled_from("abcdef")
 QUARTERS = st.integers(0, 40).map(lambda number: number / 4)  # seconds; a float holds them exactly
@@ -119,3 +119,74 @@ def test_many_threads_at_once(most: int) -> None:
 
     assert wrong == []
     assert len(lru) <= most
+
+
+# --- registry -------------------------------------------------------------------------------------------------------
+
+
+class Registered(RuleBasedStateMachine):
+    """A Registry beside a list of its keys and values, asked for longest ago first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made = 0
+        self.registry: Registry[str, str] = Registry(MOST, self.make)
+        self.model: dict[str, str] = {}
+
+    def make(self, key: str) -> str:
+        self.made += 1
+        return f"{key}{self.made}"
+
+    @rule(key=KEYS)
+    def ask(self, key: str) -> None:
+        value = self.registry[key]
+
+        assert value == self.model.pop(key, f"{key}{self.made}")
+        self.model[key] = value
+        self.model = dict(list(self.model.items())[-MOST:])
+
+    @rule(key=KEYS)
+    def pop(self, key: str) -> None:
+        assert self.registry.pop(key) == self.model.pop(key, None)
+
+    @rule(key=KEYS)
+    def put(self, key: str) -> None:
+        self.registry.pop(key)
+        self.model.pop(key, None)
+        self.registry.put(key, "put")
+        self.model[key] = "put"
+        self.model = dict(list(self.model.items())[-MOST:])
+
+    @invariant()
+    def they_agree(self) -> None:
+        assert self.registry.items() == list(self.model.items())
+        assert len(self.registry) == len(self.model)
+
+
+TestRegistered = Registered.TestCase
+TestRegistered.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
+
+
+def test_a_registry_is_bounded_whatever_threads_do() -> None:
+    """Strangers' keys on eight threads, while another one lists them: never more than `most` and one per thread."""
+    registry: Registry[str, list[str]] = Registry(64, lambda key: [key])
+    errors: list[BaseException] = []
+    sizes: list[int] = []
+
+    def ask(name: int) -> None:
+        try:
+            for number in range(2000):
+                assert registry[f"{name}.{number}"] == [f"{name}.{number}"]
+                sizes.append(len(registry))
+        except BaseException as error:  # told to the test
+            errors.append(error)
+
+    workers = [threading.Thread(target=ask, args=(name,)) for name in range(8)]
+    for worker in workers:
+        worker.start()
+    while any(worker.is_alive() for worker in workers):
+        sizes.append(len(registry.items()))
+
+    assert not errors
+    assert max(sizes) <= 64 + 8
+    assert len(registry) == 64

@@ -13,7 +13,7 @@ import grpc.aio
 from interpose._call import Call
 from interpose._clock import Clock
 from interpose._codec import decoder
-from interpose._flow import Driver, Interceptor, layers
+from interpose._flow import Driver, Interceptor, layers, unused
 from interpose._method import Kind, Method, Side, Target
 from interpose._native import Pauses, Route, deadline_of
 from interpose.aio.calls import StreamStreamCall, StreamUnaryCall, UnaryStreamCall, UnaryUnaryCall
@@ -65,6 +65,7 @@ class Channel(grpc.aio.Channel):
         self._pauses.close()
         await self._native.close(grace)
         self._pauses.close()
+        unused(self._interceptors)
 
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
         return self._native.get_state(try_to_connect)

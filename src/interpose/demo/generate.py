@@ -10,6 +10,8 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
@@ -23,6 +25,15 @@ STAMP = "fingerprint.txt"
 
 class GenerationError(RuntimeError):
     """The protos could not be turned into Python; the text says what to do."""
+
+
+@contextmanager
+def from_extra(distribution: str) -> Iterator[None]:
+    """Import in here what only the extra `demo` brings: without it, GenerationError with the line to install it."""
+    try:
+        yield
+    except ImportError as missing:
+        raise GenerationError(f'the demo needs {distribution}: pip install "interpose[demo]"') from missing
 
 
 def load(module: str) -> ModuleType:
@@ -67,10 +78,8 @@ def fingerprint() -> str:
 
 def compile_protos(staging: Path) -> Path:
     """Run protoc over every proto and return the folder with the Python it wrote."""
-    try:
+    with from_extra("grpcio-tools"):
         from grpc_tools import protoc
-    except ImportError as missing:
-        raise GenerationError('the demo needs grpcio-tools: pip install "interpose[demo]"') from missing
     well_known = Path(protoc.__file__).parent / "_proto"
     status = protoc.main(
         [
@@ -124,7 +133,8 @@ def _sources() -> list[Path]:
 
 
 def _version(distribution: str) -> bytes:
-    return metadata.version(distribution).encode()
+    with from_extra(distribution):
+        return metadata.version(distribution).encode()
 
 
 def _fallback() -> Path:

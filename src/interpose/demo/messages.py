@@ -8,8 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable, MutableSequence
 from typing import TYPE_CHECKING, Any
 
-from google.protobuf.message import Message
-from google.protobuf.wrappers_pb2 import StringValue
+from interpose.demo.generate import from_extra, load
+
+with from_extra("protobuf"):
+    from google.protobuf.message import Message
+    from google.protobuf.wrappers_pb2 import StringValue
 
 if TYPE_CHECKING:
 
@@ -113,12 +116,8 @@ if TYPE_CHECKING:
     def add_CarrierServicer_to_server(servicer: CarrierServicer, server: Any) -> None: ...
 
 else:
-    from interpose.demo.generate import GenerationError, load
-
-    try:
+    with from_extra("googleapis-common-protos"):
         from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
-    except ImportError as missing:
-        raise GenerationError('the demo needs googleapis-common-protos: pip install "interpose[demo]"') from missing
 
     _orders, _orders_grpc = load("order_management_pb2"), load("order_management_pb2_grpc")
     _route, _route_grpc = load("route_guide_pb2"), load("route_guide_pb2_grpc")

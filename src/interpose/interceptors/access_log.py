@@ -21,7 +21,7 @@ from interpose._metadata import Metadata
 from interpose._method import Kind, Side
 from interpose._outcome import Outcome
 from interpose.errors import StatusError
-from interpose.mechanisms.json_lines import JsonFormatter, rfc3339
+from interpose.mechanisms.json_lines import MACHINE_READABLE, JsonFormatter, rfc3339
 from interpose.mechanisms.options import insist, is_clock, is_flag
 from interpose.mechanisms.redaction import Redactor, type_and_size
 from interpose.mechanisms.text import one_line
@@ -121,7 +121,8 @@ class Sink(Protocol):
 class AccessLog:
     """Write one record for each RPC when it has ended, however it ended; for a stream that is its end.
 
-    The message is "finished call". All else is in fields of the record (`extra`), named as go-grpc-middleware does:
+    As text a record reads "finished call: /shop.v1.Orders/Place OK in 3.2 ms"; in JSON and structlog its message is
+    "finished call". Everything is in fields of the record (`extra`), named as go-grpc-middleware does:
     `protocol`, `grpc.component`, `grpc.service`, `grpc.method`, `grpc.method_type`, `grpc.start_time`,
     `grpc.request.deadline`, `peer.address`, `grpc.code`, `grpc.error`, `grpc.time_ms`; and `request_id` if there is
     one, `grpc.attempts` if there were several. The level depends on code and side: a NOT_FOUND is INFO on a server and
@@ -333,14 +334,21 @@ class _Rpc:
         return fields if self._metadata is None else {**fields, **self._metadata}
 
 
+# What follows the message where records are shown as text, and the fields that it is made of.
+_TEXT = ": /%s/%s", ("grpc.service", "grpc.method")
+_TEXTS = {FINISHED: (": /%s/%s %s in %s ms", ("grpc.service", "grpc.method", "grpc.code", "grpc.time_ms"))}
+
+
 def _recording(logger: logging.Logger) -> Write:
     """How records are written to a logger of the standard library."""
 
     def write(level: int, message: str, fields: dict[str, Any]) -> None:
         # Not `log(…, extra=fields)`: it raises where the application's record factory sets a `request_id` of its own,
         # and it searches the stack for a caller, which here is always grpc.
-        record = logger.makeRecord(logger.name, level, __file__, 0, message, (), None)
+        text, named = _TEXTS.get(message, _TEXT)
+        record = logger.makeRecord(logger.name, level, __file__, 0, message + text, tuple(map(fields.get, named)), None)
         record.__dict__.update(fields)
+        record.__dict__[MACHINE_READABLE] = message
         logger.handle(record)
 
     return write

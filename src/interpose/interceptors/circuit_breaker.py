@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
 from collections.abc import Callable, Collection
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias
@@ -19,6 +17,7 @@ from interpose._flow import Flow
 from interpose._method import Kind, Side
 from interpose._outcome import Outcome
 from interpose.mechanisms.breaker import Breaker, Mode, Policy, Refusal, Transition
+from interpose.mechanisms.lru import Registry
 from interpose.mechanisms.options import insist, is_clock, is_function_or_none, is_seconds, is_whole
 from interpose.mechanisms.window import CallWindow, TimeWindow, Window, calls, seconds
 
@@ -46,8 +45,6 @@ FAILURES = frozenset(
         StatusCode.DATA_LOSS,
     }
 )
-
-HELD = frozenset({Mode.FORCED_OPEN, Mode.DISABLED})  # by an operator
 
 MAX_KEYS = 1024  # breakers of one instance; far beyond the methods of one service
 MAX_PROBES = 1000
@@ -127,7 +124,8 @@ class CircuitBreaker:
     slow_call:     seconds; a unary call that took longer counts as a failure whatever it answers. None: no limit.
     codes:         the codes that are failures; add RESOURCE_EXHAUSTED if yours means overload and not a quota.
     key:           which breaker a call goes through: `by_target`, `by_service`, `by_method`, or your
-                   function of the call that gives a text. 1,024 are kept; of the rest the one used longest ago is forgotten.
+                   function of the call that gives a text. 1,024 are kept, and those that an operator named; of the
+                   rest the one used longest ago is forgotten.
     clock:         where the time is read.
     on_transition: called with `TransitionDetails` after each change of mode, in order; what it raises is logged.
     """
@@ -180,7 +178,8 @@ class CircuitBreaker:
         self._clock = clock
         self._on_transition = on_transition
         self._mode = Mode.CLOSED  # of a breaker that is new
-        self._breakers: OrderedDict[str, Breaker] = OrderedDict()  # used longest ago first
+        self._breakers: Registry[str, Breaker] = Registry(MAX_KEYS, self._new)
+        self._held: dict[str, Breaker] = {}  # by an operator, who named their keys; these are not forgotten
 
     def __call__(self, call: Call) -> Flow:
         breaker = self._breaker(self._key(call))
@@ -200,7 +199,7 @@ class CircuitBreaker:
     def snapshot(self) -> dict[str, CircuitState]:
         """What each breaker does at the moment, by key; only those that calls have gone through."""
         now = self._clock.now()
-        return {key: _state(breaker, now) for key, breaker in list(self._breakers.items())}
+        return {key: _state(breaker, now) for key, breaker in self._all()}
 
     def force_open(self, key: str | None = None) -> None:
         """Let no call pass until `reset`, of one key, or (None) of all, those still to come included."""
@@ -217,41 +216,41 @@ class CircuitBreaker:
     def _force(self, mode: Mode, key: str | None) -> None:
         if key is None:
             self._mode = mode
-            chosen = list(self._breakers.values())
+            for name, breaker in self._all():
+                breaker.force(mode, self._clock.now())
+                self._release(name)
+            return
+        breaker = self._breaker(key)
+        breaker.force(mode, self._clock.now())
+        if mode is self._mode:
+            self._release(key)
         else:
-            chosen = [self._breaker(key)]
-        for breaker in chosen:
-            breaker.force(mode, self._clock.now())
+            self._held[key] = breaker
+            self._breakers.pop(key)
+
+    def _release(self, key: str) -> None:
+        """A breaker is as all the others are: it may be forgotten."""
+        breaker = self._held.get(key)
+        if breaker is not None:
+            self._breakers.put(key, breaker)
+            self._held.pop(key, None)
 
     # - breakers -
 
-    def _breaker(self, key: str) -> Breaker:
-        """The breaker of a key. Each step on the dict is a single one, so threads need no lock."""
-        breaker = self._breakers.get(key)
-        if breaker is None:
-            return self._new(key)
-        if len(self._breakers) > 1:
-            with suppress(KeyError):  # forgotten meanwhile
-                self._breakers.move_to_end(key)
-        return breaker
+    def _all(self) -> list[tuple[str, Breaker]]:
+        return list({**dict(self._breakers.items()), **self._held}.items())
 
-    def _new(self, key: str) -> Breaker:
+    def _breaker(self, key: str) -> Breaker:
         if not isinstance(key, str):
             raise TypeError(f"CircuitBreaker: key must give a text, not {key!r:.100}")
         mode = self._mode
-        breaker = self._breakers.setdefault(key, Breaker(self._policy, self._teller(key), mode))
+        breaker = (self._held and self._held.get(key)) or self._breakers[key]
         if self._mode is not mode:  # an operator has come between, and may not have found it
             breaker.force(self._mode, self._clock.now())
-        if len(self._breakers) > MAX_KEYS:
-            self._forget_one(key)
         return breaker
 
-    def _forget_one(self, new: str) -> None:
-        """Forget the breaker used longest ago that an operator did not choose."""
-        for key, breaker in list(self._breakers.items()):
-            if key != new and (breaker.mode is self._mode or not {breaker.mode, self._mode} & HELD):
-                self._breakers.pop(key, None)
-                return
+    def _new(self, key: str) -> Breaker:
+        return Breaker(self._policy, self._teller(key), self._mode)
 
     def _teller(self, key: str) -> Callable[[Transition], None] | None:
         return None if self._on_transition is None else partial(self._told, key)

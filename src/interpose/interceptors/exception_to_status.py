@@ -9,13 +9,15 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias, TypeVar, cast
 
 import grpc
+import grpc.aio
 
+from interpose._answer import NEARLY
 from interpose._call import Call
 from interpose._flow import Flow
 from interpose._metadata import Metadata
 from interpose._method import Side
 from interpose._outcome import Outcome
-from interpose.errors import StatusError, of
+from interpose.errors import Internal, StatusError, of
 from interpose.mechanisms.options import insist
 from interpose.mechanisms.text import one_line, within
 
@@ -34,18 +36,27 @@ class ExceptionToStatus:
     mapping: exception class → what to answer. The class nearest to that of the exception counts, as with `except`.
         A status code: the text of the exception becomes the details, cut to 1 KiB.
         A function of the exception: gives a `StatusError`, a status code, or None for "ask the next class".
-    unknown: the code for an exception that is in no class of the mapping. Its text stays here: the peer is told
-        "internal error, id …", and one record at level ERROR holds that id (field `error_id`) and the traceback.
+    downstream: the same by status code, for the failures of calls that the handler made itself and did not catch:
+        `{StatusCode.UNAVAILABLE: StatusCode.UNAVAILABLE}`. A code has a fixed text for details; a function may give more.
+    unknown: the code for an exception that has no rule, the failure of a call included (https://google.aip.dev/193:
+        what a dependency says is not for strangers). Its text stays here: the peer is sent "internal error, id …", and
+        one record at level ERROR holds that id (field `error_id`) and the traceback.
     logger:  where that record goes; `logging.getLogger("interpose.errors")` unless given.
 
+    Exceptions of interceptors further in are mapped too; one without a rule stays what the driver made of it, INTERNAL
+    with the name of the interceptor.
+
     A status that the handler chose itself stands as it is: raised, aborted with, or set with `set_code`; so does the
-    end of an RPC whose client has gone. On a client nothing is changed: its failures are the server's to tell.
+    end of an RPC whose client has gone. On a client nothing is changed: its failures are the server's to report.
+
+    ValueError for bad options, listing every fault.
     """
 
     def __init__(
         self,
         mapping: Mapping[type[E], Rule] | None = None,
         *,
+        downstream: Mapping[grpc.StatusCode, Rule] | None = None,
         unknown: grpc.StatusCode = grpc.StatusCode.INTERNAL,
         logger: logging.Logger | None = None,
     ) -> None:
@@ -53,33 +64,49 @@ class ExceptionToStatus:
         insist(
             "ExceptionToStatus",
             *_mapping_requirements({} if mapping is None else mapping),
+            *_downstream_requirements({} if downstream is None else downstream),
             (_is_failure(unknown), f"unknown must be a grpc.StatusCode other than OK, not {unknown!r}"),
             (isinstance(logger, logging.Logger), f"logger must be like logging.getLogger({LOGGER!r}), not {logger!r}"),
         )
         self._rules: dict[type[BaseException], Rule] = dict(cast(Mapping[type[BaseException], Rule], mapping or {}))
+        self._downstream: dict[Any, Rule] = dict(downstream or {})
         self._unknown = unknown
         self._logger = logger
 
     def __call__(self, call: Call) -> Flow:
         outcome = yield call
         error = outcome.error
-        if error is None or isinstance(error, StatusError) or call.side is Side.CLIENT:
+        if error is None or call.side is Side.CLIENT:
             return None
-        chosen = outcome.code is not grpc.StatusCode.UNKNOWN  # by the handler, or because the client has gone
-        if chosen and outcome.details and _tells_the_end(error):
-            status = of(outcome.code)(outcome.details, local=True)
-        else:
-            status = self._mapped(error) or self._unexpected(call, error)
-            if chosen:
-                # grpc would send the text of the exception in the place of these details.
-                status = of(outcome.code)(outcome.details or status.details())
-        status.__cause__ = error
-        return _failed(status, outcome)
+        if isinstance(error, StatusError):
+            return self._of_status(call, error, outcome)
+        # Chosen by the handler, or because the client has gone.
+        chosen = outcome.code if outcome.code is not grpc.StatusCode.UNKNOWN else None
+        if chosen and outcome.details and _says_the_end(error, chosen):
+            return _failed(of(chosen)(outcome.details, local=True), error, outcome.trailing_metadata)
+        status = self._mapped(error) or self._unexpected(call, error, chosen, outcome.details)
+        if chosen:
+            # grpc would send the text of the exception in the place of these details.
+            status = of(chosen)(outcome.details or status.details())
+        return _failed(status, error, outcome.trailing_metadata)
+
+    def _of_status(self, call: Call, error: StatusError, outcome: Outcome) -> Outcome | None:
+        """What becomes of a status: None if it was meant for the caller."""
+        trailing = outcome.trailing_metadata
+        if is_downstream(error):
+            if error.code() in _ENDS and _is_over(call):  # that call ended with this one
+                return None
+            own = Metadata.trusted(trailing[: len(trailing) - len(error.trailing_metadata())])
+            return _failed(self._mapped(error) or self._unexpected(call, error), error, own)
+        # An interceptor raised: see `_fault` in _flow.py.
+        raised = error.__cause__ if error.local and isinstance(error, Internal) else None
+        status = self._mapped(raised) if raised is not None else None
+        return None if status is None else _failed(status, error, trailing)
 
     def _mapped(self, error: BaseException) -> StatusError | None:
-        """The status that the mapping has for an exception, or None."""
-        for kind in type(error).__mro__:
-            rule = self._rules.get(kind)
+        """The status that the rules have for an exception, or None."""
+        rules = [self._downstream.get(_code_of(error))] if is_downstream(error) else []
+        for rule in (*rules, *map(self._rules.get, type(error).__mro__)):
             if rule is not None and (status := self._ruled(rule, error)) is not None:
                 return status
         return None
@@ -103,13 +130,22 @@ class ExceptionToStatus:
         self._report("%s mapped %s to %r, which is no status", rule, type(error).__name__, answer)
         return None
 
-    def _unexpected(self, call: Call, error: BaseException) -> StatusError:
-        """What the peer is told of a bug: nothing but an id, under which the log has the rest."""
+    def _unexpected(
+        self, call: Call, error: BaseException, chosen: grpc.StatusCode | None = None, details: str = ""
+    ) -> StatusError:
+        """What the peer is sent for a bug: nothing but an id, under which the log has the rest."""
+        if chosen is grpc.StatusCode.UNIMPLEMENTED and isinstance(error, NotImplementedError):
+            return of(chosen)(details)  # a method that protoc has generated, and nobody has written: no bug
         error_id = f"{random.getrandbits(64):016x}"
+        if chosen and details:
+            answer = f"had chosen {chosen.name}, which the caller was sent; error id"
+        else:
+            answer = "the caller was sent the error id"
         self._report(
-            "%s raised %s; the caller was given the error id %s",
+            "%s raised %s; %s %s",
             one_line(call.method.full_name, MAX_DETAILS),
             type(error).__name__,
+            answer,
             error_id,
             exc_info=error,
             extra={"error_id": error_id},
@@ -121,24 +157,56 @@ class ExceptionToStatus:
             self._logger.error(message, *values, **options)
 
 
-def _tells_the_end(error: BaseException) -> bool:
+_ENDS = (grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED)
+
+
+def is_downstream(error: BaseException) -> bool:
+    """Is it the failure of a call that was made here? What a stub raises, bare or intercepted, is grpc's own call object.
+
+    A status that a handler or an interceptor raises for its caller never is.
+    """
+    return isinstance(error, (grpc.Call, grpc.aio.AioRpcError))
+
+
+def _code_of(error: Any) -> object:
+    try:
+        return error.code()
+    except Exception:  # an application's own call object
+        return None
+
+
+def _is_over(call: Call) -> bool:
+    """Has the client gone, or its time passed, so that the calls made for it were ended?"""
+    context: Any = call._context
+    left = context.time_remaining() if hasattr(context, "time_remaining") else None
+    # An asyncio server cancels the handler first, which then raises CancelledError.
+    active = context.is_active() if hasattr(context, "is_active") else True
+    return not active or (left is not None and left <= NEARLY)
+
+
+def _says_the_end(error: BaseException, code: grpc.StatusCode) -> bool:
     """Is it how a handler learns that its client has gone or its time is up?
 
     A request stream raises grpc's bare RpcError, an await asyncio's CancelledError or TimeoutError. With a text it is
-    somebody else's, and the log shall have it.
+    somebody else's, and belongs in the log. A call that was made for the client ends with it.
     """
+    if is_downstream(error):
+        return code in _ENDS and _code_of(error) in _ENDS
     if isinstance(error, Exception):
         return type(error) in (grpc.RpcError, TimeoutError) and not error.args
     return not isinstance(error, (SystemExit, KeyboardInterrupt))
 
 
-def _failed(status: StatusError, told: Outcome) -> Outcome:
+def _failed(status: StatusError, error: BaseException, trailing: Metadata) -> Outcome:
     """The failure, behind the trailing metadata that the handler had set before it raised."""
-    trailing = Metadata.trusted((*told.trailing_metadata, *status.trailing_metadata()))
+    status.__cause__ = error
+    trailing = Metadata.trusted((*trailing, *status.trailing_metadata()))
     return Outcome(status.code(), None, status.details(), status, trailing_metadata=trailing)
 
 
 def _text(error: BaseException) -> str:
+    if is_downstream(error):  # its own text names addresses, and says what was for us
+        return f"a call to another service ended with {getattr(_code_of(error), 'name', 'no status')}"
     try:
         return str(error)
     except BaseException:
@@ -156,6 +224,19 @@ def _mapping_requirements(mapping: object) -> Iterator[tuple[bool, str]]:
     for kind, rule in mapping.items():
         name = getattr(kind, "__name__", repr(kind))
         yield _is_exception(kind), f"{name} in the mapping must be an exception class other than a StatusError"
+        yield _is_rule(rule), f"{name} must lead to a grpc.StatusCode other than OK, or a function of it, not {rule!r}"
+
+
+def _downstream_requirements(downstream: object) -> Iterator[tuple[bool, str]]:
+    if not isinstance(downstream, Mapping):
+        yield (
+            False,
+            f"downstream must be a dict like {{StatusCode.NOT_FOUND: StatusCode.NOT_FOUND}}, not {downstream!r}",
+        )
+        return
+    for code, rule in downstream.items():
+        name = getattr(code, "name", repr(code))
+        yield _is_failure(code), f"{name} in downstream must be a grpc.StatusCode other than OK"
         yield _is_rule(rule), f"{name} must lead to a grpc.StatusCode other than OK, or a function of it, not {rule!r}"
 
 

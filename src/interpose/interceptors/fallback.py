@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy as copying
 import logging
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
@@ -9,8 +10,10 @@ from typing import Any
 
 from grpc import StatusCode
 
+from interpose import errors
 from interpose._call import Call
 from interpose._flow import Flow, wait
+from interpose._method import Method
 from interpose._outcome import Outcome
 from interpose.mechanisms.options import insist, is_function_or_none
 
@@ -41,12 +44,17 @@ class Fallback:
     It keeps no answer of any RPC, so it can hand none to somebody else; and an RPC that was refused for who asked
     (UNAUTHENTICATED, PERMISSION_DENIED) is never answered.
 
-    answer: the response message, which every caller gets; on a response stream a list of messages. Or a function of the
-            call and its outcome, where the answer depends on who asks: it gives the message or messages, an `Outcome`,
-            an awaitable of one of these (asyncio), or None to let the failure stand. If it raises, the failure stands
-            and the log tells; a `StatusError` takes its place.
+    answer: the response message, of which every caller gets a copy; on a response stream a list of messages. Or a
+            function of the call and its outcome, where the answer depends on who asks: it gives the message or
+            messages, an `Outcome`, an awaitable of one of these (asyncio), or None to let the failure stand. If it
+            raises, the failure stands and the log has the reason; a `StatusError` takes its place.
     codes:  the status codes that are answered.
+    copy:   makes each caller an answer of its own; what a function gives is not copied. None: they all get the same
+            object; for messages that nobody can change.
     on_fallback: called with `FallbackDetails` for each RPC that is answered, to count them; what it raises is logged.
+
+    An answer of another type than the method's, where protobuf knows both, ends calls with INTERNAL that names them: a
+    message given here ends the first call of the method, whether it fails or not. ValueError for bad options.
     """
 
     def __init__(
@@ -54,6 +62,7 @@ class Fallback:
         answer: Any,
         *,
         codes: Collection[StatusCode] = PASSING,
+        copy: Callable[[Any], Any] | None = copying.deepcopy,
         on_fallback: Callable[[FallbackDetails], object] | None = None,
     ) -> None:
         insist(
@@ -72,28 +81,44 @@ class Fallback:
                 f"codes must be a set like {{StatusCode.UNAVAILABLE}}, without {NAMES_OF_NEVER}, not {codes!r}",
             ),
             (
+                is_function_or_none(copy) and (copy is None or _can_be_copied(answer, copy)),
+                f"copy must be a function that copies the answer, or None for one that nobody can change, not {copy!r}",
+            ),
+            (
                 is_function_or_none(on_fallback),
                 f"on_fallback must be a function of FallbackDetails, not {on_fallback!r}",
             ),
         )
         self._answer = answer
         self._codes = frozenset(codes)
+        self._copy = copy
         self._on_fallback = on_fallback
 
     def __call__(self, call: Call) -> Flow:
+        answer = self._answer
+        if not callable(answer):
+            _insist_on_type(call.method, answer)
         outcome = yield call
         if outcome.code not in self._codes or (call.kind.response_streaming and outcome.responses):
             return None
-        answer = self._answer
         if callable(answer):
             answer = yield from wait(answer(call, outcome))
             if answer is None:
                 return None
+            _insist_on_type(call.method, answer)
+        elif self._copy is not None:
+            answer = self._copied(answer)
         answered = answer if isinstance(answer, Outcome) else Outcome.success(_response(call, answer))
         if answered.ok:
             answered = answered.with_trailing_metadata((FALLBACK, outcome.code.name))
             self._tell(call, outcome)
         return answered
+
+    def _copied(self, answer: Any) -> Any:
+        assert self._copy is not None
+        if isinstance(answer, Outcome):
+            return answer.with_response(self._copy(answer.response))
+        return self._copy(answer)
 
     def _tell(self, call: Call, outcome: Outcome) -> None:
         if self._on_fallback is not None:
@@ -107,6 +132,29 @@ def _response(call: Call, answer: Any) -> Any:
     """The answer as an outcome has it: of a response stream always several messages, though it be several of one."""
     several = isinstance(answer, (list, tuple, Iterator))
     return [answer] if call.kind.response_streaming and not several else answer
+
+
+def _insist_on_type(method: Method, answer: Any) -> None:
+    """INTERNAL for a message that the method does not return, where protobuf knows both types."""
+    for message in answer if isinstance(answer, (list, tuple)) else (answer,):
+        given = getattr(getattr(message, "DESCRIPTOR", None), "full_name", None)
+        if given is not None and (expected := method.response_type) is not None and given != expected.full_name:
+            raise errors.Internal(
+                f"Fallback answers {method} with a {given}, which returns a {expected.full_name}: "
+                "give it an answer of that type, or keep the method out with when(…)",
+                local=True,
+            )
+
+
+def _can_be_copied(answer: Any, copy: Callable[[Any], Any]) -> bool:
+    """Is there a copy of it? A function's answers are not copied, nor is what else was wrong already."""
+    if callable(answer) or isinstance(answer, Iterator):
+        return True
+    try:
+        copy(answer.response if isinstance(answer, Outcome) else answer)
+    except Exception:
+        return False
+    return True
 
 
 def _may_be_answered(codes: object) -> bool:

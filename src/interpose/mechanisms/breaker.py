@@ -5,8 +5,8 @@
 
 Operators may hold one forced open or disabled. Each state is a class; the breaker has one of them.
 
-No call ever waits for another here. To admit one is to look at the state, and perhaps to take a slot out of a list, each
-a single step. What changes something is put into `Turns`: done in order and one at a time, by whoever comes by.
+No call ever waits for another here. To admit one is to look at the state, and perhaps to take a slot for a probe, each a
+single step. What changes something is put into `Turns`: done in order and one at a time, by whoever comes by.
 A lock would do as well, but for one case: the garbage collector may end an abandoned call in the middle of anything, on
 the very thread that holds the lock.
 """
@@ -113,16 +113,18 @@ class State:
 
     mode: Mode
 
-    def begin(self, now: float) -> None:
-        """It is the breaker's state from now on."""
-
     def at(self, now: float) -> State:
         """What it has become by time alone: itself, or always the same successor."""
         return self
 
-    def refusal(self, now: float) -> Refusal | None:
-        """Why a call may not pass; None lets it."""
-        return None
+    def admit(self, now: float) -> Admitted | Refusal:
+        """May a call pass? What knows what to make of its end, or why not."""
+        return self
+
+    @property
+    def state(self) -> State:
+        """The state in which a call was admitted."""
+        return self
 
     def after(self, healthy: bool | None, now: float) -> State:
         """What a call that it let pass makes of it; `healthy` None: the call's end tells nothing."""
@@ -168,46 +170,60 @@ class Open(State):
     def at(self, now: float) -> State:
         return self if now < self._until else self._half_open
 
-    def refusal(self, now: float) -> Refusal | None:
+    def admit(self, now: float) -> Refusal:
         return Refusal(self.mode, max(self._until - now, 0.0))
 
     def tally(self, now: float) -> Tally:
         return self._tally
 
 
+FREE = float("-inf")
+
+
+class Slot:
+    """The place of a probe. until: when it is free for another one."""
+
+    __slots__ = ("until",)
+
+    def __init__(self, until: float) -> None:
+        self.until = until
+
+
 class HalfOpen(State):
     """A few calls pass. One that fails opens again; when all have succeeded, it closes.
 
-    Probes that have not ended after `open_for` seconds, like a stream that lives on, are given up: others are tried.
+    A probe that has not ended after `open_for` seconds, like a stream that lives on, is given up: another is tried.
     """
 
     mode = Mode.HALF_OPEN
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
-        self._slots = [True] * policy.probes  # a call that passes pops one
+        self._slots = deque(Slot(FREE) for _ in range(policy.probes))  # free ones first, then by the time they will be
         self._succeeded = 0
-        self._renewed_at = float("inf")
-        self._next: dict[str, State] = {}
 
-    def begin(self, now: float) -> None:
-        self._renewed_at = now + self._policy.open_for
+    def admit(self, now: float) -> Probe | Refusal:
+        while self._slots:
+            try:
+                first = self._slots[0]
+                if now < first.until:
+                    return Refusal(self.mode, min(first.until - now, self._policy.open_for))
+                self._slots.remove(first)
+            except (IndexError, ValueError):  # another call has just taken it
+                continue
+            slot = Slot(now + self._policy.open_for)
+            self._slots.append(slot)
+            return Probe(self, slot)
+        return Refusal(self.mode, self._policy.open_for)
 
-    def at(self, now: float) -> State:
-        if self._slots or now < self._renewed_at:
-            return self
-        return self._next.setdefault("probes", HalfOpen(self._policy))  # one step: all find the same
-
-    def refusal(self, now: float) -> Refusal | None:
+    def ended(self, slot: Slot, healthy: bool | None, now: float) -> State:
+        """What a probe makes of it; nothing, if it was given up."""
         try:
-            self._slots.pop()
-        except IndexError:
-            return Refusal(self.mode, max(min(self._renewed_at - now, self._policy.open_for), 0.0))
-        return None
-
-    def after(self, healthy: bool | None, now: float) -> State:
+            self._slots.remove(slot)
+        except ValueError:
+            return self
         if healthy is None:
-            self._slots.append(True)
+            self._slots.appendleft(Slot(FREE))
             return self
         if not healthy:
             return Open(self._policy, now, (self._succeeded + 1, 1))
@@ -218,12 +234,26 @@ class HalfOpen(State):
         return self._succeeded, 0
 
 
+class Probe(NamedTuple):
+    """A call that a half-open breaker lets pass."""
+
+    state: HalfOpen
+    slot: Slot
+
+    def after(self, healthy: bool | None, now: float) -> State:
+        """What its end makes of the breaker's state."""
+        return self.state.ended(self.slot, healthy, now)
+
+
+Admitted: TypeAlias = State | Probe
+
+
 class ForcedOpen(State):
     """No call passes, until an operator says otherwise."""
 
     mode = Mode.FORCED_OPEN
 
-    def refusal(self, now: float) -> Refusal | None:
+    def admit(self, now: float) -> Refusal:
         return Refusal(self.mode, None)
 
 
@@ -254,15 +284,15 @@ class Breaker:
         """What it does at the moment; HALF_OPEN from the first probe on."""
         return self._state.mode
 
-    def admit(self, now: float) -> State | Refusal:
+    def admit(self, now: float) -> Admitted | Refusal:
         """May a call pass? What to give to `report` when it has ended, or why not."""
         before = self._state
         state = before.at(now)
         if state is not before:
             self._do(partial(self._follow, before, state, now))
-        return state.refusal(now) or state
+        return state.admit(now)
 
-    def report(self, admitted: State, healthy: bool | None, now: float) -> None:
+    def report(self, admitted: Admitted, healthy: bool | None, now: float) -> None:
         """A call has ended: well, badly, or (None) in a way that tells nothing. Too late for its state, it counts nowhere."""
         self._do(partial(self._report, admitted, healthy, now))
 
@@ -277,8 +307,7 @@ class Breaker:
     def retry_in(self, now: float) -> float | None:
         """Seconds until the next probe while it is open, else None."""
         state = self._state
-        refusal = state.refusal(now) if isinstance(state, Open) else None
-        return refusal.retry_in if refusal else None
+        return state.admit(now).retry_in if isinstance(state, Open) else None
 
     def _do(self, work: Callable[[], object]) -> None:
         self._turns.add(work)
@@ -287,8 +316,8 @@ class Breaker:
 
     # - in turn -
 
-    def _report(self, admitted: State, healthy: bool | None, now: float) -> None:
-        self._follow(admitted, admitted.after(healthy, now), now)
+    def _report(self, admitted: Admitted, healthy: bool | None, now: float) -> None:
+        self._follow(admitted.state, admitted.after(healthy, now), now)
 
     def _follow(self, before: State, state: State, now: float) -> None:
         """One state follows another, unless something else has come first."""
@@ -298,7 +327,6 @@ class Breaker:
     def _become(self, state: State, now: float) -> None:
         before = self._state
         calls, failures = (state if isinstance(state, Open) else before).tally(now)
-        state.begin(now)
         self._state = state
         if self._tell is not None and before.mode is not state.mode:
             self._news.add(partial(self._tell, Transition(before.mode, state.mode, calls, failures)))

@@ -15,7 +15,10 @@ LAST_SECOND = 253402300799.0  # of the year 9999
 MAX_BITS = 1024  # of a number; Python refuses to write very long ones
 
 MORE = "…"  # stands for what is left out
-_USUAL = frozenset({*logging.makeLogRecord({}).__dict__, "message", "asctime", "taskName"})  # taskName: since 3.12
+# The attribute of a record that holds its message without what varies, for machines that group by it.
+MACHINE_READABLE = "_machine_readable"
+_OWN = {"message", "asctime", "taskName", MACHINE_READABLE}  # taskName: since 3.12
+_USUAL = frozenset({*logging.makeLogRecord({}).__dict__, *_OWN})
 _BROKEN = (Exception, SystemExit, GeneratorExit)  # what a broken `__str__` may raise; Ctrl-C goes on
 
 
@@ -43,7 +46,7 @@ class JsonFormatter(logging.Formatter):
             "time": _safe(rfc3339, record.created),
             "level": record.levelname,
             "logger": record.name,
-            "message": _message(record),
+            "message": record.__dict__.get(MACHINE_READABLE) or _message(record),
         }
         behind: dict[str, Any] = {}
         if record.exc_info or record.exc_text:

@@ -14,7 +14,7 @@ from interpose import errors
 from interpose._call import NOTHING, Call
 from interpose._clock import FOREVER, Clock
 from interpose._codec import Undecodable, decoder
-from interpose._flow import Driver, Interceptor, Wait, layers
+from interpose._flow import Driver, Interceptor, Wait, layers, unused
 from interpose._messages import compose, request_of, show_initial_metadata
 from interpose._method import CLIENT, Kind, Method, Target
 from interpose._native import (
@@ -91,6 +91,7 @@ class Channel(grpc.Channel):
         self._pauses.close()
         self._native.close()
         self._pauses.close()  # what began to wait meanwhile
+        unused(self._interceptors)
 
     def __enter__(self) -> Channel:
         return self
