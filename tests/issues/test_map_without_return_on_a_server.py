@@ -1,4 +1,4 @@
-"""A `map` that forgets its `return` ends the RPC of a server with a status that names its interceptor, whatever the handler's shape."""
+"""A `map` that forgets its `return` ends the RPC of a server with a status that names its interceptor, in every shape."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -15,7 +15,7 @@ def forgets(message: str) -> Any:
     """A map that changes some messages and forgets to return them."""
     if message != "2":
         return message
-    message.upper()  # noqa: RET503  the mistake
+    message.upper()
     return None
 
 
