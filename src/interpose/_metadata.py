@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, SupportsIndex, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, SupportsIndex, overload
 
-Pair: TypeAlias = tuple[str, str | bytes]
+
+class Pair(NamedTuple):
+    """A key and its value, named as in grpc's own pairs: handlers and native interceptors read `.key` and `.value`."""
+
+    key: str
+    value: str | bytes
+
 
 # Names and values as the gRPC wire protocol allows them (PROTOCOL-HTTP2.md, "Custom-Metadata").
 _KEY = re.compile(r"[0-9a-z_.\-]+")
@@ -83,10 +89,15 @@ class Metadata(tuple[Any, ...]):  # of pairs; Any, so that type checkers allow `
 
     def __reduce__(self) -> Any:
         # A peer's pairs must survive pickling, also those we would not send; grpc's own class of pairs would not.
-        return Metadata.trusted, (tuple(map(tuple, self)),)
+        return _restored, (tuple(map(tuple, self)),)
 
     def __repr__(self) -> str:
-        return f"Metadata({tuple.__repr__(self)})"
+        return f"Metadata({tuple(map(tuple, self))})"
+
+
+def _restored(pairs: tuple[tuple[str, str | bytes], ...]) -> Metadata:
+    """Metadata that was pickled."""
+    return Metadata.trusted(Pair(*pair) for pair in pairs)
 
 
 def _checked(pair: Any) -> Pair:
@@ -108,7 +119,7 @@ def _checked(pair: Any) -> Pair:
             raise ValueError(
                 f"metadata value of {key!r} must be bytes, not {type(value).__name__}: keys in -bin carry bytes"
             )
-        return key, value
+        return Pair(key, value)
     if isinstance(value, bytes):  # as grpc does; what is no ASCII is refused below
         value = value.decode("latin-1")
     if not isinstance(value, str):
@@ -118,7 +129,7 @@ def _checked(pair: Any) -> Pair:
             f"metadata value of {key!r} has characters other than printable ASCII: {value!r}; "
             f"percent-encode it, or send bytes under '{key}-bin'"
         )
-    return key, value
+    return Pair(key, value)
 
 
 # Of gRPC's own keys, those an application may set itself.

@@ -13,6 +13,35 @@ from interpose._outcome import Outcome
 from interpose._scope import Scope
 
 
+class _State:
+    """grpc's private record of an RPC, with what the handler has decided: native interceptors inside ours read it there."""
+
+    __slots__ = ("_context", "_state")
+
+    def __init__(self, context: ServicerContext, state: Any) -> None:
+        self._context = context
+        self._state = state
+
+    @property
+    def code(self) -> Any:
+        return self._context.code()
+
+    @property
+    def details(self) -> Any:
+        return self._context.details()
+
+    @property
+    def trailing_metadata(self) -> Any:
+        return self._context.trailing_metadata()
+
+    @property
+    def aborted(self) -> bool:
+        return self._context._abort is not None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._state, name)
+
+
 class ServicerContext(Answer, grpc.ServicerContext):  # type: ignore[misc]  # None without a deadline, as on asyncio
     """A `grpc.ServicerContext` over grpc's own, of a sync server or of a plain handler on an asyncio one."""
 
@@ -67,6 +96,10 @@ class ServicerContext(Answer, grpc.ServicerContext):  # type: ignore[misc]  # No
 
     def details(self) -> Any:
         return None if self._details is None else self._details.encode("utf-8", "replace")  # bytes, as sync grpc has it
+
+    @property
+    def _state(self) -> _State:  # py-grpc-prometheus reads code and client from it
+        return _State(self, self._native._state)
 
     # - for the shell -
 

@@ -302,16 +302,26 @@ class _Watched:
 
     def send(self, message: Any) -> None:
         """What the handler calls: one response, or None at the end."""
-        context = self._context
-        if message is not None:
-            if self._hook is not None:
+        if message is None:
+            self._end(None)
+            return
+        if self._hook is not None:
+            try:
                 message = self._hook(message)
-            if not context.sent:
-                context.send_initial_metadata_if_due()
-            context.sent += 1
-            self._send(message)
+            except errors.StatusError as error:  # not the business of what calls us; grpc drops what is sent from here on
+                self._end(error)
+                return
+        context = self._context
+        if not context.sent:
+            context.send_initial_metadata_if_due()
+        context.sent += 1
+        self._send(message)
+
+    def _end(self, error: BaseException | None) -> None:
+        """Send the status."""
+        context = self._context
         # If the client has gone, the handler may say so from a callback on the serving thread: leave it to when_over.
-        elif context.is_active() and (outcome := self.finish(None)) is not None:
+        if context.is_active() and (outcome := self.finish(error)) is not None:
             context.set_trailing(outcome)
             if not outcome.ok:
                 context._native.set_code(outcome.code)
