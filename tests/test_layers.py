@@ -11,7 +11,8 @@ SOURCE = Path(__file__).parents[1] / "src" / "interpose"
 
 # The files that stand beside the folders. A new one goes where its imports let it; most belong into a folder.
 NOUNS = {"_call", "_outcome", "_method", "_metadata", "_messages", "_flow", "errors", "context", "_clock"}
-NOUNS |= {"_answer", "_codec", "_handlers", "_native", "_patterns", "_scope", "_unmatched"}  # what both shells share
+# What both shells share.
+NOUNS |= {"_answer", "_codec", "_executed", "_handlers", "_native", "_patterns", "_scope", "_unmatched", "_wording"}
 FRONT_DOOR = {"__init__", "_attach", "_describe"}
 
 # room: the rooms of ours that it may import
@@ -27,6 +28,8 @@ ARROWS = {
 FREE = {"testing", "demo", "compat"}  # may import everything
 
 EXTRA_ARROWS = [
+    # A server that refuses a call says when it may come again, and the same word is read by those who retry.
+    ("_executed.py", "interpose.mechanisms.pushback"),
     # A plain handler on an asyncio server runs in grpc's thread pool, with the sync shell around it.
     ("aio/plain.py", "interpose.sync.server"),
     # gRPC's service config speaks of several interceptors at once, and makes them; Retry and Hedge judge alike.

@@ -17,6 +17,7 @@ import grpc
 from interpose import errors
 from interpose._call import NOTHING, Call, Incoming
 from interpose._clock import FOREVER, Clock
+from interpose._executed import vouched
 from interpose._metadata import Metadata, Pair
 from interpose._method import Method, Side
 from interpose._outcome import OK, Outcome, told_by
@@ -250,7 +251,7 @@ def trailers(outcome: Outcome) -> Metadata:
     So is what the wire refuses, of an error that came from another server; of several packed statuses the last stands.
     An answer keeps what it has: a client may be set to take more, and one that is not is told so.
     """
-    trailing = outcome.trailing_metadata
+    trailing = outcome.trailing_metadata if outcome.ok else vouched(outcome)
     if not trailing or outcome.ok:
         return trailing
     details, said = outcome.details, sendable(outcome.details)

@@ -384,13 +384,14 @@ def _refuse(interceptor: Any, fault: str) -> NoReturn:
 class Driver:
     """The flows of one RPC: hands out steps, is told what came of them, and ends with the outcome of the RPC."""
 
-    __slots__ = ("__weakref__", "_asked", "_called", "_flows", "_frames", "_resends", "_sends", "_told")
+    __slots__ = ("__weakref__", "_again", "_asked", "_called", "_flows", "_frames", "_resends", "_sends", "_told")
 
     def __init__(self, flows: Layers) -> None:
         self._flows = flows
         self._asked: Race | None  # what the shell was handed last, if it is a race
         self._frames: list[Generator[Any, Any, Any]] = []  # frames[i] runs flows[i]
         self._sends = 0
+        self._again: set[int] | None = None  # which frames have sent again behind an attempt
 
     @property
     def sends(self) -> int:
@@ -464,6 +465,8 @@ class Driver:
                         outcome = _verdict(flows[len(frames)], error, outcome)
                     else:
                         break
+                    if self._again is not None:
+                        outcome = self._counted(outcome)
                 else:
                     return outcome
             # The innermost frame asks for more than to pass the call on.
@@ -481,6 +484,8 @@ class Driver:
         if told is not None:
             progress = told._responses and type(asked) is Call and asked._asks.resumes
             self._resends = 0 if progress else self._resends + 1
+            if told.attempts:
+                self._again = {len(self._frames) - 1, *(self._again or ())}
         fault = _misuse(asked, told, self._resends)
         if fault:
             _close(self._frames.pop(), layer)
@@ -492,6 +497,13 @@ class Driver:
             return asked, None
         self._asked = _race(asked, self._flows[len(self._frames) :])
         return self._asked, None
+
+    def _counted(self, outcome: Outcome) -> Outcome:
+        """The outcome of the flow that has just ended: none that it sent before is forgotten if its last was refused."""
+        if self._again is None or len(self._frames) not in self._again:
+            return outcome
+        self._again.discard(len(self._frames))
+        return outcome if outcome.attempts else outcome._copy("_attempts", self._sends)
 
     def _open(self, asked: Call | Through) -> Call:
         """Put the chain that a flow calls below that flow, in the place of one that it called before."""
@@ -513,7 +525,7 @@ class Driver:
             asked = move(value)
         except BaseException as ending:
             self._frames.pop()
-            return self._turn(None, _verdict(self._flows[len(self._frames)], ending, told))
+            return self._turn(None, self._counted(_verdict(self._flows[len(self._frames)], ending, told)))
         call, outcome = self._consider(asked, told)
         return self._turn(call, outcome) if outcome is not None or type(call) is Call else call
 

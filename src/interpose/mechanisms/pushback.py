@@ -32,6 +32,16 @@ def parse(trailing: Iterable[tuple[str, Any]], details: Callable[[], Iterable[An
         return None
 
 
+def pair(seconds: float) -> tuple[str, str]:
+    """The pair of trailing metadata with which a server asks for this pause; NO_MORE, or more than 24 days: do not retry.
+
+    Rounded up to a millisecond, so that nobody comes too early. ValueError for less than nothing.
+    """
+    if not seconds >= 0:
+        raise ValueError(f"pushback must be 0 or more seconds, or NO_MORE, not {seconds!r}")
+    return KEY, "-1" if seconds > _LONGEST / 1000 else str(math.ceil(round(seconds * 1000, 6)))
+
+
 def _in_range(milliseconds: float) -> float:
     return milliseconds / 1000 if 0 <= milliseconds <= _LONGEST else NO_MORE
 
