@@ -37,6 +37,7 @@ from concurrent.futures import Future
 from typing import Any, NoReturn, TypeAlias, TypeVar, cast, overload
 
 import grpc
+import grpc.aio
 
 from interpose import errors
 from interpose._call import Call, Hedging
@@ -319,10 +320,20 @@ def check(interceptor: Any) -> None:
         return
     if isinstance(interceptor, type):
         _refuse(interceptor, f"is a class: give an instance, {interceptor.__name__}(…)")
+    if isinstance(interceptor, list | tuple):
+        _refuse(interceptor, "is a list of interceptors: give them one by one, with a star in front: *stack")
+    if isinstance(interceptor, grpc.Channel | grpc.aio.Channel):
+        _refuse(interceptor, "is a channel: it comes first, intercept_channel(channel, *interceptors)")
+    if hasattr(interceptor, "intercept_service"):
+        _refuse(
+            interceptor,
+            "is an object for servers: give it to grpc.server(interceptors=[…]) itself; a channel, a chain and another "
+            "server_interceptor take the generator functions that it was made of",
+        )
     if any(hasattr(interceptor, name) for name in _NATIVE):
         _refuse(
             interceptor,
-            "is a native grpc interceptor: give it to grpc.intercept_channel or grpc.server(interceptors=…) itself",
+            "is a native grpc interceptor: give it to grpc.intercept_channel or grpc.aio.insecure_channel(interceptors=…)",
         )
     if inspect.isgenerator(interceptor) or inspect.isasyncgen(interceptor):
         _refuse(interceptor, "is a generator that already runs: give the function, without calling it")
@@ -340,15 +351,15 @@ def check(interceptor: Any) -> None:
         )
 
 
-def check_sync(interceptors: tuple[Interceptor, ...]) -> None:
-    """TypeError if one of them needs a running loop."""
+def check_sync(interceptors: tuple[Interceptor, ...], where: str = "channel") -> None:
+    """TypeError if one of them needs a running loop. where: what has none, a channel or a server."""
     for interceptor in interceptors:
         if isinstance(interceptor, Chain):
-            check_sync(interceptor.interceptors)
+            check_sync(interceptor.interceptors, where)
         elif is_async(interceptor):
             _refuse(
                 interceptor,
-                "is an `async def` generator, and this channel is a sync one: write it as a plain generator, "
+                f"is an `async def` generator, and this {where} is a sync one: write it as a plain generator, "
                 "which runs on both, or use grpc.aio",
             )
 
@@ -358,7 +369,6 @@ _NATIVE = (
     "intercept_unary_stream",
     "intercept_stream_unary",
     "intercept_stream_stream",
-    "intercept_service",
 )
 
 
