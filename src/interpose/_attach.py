@@ -9,7 +9,7 @@ import grpc.aio
 
 from interpose import aio, sync
 from interpose._clock import SYSTEM, Clock
-from interpose._flow import Interceptor, check, check_sync, name_of
+from interpose._flow import Interceptor, check, check_sync, named
 
 C = TypeVar("C")
 
@@ -57,7 +57,7 @@ class ServerInterceptor(grpc.ServerInterceptor, grpc.aio.ServerInterceptor):
         return self._aio.intercepted(found, details)
 
     def __repr__(self) -> str:
-        return f"server_interceptor({', '.join(map(name_of, self._interceptors))})"
+        return f"server_interceptor({named(self._interceptors)})"
 
 
 def server_interceptor(*interceptors: Interceptor, clock: Clock = SYSTEM) -> ServerInterceptor:

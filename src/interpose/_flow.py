@@ -171,7 +171,7 @@ class Chain:
         return self.interceptors
 
     def __repr__(self) -> str:
-        return f"chain({', '.join(map(name_of, self.interceptors))})"
+        return f"chain({named(self.interceptors)})"
 
 
 class When(Chain):
@@ -190,7 +190,7 @@ class When(Chain):
         return self.interceptors if applies else ()
 
     def __repr__(self) -> str:
-        return f"when({self.said}, {', '.join(map(name_of, self.interceptors))})"
+        return f"when({self.said}, {named(self.interceptors)})"
 
     @property
     def said(self) -> str:
@@ -307,6 +307,11 @@ def name_of(interceptor: Any) -> str:
     return str(name).replace("<locals>.", "")
 
 
+def named(interceptors: Iterable[Any]) -> str:
+    """The names of a stack, the first outermost."""
+    return ", ".join(map(name_of, interceptors))
+
+
 def is_async(interceptor: Any) -> bool:
     """Is it an `async def` generator, or contains one?"""
     if isinstance(interceptor, Chain):
@@ -413,7 +418,7 @@ class Driver:
         return len(self._frames)
 
     def __repr__(self) -> str:
-        return f"<Driver of {', '.join(map(name_of, self._flows))}: {self.frames} have not ended>"
+        return f"<Driver of {named(self._flows)}: {self.frames} have not ended>"
 
     def start(self, call: Call) -> Step:
         """The RPC begins."""
