@@ -73,8 +73,8 @@ def test_elapsed_is_exact(start: float) -> None:
     """Three pauses of 0.1 seconds are 0.3, whatever the clock shows."""
 
     def patient(call: Call) -> Flow:
-        outcome = yield call.after(0.1)
-        outcome = yield call.after(0.1)
+        yield call.after(0.1)
+        yield call.after(0.1)
         yield call.after(0.1)
 
     played = play(patient, [failed(StatusCode.UNAVAILABLE), ...], clock=FakeClock(start))
