@@ -8,6 +8,7 @@ from interpose._flow import AsyncFlow, Flow, Interceptor, chain, wait, when
 from interpose._metadata import Metadata
 from interpose._method import Idempotency, Kind, Method, Side
 from interpose._outcome import Outcome
+from interpose.context import current_call, deadline, detached, request_id
 from interpose.errors import StatusError
 
 __all__ = [
@@ -24,9 +25,13 @@ __all__ = [
     "StatusError",
     "chain",
     "context",
+    "current_call",
+    "deadline",
     "describe",
+    "detached",
     "errors",
     "intercept_channel",
+    "request_id",
     "server_interceptor",
     "wait",
     "when",

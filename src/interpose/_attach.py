@@ -9,7 +9,7 @@ import grpc.aio
 
 from interpose import aio, sync
 from interpose._clock import SYSTEM, Clock
-from interpose._flow import Interceptor, check, check_sync, name_of
+from interpose._flow import Interceptor, check, check_sync, named
 
 C = TypeVar("C")
 
@@ -22,19 +22,19 @@ def intercept_channel(channel: C, *interceptors: Interceptor, clock: Clock = SYS
 
     TypeError for anything that is no channel or no interceptor.
     """
+    if not isinstance(channel, grpc.Channel | grpc.aio.Channel):
+        raise TypeError(
+            f"{channel!r} is no channel: intercept_channel(channel, *interceptors) begins with what "
+            "grpc.insecure_channel, grpc.secure_channel or their twins in grpc.aio return"
+        )
     for interceptor in interceptors:
         check(interceptor)
     wrapped: Any
     if isinstance(channel, grpc.Channel):
         check_sync(interceptors)
         wrapped = sync.intercept(channel, interceptors, clock)
-    elif isinstance(channel, grpc.aio.Channel):
-        wrapped = aio.intercept(channel, interceptors, clock)
     else:
-        raise TypeError(
-            f"{channel!r} is no channel: give what grpc.insecure_channel, grpc.secure_channel "
-            "or their twins in grpc.aio return"
-        )
+        wrapped = aio.intercept(channel, interceptors, clock)
     result: C = wrapped
     return result
 
@@ -57,14 +57,14 @@ class ServerInterceptor(grpc.ServerInterceptor, grpc.aio.ServerInterceptor):
         return self._aio.intercepted(found, details)
 
     def __repr__(self) -> str:
-        return f"server_interceptor({', '.join(map(name_of, self._interceptors))})"
+        return f"server_interceptor({named(self._interceptors)})"
 
 
 def server_interceptor(*interceptors: Interceptor, clock: Clock = SYSTEM) -> ServerInterceptor:
     """These interceptors as one object for `grpc.server(interceptors=[…])` or `grpc.aio.server(interceptors=[…])`.
 
     The first is outermost. One object serves any number of servers, of both kinds. An `async def` generator runs on
-    asyncio servers only; a sync server answers its RPCs with INTERNAL.
+    asyncio servers only; a sync server answers its RPCs with INTERNAL, and the log says so at the first one.
 
     TypeError for anything that is no interceptor.
     """

@@ -37,6 +37,7 @@ from concurrent.futures import Future
 from typing import Any, NoReturn, TypeAlias, TypeVar, cast, overload
 
 import grpc
+import grpc.aio
 
 from interpose import errors
 from interpose._call import Call, Hedging
@@ -170,7 +171,7 @@ class Chain:
         return self.interceptors
 
     def __repr__(self) -> str:
-        return f"chain({', '.join(map(name_of, self.interceptors))})"
+        return f"chain({named(self.interceptors)})"
 
 
 class When(Chain):
@@ -189,7 +190,7 @@ class When(Chain):
         return self.interceptors if applies else ()
 
     def __repr__(self) -> str:
-        return f"when({self.said}, {', '.join(map(name_of, self.interceptors))})"
+        return f"when({self.said}, {named(self.interceptors)})"
 
     @property
     def said(self) -> str:
@@ -306,6 +307,11 @@ def name_of(interceptor: Any) -> str:
     return str(name).replace("<locals>.", "")
 
 
+def named(interceptors: Iterable[Any]) -> str:
+    """The names of a stack, the first outermost."""
+    return ", ".join(map(name_of, interceptors))
+
+
 def is_async(interceptor: Any) -> bool:
     """Is it an `async def` generator, or contains one?"""
     if isinstance(interceptor, Chain):
@@ -319,10 +325,20 @@ def check(interceptor: Any) -> None:
         return
     if isinstance(interceptor, type):
         _refuse(interceptor, f"is a class: give an instance, {interceptor.__name__}(…)")
+    if isinstance(interceptor, list | tuple):
+        _refuse(interceptor, "is a list of interceptors: give them one by one, with a star in front: *stack")
+    if isinstance(interceptor, grpc.Channel | grpc.aio.Channel):
+        _refuse(interceptor, "is a channel: it comes first, intercept_channel(channel, *interceptors)")
+    if hasattr(interceptor, "intercept_service"):
+        _refuse(
+            interceptor,
+            "is an object for servers: give it to grpc.server(interceptors=[…]) itself; a channel, a chain and another "
+            "server_interceptor take the generator functions that it was made of",
+        )
     if any(hasattr(interceptor, name) for name in _NATIVE):
         _refuse(
             interceptor,
-            "is a native grpc interceptor: give it to grpc.intercept_channel or grpc.server(interceptors=…) itself",
+            "is a native grpc interceptor: give it to grpc.intercept_channel or grpc.aio.insecure_channel(interceptors=…)",
         )
     if inspect.isgenerator(interceptor) or inspect.isasyncgen(interceptor):
         _refuse(interceptor, "is a generator that already runs: give the function, without calling it")
@@ -340,15 +356,15 @@ def check(interceptor: Any) -> None:
         )
 
 
-def check_sync(interceptors: tuple[Interceptor, ...]) -> None:
-    """TypeError if one of them needs a running loop."""
+def check_sync(interceptors: tuple[Interceptor, ...], where: str = "channel") -> None:
+    """TypeError if one of them needs a running loop. where: what has none, a channel or a server."""
     for interceptor in interceptors:
         if isinstance(interceptor, Chain):
-            check_sync(interceptor.interceptors)
+            check_sync(interceptor.interceptors, where)
         elif is_async(interceptor):
             _refuse(
                 interceptor,
-                "is an `async def` generator, and this channel is a sync one: write it as a plain generator, "
+                f"is an `async def` generator, and this {where} is a sync one: write it as a plain generator, "
                 "which runs on both, or use grpc.aio",
             )
 
@@ -358,7 +374,6 @@ _NATIVE = (
     "intercept_unary_stream",
     "intercept_stream_unary",
     "intercept_stream_stream",
-    "intercept_service",
 )
 
 
@@ -404,7 +419,7 @@ class Driver:
         return len(self._frames)
 
     def __repr__(self) -> str:
-        return f"<Driver of {', '.join(map(name_of, self._flows))}: {self.frames} have not ended>"
+        return f"<Driver of {named(self._flows)}: {self.frames} have not ended>"
 
     def start(self, call: Call) -> Step:
         """The RPC begins."""

@@ -150,6 +150,8 @@ def no_waiting(step: Wait) -> TypeError:
     close = getattr(step.awaitable, "close", None)
     if close is not None:  # a coroutine that nobody will await
         close()
+    if type(step.awaitable).__name__ == "async_generator_asend":  # of the interceptor itself
+        return TypeError(f"interceptor {step.asker} is an `async def` generator, and this server is a sync one")
     return TypeError(
         f"interceptor {step.asker} waits for {step.awaitable!r:.100}, and nothing can await on the sync side: "
         "pass it the plain value, from the sync version of what made it"

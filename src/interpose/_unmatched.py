@@ -98,7 +98,7 @@ def _is_known(service: str, method: Method) -> bool:
     if method.descriptor is None:
         return False
     try:
-        method.descriptor.file.pool.FindServiceByName(service)
+        method.descriptor.containing_service.file.pool.FindServiceByName(service)
     except KeyError:
         return False
     return True

@@ -1,4 +1,8 @@
-"""What flows leave for handlers and for the calls that handlers make."""
+"""What flows leave for handlers and for the calls that handlers make.
+
+Handlers have a parameter `context` of their own, so what they ask stands at the front door too: `interpose.request_id()`,
+`interpose.current_call()`, `interpose.deadline()`, `interpose.detached()`.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +52,7 @@ def inherited() -> Inherited | None:
 
 @contextmanager
 def detached() -> Generator[None]:
-    """Calls made in here belong to no incoming RPC: `with context.detached(): stub.Audit(entry)`.
+    """Calls made in here belong to no incoming RPC: `with interpose.detached(): stub.Audit(entry)`.
 
     They have neither its deadline nor its end, and inherit no metadata; the request id stays. Threads and tasks that are
     started in here are detached for good.

@@ -86,6 +86,17 @@ def test_each_choice_of_braces_is_watched(generated: Generated, warned: Any) -> 
     assert f"{service.full_name} has no such method; write '/{service.full_name}/{name}'" in message
 
 
+def test_a_service_that_no_proto_has(generated: Generated, warned: Any) -> None:
+    """Of the same name in another package: known to be none, while one that there is may be called yet."""
+    service = next(iter(generated("features_pb2").DESCRIPTOR.services_by_name.values()))
+    used = f"/{service.full_name}/{service.methods[0].name}"
+
+    see(when(f"/elsewhere.{service.name}/*", require_token), used)
+
+    (message,) = warned()
+    assert f"write '/{service.full_name}/*' if that service is meant" in message
+
+
 @pytest.mark.parametrize(
     ("pattern", "used"),
     [

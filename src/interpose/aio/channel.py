@@ -13,7 +13,7 @@ import grpc.aio
 from interpose._call import Call
 from interpose._clock import Clock
 from interpose._codec import decoder
-from interpose._flow import Driver, Interceptor, layers, unused
+from interpose._flow import Driver, Interceptor, layers, named, unused
 from interpose._method import Kind, Method, Side, Target
 from interpose._native import Pauses, Route, deadline_of
 from interpose.aio.calls import StreamStreamCall, StreamUnaryCall, UnaryStreamCall, UnaryUnaryCall
@@ -30,6 +30,9 @@ class Channel(grpc.aio.Channel):
         self._clock = clock
         self._pauses = Pauses()
         self._target = Target.of(native)
+
+    def __repr__(self) -> str:
+        return f"<intercepted channel to {str(self._target) or 'an unknown target'}: {named(self._interceptors)}>"
 
     def unary_unary(self, method: str, *args: Any, **kwargs: Any) -> UnaryUnary:
         return UnaryUnary(self._route(Kind.UNARY_UNARY, self._native.unary_unary, method, *args, **kwargs))

@@ -1,5 +1,7 @@
 """The batteries: interceptors that are ready to use, one class each, on both stacks and both sides."""
 
+import inspect
+
 from interpose.interceptors.access_log import AccessLog, JsonFormatter, Redactor
 from interpose.interceptors.cache import Cache, CacheState
 from interpose.interceptors.circuit_breaker import CircuitBreaker, CircuitOpen, CircuitState, TransitionDetails
@@ -13,6 +15,7 @@ from interpose.interceptors.propagate_context import PropagateContext
 from interpose.interceptors.request_id import RequestId, RequestIdFilter
 from interpose.interceptors.retry import Retry, RetryDetails
 from interpose.mechanisms.budget import RatioBudget, RetryBudget
+from interpose.mechanisms.shown import shown
 
 __all__ = [
     "AccessLog",
@@ -42,3 +45,8 @@ __all__ = [
     "RetryDetails",
     "TransitionDetails",
 ]
+
+for _name in __all__:
+    _value = globals()[_name]
+    if isinstance(_value, type) and inspect.isgeneratorfunction(vars(_value).get("__call__")):  # a battery
+        shown(_value)

@@ -26,7 +26,7 @@ def fresh_id() -> str:
 
 
 class RequestId:
-    """Give every RPC an id: in `context.request_id()`, in the log, and in the metadata of what it calls.
+    """Give every RPC an id: in `interpose.request_id()`, in the log, and in the metadata of what it calls.
 
     On a server: the id that the client sent, if it is well-formed, else a fresh one. The handler finds exactly one in
     its metadata. On a client: the id that the application put into the metadata, else that of the incoming RPC whose

@@ -14,7 +14,7 @@ from interpose import errors
 from interpose._call import NOTHING, Call
 from interpose._clock import FOREVER, Clock
 from interpose._codec import Undecodable, decoder
-from interpose._flow import Driver, Interceptor, Wait, layers, unused
+from interpose._flow import Driver, Interceptor, Wait, layers, named, unused
 from interpose._messages import compose, request_of, show_initial_metadata
 from interpose._method import CLIENT, Kind, Method, Target
 from interpose._native import (
@@ -50,6 +50,9 @@ class Channel(grpc.Channel):
         self._clock = clock
         self._pauses = Pauses()
         self._target = Target.of(native)
+
+    def __repr__(self) -> str:
+        return f"<intercepted channel to {str(self._target) or 'an unknown target'}: {named(self._interceptors)}>"
 
     def unary_unary(self, method: str, *args: Any, **kwargs: Any) -> UnaryUnary:
         return UnaryUnary(self._route(Kind.UNARY_UNARY, self._native.unary_unary, method, *args, **kwargs))

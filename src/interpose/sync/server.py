@@ -23,7 +23,7 @@ from interpose._answer import described, sendable, speakable, unexpected
 from interpose._call import NOTHING, Call
 from interpose._clock import FOREVER, Clock
 from interpose._codec import Undecodable, decoder, made_here
-from interpose._flow import Driver, Interceptor, Layers, Wait, layers
+from interpose._flow import Driver, Interceptor, Layers, Wait, check_sync, layers
 from interpose._handlers import Compiled, function_of, kind_of, with_function
 from interpose._messages import Pass, compose, request_of
 from interpose._method import Method
@@ -386,8 +386,11 @@ def _fail(context: ServicerContext, outcome: Outcome, error: BaseException | Non
 
 def handlers(interceptors: tuple[Interceptor, ...], clock: Clock) -> Compiled:
     """The handlers of sync servers, with the interceptors around them."""
+    unchecked = [interceptors]  # until the first RPC it is not known that the server is a sync one
 
     def wrap(handler: Any, name: str) -> Any:
+        if unchecked:
+            _say_what_cannot_run(unchecked.pop())
         method = Method(name, kind_of(handler))
         stack = layers(interceptors, method)
         # In the middle of a stream, grpc makes of what cannot be deserialized the end of it.
@@ -397,3 +400,11 @@ def handlers(interceptors: tuple[Interceptor, ...], clock: Clock) -> Compiled:
         return with_function(handler, behave, deserializer=deserializer, serializer=serializer)
 
     return Compiled(wrap)
+
+
+def _say_what_cannot_run(interceptors: tuple[Interceptor, ...]) -> None:
+    """In the log, once: RPCs with such an interceptor end with INTERNAL, and their clients may be somebody else's."""
+    try:
+        check_sync(interceptors, "server")
+    except TypeError as error:
+        _log.error("%s; until then its RPCs end with INTERNAL", error)

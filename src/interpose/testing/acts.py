@@ -16,6 +16,7 @@ import grpc
 
 from interpose._method import Kind
 from interpose.errors import StatusError
+from interpose.testing.codec import joined
 
 REPEATS = 3  # responses to a unary request with a response stream
 
@@ -65,12 +66,12 @@ class Act:
         """The whole answer: as scripted, or an echo of the requests.
 
         The echo of a unary request is itself, or three of it as a stream; that of a request stream is each of its
-        messages, or the one text that joins them with ",".
+        messages, or the one text that joins them with ","; of protobuf messages the last.
         """
         if self.responses is not None:
             return list(self.responses)
         if kind.request_streaming:
-            return list(requests) if kind.response_streaming else [",".join(map(str, requests))]
+            return list(requests) if kind.response_streaming else [joined(list(requests))]
         return list(requests) * (REPEATS if kind.response_streaming else 1)
 
     def sent(self, kind: Kind, requests: Sequence[Any]) -> list[Any]:

@@ -29,6 +29,7 @@ from interpose._clock import FOREVER, SYSTEM, Clock
 from interpose._flow import Interceptor
 from interpose._method import Kind
 from interpose.testing.acts import Act, Script
+from interpose.testing.codec import decode, encode
 from interpose.testing.proxy import FaultProxy
 
 SERVICE = "interpose.testing.Echo"
@@ -39,16 +40,6 @@ PATIENCE = 10.0  # real seconds until an asyncio server has noticed that its cli
 def path(kind: Kind) -> str:
     """The full method name that serves a kind: "/interpose.testing.Echo/unary_unary" …"""
     return f"/{SERVICE}/{kind.value}"
-
-
-def encode(message: str | bytes) -> bytes:
-    """Text as bytes; asyncio servers encode text themselves before they ask."""
-    return message.encode() if isinstance(message, str) else message
-
-
-def decode(data: bytes) -> str:
-    """Bytes as text."""
-    return data.decode()
 
 
 class Stub:
@@ -83,14 +74,14 @@ class Attempt:
     """One attempt as the server saw it.
 
     time_remaining: seconds until its deadline when it arrived; None without one.
-    requests, responses: what came in, and how many responses were handed to grpc.
+    requests, responses: what came in, texts or protobuf messages, and how many responses were handed to grpc.
     ended: has the handler ended? cancelled: had the client gone before, or its time run out?
     """
 
     kind: Kind
     metadata: tuple[tuple[str, str | bytes], ...]
     time_remaining: float | None
-    requests: list[str] = field(default_factory=list)
+    requests: list[Any] = field(default_factory=list)
     responses: int = 0
     ended: bool = False
     cancelled: bool = False
@@ -246,19 +237,19 @@ class _Sync:
     def __init__(self, echo: Echo) -> None:
         self._echo = echo
 
-    def unary_unary(self, request: str, context: Any) -> str:
+    def unary_unary(self, request: Any, context: Any) -> Any:
         return next(self._answer(Kind.UNARY_UNARY, [request], context))
 
-    def stream_unary(self, requests: Iterator[str], context: Any) -> str:
+    def stream_unary(self, requests: Iterator[Any], context: Any) -> Any:
         return next(self._answer(Kind.STREAM_UNARY, requests, context))
 
-    def unary_stream(self, request: str, context: Any) -> Iterator[str]:
+    def unary_stream(self, request: Any, context: Any) -> Iterator[Any]:
         yield from self._answer(Kind.UNARY_STREAM, [request], context)
 
-    def stream_stream(self, requests: Iterator[str], context: Any) -> Iterator[str]:
+    def stream_stream(self, requests: Iterator[Any], context: Any) -> Iterator[Any]:
         yield from self._answer(Kind.STREAM_STREAM, requests, context)
 
-    def _answer(self, kind: Kind, requests: Iterable[str], context: Any) -> Iterator[str]:
+    def _answer(self, kind: Kind, requests: Iterable[Any], context: Any) -> Iterator[Any]:
         echo = self._echo
         attempt, act = echo.begin(kind, context)
         gone = threading.Event()
@@ -317,25 +308,25 @@ class _Async:
     def __init__(self, echo: Echo) -> None:
         self._echo = echo
 
-    async def unary_unary(self, request: str, context: Any) -> str:
+    async def unary_unary(self, request: Any, context: Any) -> Any:
         async with aclosing(self._answer(Kind.UNARY_UNARY, _each([request]), context)) as answer:
             return await anext(answer)
 
-    async def stream_unary(self, requests: AsyncIterator[str], context: Any) -> str:
+    async def stream_unary(self, requests: AsyncIterator[Any], context: Any) -> Any:
         async with aclosing(self._answer(Kind.STREAM_UNARY, requests, context)) as answer:
             return await anext(answer)
 
-    async def unary_stream(self, request: str, context: Any) -> AsyncIterator[str]:
+    async def unary_stream(self, request: Any, context: Any) -> AsyncIterator[Any]:
         async with aclosing(self._answer(Kind.UNARY_STREAM, _each([request]), context)) as answer:
             async for response in answer:
                 yield response
 
-    async def stream_stream(self, requests: AsyncIterator[str], context: Any) -> AsyncIterator[str]:
+    async def stream_stream(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
         async with aclosing(self._answer(Kind.STREAM_STREAM, requests, context)) as answer:
             async for response in answer:
                 yield response
 
-    async def _answer(self, kind: Kind, requests: AsyncIterator[str], context: Any) -> AsyncGenerator[str]:
+    async def _answer(self, kind: Kind, requests: AsyncIterator[Any], context: Any) -> AsyncGenerator[Any]:
         echo = self._echo
         attempt, act = echo.begin(kind, context)
         try:
@@ -373,6 +364,6 @@ class _Async:
         await asyncio.sleep(act.delay)
 
 
-async def _each(messages: Iterable[str]) -> AsyncIterator[str]:
+async def _each(messages: Iterable[Any]) -> AsyncIterator[Any]:
     for message in messages:
         yield message

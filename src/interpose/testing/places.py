@@ -34,7 +34,7 @@ PATIENCE = 20  # seconds that a call in a test may take before it counts as hung
 class Reply:
     """How an RPC ended for its caller."""
 
-    messages: list[str]
+    messages: list[Any]
     code: grpc.StatusCode
     details: str
     error: BaseException | None
@@ -65,9 +65,12 @@ class Rpc(Protocol):
         ...
 
     def call(
-        self, *requests: str, timeout: float | None = None, metadata: Any = None, wait_for_ready: bool | None = None
+        self, *requests: Any, timeout: float | None = None, metadata: Any = None, wait_for_ready: bool | None = None
     ) -> Reply:
-        """Perform one RPC to its end; never raises what the RPC failed with. Without requests it sends "hello"."""
+        """Perform one RPC to its end; never raises what the RPC failed with. Without requests it sends "hello".
+
+        requests: texts or messages of google's protobuf; interceptors on both sides see them as they are.
+        """
         ...
 
 
@@ -125,11 +128,11 @@ class _SyncRpc:
         return self.echo.attempts
 
     def call(
-        self, *requests: str, timeout: float | None = None, metadata: Any = None, wait_for_ready: bool | None = None
+        self, *requests: Any, timeout: float | None = None, metadata: Any = None, wait_for_ready: bool | None = None
     ) -> Reply:
         request = _request(self._kind, requests)
         options = {"timeout": timeout, "metadata": metadata, "wait_for_ready": wait_for_ready}
-        messages: list[str] = []
+        messages: list[Any] = []
         try:
             if self._kind.response_streaming:
                 call = self._stub(request, **options)
@@ -184,14 +187,14 @@ class _AioRpc:
         return self.echo.attempts
 
     def call(
-        self, *requests: str, timeout: float | None = None, metadata: Any = None, wait_for_ready: bool | None = None
+        self, *requests: Any, timeout: float | None = None, metadata: Any = None, wait_for_ready: bool | None = None
     ) -> Reply:
         options = {"timeout": timeout, "metadata": metadata, "wait_for_ready": wait_for_ready}
         reply: Reply = self._run(self._call(requests, options))
         return reply
 
-    async def _call(self, requests: tuple[str, ...], options: dict[str, Any]) -> Reply:
-        messages: list[str] = []
+    async def _call(self, requests: tuple[Any, ...], options: dict[str, Any]) -> Reply:
+        messages: list[Any] = []
         try:
             call = self._stub(_request(self._kind, requests), **options)
             if self._kind.response_streaming:
@@ -227,12 +230,12 @@ class _AioRpc:
             await asyncio.wait(others, timeout=PATIENCE)
 
 
-def _request(kind: Kind, requests: tuple[str, ...]) -> Any:
+def _request(kind: Kind, requests: tuple[Any, ...]) -> Any:
     messages = requests or ("hello",)
     return iter(messages) if kind.request_streaming else messages[0]
 
 
-def _failed(error: Any, messages: list[str]) -> Reply:
+def _failed(error: Any, messages: list[Any]) -> Reply:
     return Reply(
         messages,
         error.code(),
@@ -243,5 +246,5 @@ def _failed(error: Any, messages: list[str]) -> Reply:
     )
 
 
-def _raised(error: BaseException, messages: list[str]) -> Reply:
+def _raised(error: BaseException, messages: list[Any]) -> Reply:
     return Reply(messages, grpc.StatusCode.UNKNOWN, str(error), error, Metadata(), Metadata())

@@ -114,12 +114,14 @@ def play(
     clock: moved on by each delay, so that interceptors that look at it see the time pass.
 
     ScriptError if it sends more or less often than the script says, with what it did so far.
+    ValueError for a kind that the method does not have, where its proto is loaded or it is one of the echo service.
     TypeError for anything that is no interceptor.
     """
     check(interceptor)
     if isinstance(requests, (str, bytes)) or not requests:
         raise ValueError(f"play: requests must be a sequence of one or more messages, not {requests!r}")
     made = Method(method or path(kind), kind, serializer=_encoded)
+    _insist_on_kind(made)
     clock = clock or FakeClock()
     call = _call(made, side, requests, metadata, timeout, peer, clock)
     player = _Player(made, Script(script, Outcome), list(requests), list(answers), clock, call.deadline)
@@ -145,6 +147,21 @@ def incoming(
     return _call(
         Method(method or path(kind), kind), Side.SERVER, [request], metadata, timeout, peer, clock or FakeClock()
     )
+
+
+def _insist_on_kind(method: Method) -> None:
+    """ValueError if the method is known, and of another kind."""
+    kinds = {path(kind): kind for kind in Kind}
+    known = kinds.get(method.full_name)
+    if (described := method.descriptor) is not None:
+        known = Kind.of(described.client_streaming, described.server_streaming)
+    if known not in (None, method.kind):
+        raise ValueError(f"play: {method} is of another kind: write kind=Kind.{known.name}, not {method.kind.name}")
+
+
+def _seconds(began: float, ended: float) -> float:
+    """The time between, without what the clock cannot tell apart: a pause of 0.1 seconds is 0.1."""
+    return round(ended - began, min(9, int(-math.log10(math.ulp(ended))) - 1))
 
 
 def _call(
@@ -220,7 +237,7 @@ class _Player:
         except BaseException:
             self._close()
             raise
-        played.elapsed = self.clock.now() - self._began
+        played.elapsed = _seconds(self._began, self.clock.now())
         if self._script.left:
             raise ScriptError(
                 f"{name_of(interceptor)} ended with {played.outcome!r}, and {len(self._script.left)} of "
@@ -289,7 +306,7 @@ class _Player:
             requests = self._requests if call.kind.request_streaming else [request_of(call)]
         except errors.StatusError as error:  # by a tap or a map: there is nothing to send
             return _at_once(unsent(error, 1))
-        act, at = self._act(call), now - self._began
+        act, at = self._act(call), _seconds(self._began, now)
         if isinstance(act, Outcome):
             outcome = act._copy("_attempts", 0)  # a copy: it may be told again
             self.played.sent.append(Sent(call, at, tuple(requests), (), outcome))
