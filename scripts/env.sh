@@ -3,6 +3,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 unset VIRTUAL_ENV PYTHONPATH PYTHONHOME
+unset PYTHONDONTWRITEBYTECODE   # containers set it; but pytest rewrites the asserts of all tests, and every process compiles all it imports
 export PIP_DISABLE_PIP_VERSION_CHECK=1
 
 SUPPORTED="3.11 3.12 3.13 3.14"
