@@ -1,30 +1,24 @@
-"""A server of each sort and a native client to it: what the tests of the server facts share.
-
-Sorts: "sync" (a `grpc.server`), "plain" (a `grpc.aio.server` with plain handlers), "async" (the same with async ones).
-An asyncio server runs in a thread of its own, so that every test may wait like a plain program.
-"""
+"""What the facts about servers share: handlers of every shape, a native client to them, and watchers."""
 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import threading
-from collections.abc import Callable, Coroutine, Iterator, Sequence
-from concurrent import futures
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import grpc
 import grpc.aio
+import pytest
 
-from interpose import Call, Flow, Interceptor, Kind, Metadata, Outcome, server_interceptor
-from interpose._clock import SYSTEM, Clock
+from interpose import Call, Flow, Interceptor, Kind, Metadata, Outcome, errors, server_interceptor
 from interpose.testing.echo import decode, encode
+from tests.facts.hosting import HOSTS, NO_CORE_RETRIES, PATIENCE, served
 
-PATIENCE = 10  # seconds after which a wait counts as a hang
 SERVICE = "facts.Server"
-KINDS = [kind.value for kind in Kind]
-STREAMED = ["unary_stream", "stream_stream"]  # kinds whose responses stream
 
 MAKE: dict[str, Callable[..., Any]] = {
     "unary_unary": grpc.unary_unary_rpc_method_handler,
@@ -34,19 +28,228 @@ MAKE: dict[str, Callable[..., Any]] = {
 }
 
 
-@dataclass
-class Reply:
-    """How an RPC ended for its caller."""
+@dataclass(frozen=True)
+class Shape:
+    """A sort of server, a kind of RPC, and the way to answer it.
 
-    messages: list[str]
-    code: grpc.StatusCode
-    details: str
-    initial: Metadata
-    trailing: Metadata
+    writes: an async handler that uses `await context.read()` and `await context.write()`.
+    """
+
+    sort: str
+    kind: str
+    writes: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.sort}-{self.kind}{'-rw' if self.writes else ''}"
 
     @property
-    def ok(self) -> bool:
-        return self.code is grpc.StatusCode.OK
+    def waits(self) -> bool:
+        """Is it a handler that can await?"""
+        return self.sort == "async"
+
+    @property
+    def uploads(self) -> bool:
+        return self.kind.startswith("stream")
+
+    @property
+    def streams(self) -> bool:
+        return self.kind.endswith("stream")
+
+
+KINDS = [kind.value for kind in Kind]
+SORTS = list(HOSTS)
+
+SYNC = [Shape("sync", kind) for kind in KINDS]
+PLAIN = [Shape("plain", kind) for kind in KINDS]
+ASYNC = [
+    Shape("async", kind, writes) for kind in KINDS for writes in (False, True) if kind != "unary_unary" or not writes
+]
+ALL = [*SYNC, *PLAIN, *ASYNC]
+# Every sort, kind, and way to answer, in pairs: where more than these would only multiply.
+FEW = [
+    Shape("sync", "unary_unary"),
+    Shape("sync", "stream_stream"),
+    Shape("plain", "stream_unary"),
+    Shape("plain", "unary_stream"),
+    Shape("async", "unary_unary"),
+    Shape("async", "stream_unary", writes=True),
+    Shape("async", "unary_stream"),
+    Shape("async", "stream_stream", writes=True),
+]
+UNARY = [Shape(sort, "unary_unary") for sort in SORTS]
+
+
+def shapes(among: Iterable[Shape]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("shape", list(among), ids=str)
+
+
+each_sort = pytest.mark.parametrize("sort", SORTS)
+
+
+# --- handlers ---------------------------------------------------------------------------------------------------------
+
+Body = Callable[[Any], Any]  # of the context; what it gives may have to be awaited
+
+
+async def done(result: Any) -> Any:
+    """What a call of the context gives, which has to be awaited on an asyncio server."""
+    return await result if inspect.isawaitable(result) else result
+
+
+def settled(result: Any) -> Any:
+    """What a body gives that never really waits."""
+    if not inspect.iscoroutine(result):
+        return result
+    try:
+        result.send(None)
+    except StopIteration as end:
+        return end.value
+    raise AssertionError("a plain handler cannot wait")
+
+
+def handling(shape: Shape, body: Body) -> dict[str, Any]:
+    """A handler that reads its requests, and answers once with what `body` makes of the context."""
+
+    def plain(argument: Any, context: Any) -> Any:
+        if shape.uploads:
+            list(argument)
+        return settled(body(context))
+
+    def plain_stream(argument: Any, context: Any) -> Iterator[Any]:
+        yield plain(argument, context)
+
+    async def answer(argument: Any, context: Any) -> Any:
+        if shape.uploads and shape.writes:
+            while await context.read() is not grpc.aio.EOF:
+                pass
+        elif shape.uploads:
+            async for _ in argument:
+                pass
+        return await done(body(context))
+
+    async def stream(argument: Any, context: Any) -> AsyncIterator[Any]:
+        yield await answer(argument, context)
+
+    async def writing(argument: Any, context: Any) -> None:
+        await context.write(await answer(argument, context))
+
+    if not shape.waits:
+        return {shape.kind: plain_stream if shape.streams else plain}
+    return {shape.kind: (writing if shape.writes else stream) if shape.streams else answer}
+
+
+def sending(shape: Shape, messages: Callable[[Any], Iterator[str]], closed: Callable[[], Any] = lambda: None) -> Any:
+    """A handler that streams these messages, made from its context; `closed` is called when it is over."""
+
+    def plain(argument: Any, context: Any) -> Iterator[str]:
+        try:
+            yield from messages(context)
+        finally:
+            closed()
+
+    async def stream(argument: Any, context: Any) -> AsyncIterator[str]:
+        try:
+            for message in messages(context):
+                yield message
+        finally:
+            closed()
+
+    async def writing(argument: Any, context: Any) -> None:
+        try:
+            for message in messages(context):
+                await context.write(message)
+        finally:
+            closed()
+
+    return {shape.kind: (writing if shape.writes else stream) if shape.waits else plain}
+
+
+class Flood:
+    """A handler's endless stream of one message, which says when it has sent one and when it was closed."""
+
+    def __init__(self, shape: Shape, message: str = "a", first: Callable[[Any], Any] = lambda context: None) -> None:
+        self.started, self.closed = threading.Event(), threading.Event()
+        self.handlers = sending(shape, lambda context: self._messages(message, first(context)), self.closed.set)
+
+    def _messages(self, message: str, _: Any) -> Iterator[str]:
+        while True:
+            yield message
+            self.started.set()
+
+
+def echoing(sort: str) -> dict[str, Any]:
+    """A unary handler that answers with its request."""
+
+    def plain(request: str, _: Any) -> str:
+        return request
+
+    async def waiting(request: str, _: Any) -> str:
+        return request
+
+    return {"unary_unary": waiting if sort == "async" else plain}
+
+
+def answering(response: Any) -> Body:
+    return lambda _: response
+
+
+def raising(error: BaseException | type[BaseException]) -> Body:
+    def body(_: Any) -> Any:
+        raise error
+
+    return body
+
+
+def blocked(event: threading.Event) -> Iterator[str]:
+    """A request stream that is open and silent until the event."""
+    event.wait(PATIENCE)
+    yield from ()
+
+
+class Held:
+    """A handler's body that says when it was entered, and stays until it is let go.
+
+    over: a plain handler's RPC has ended, or an async handler has. raised: what an async handler saw.
+    """
+
+    def __init__(self) -> None:
+        self.entered, self.over, self._go = threading.Event(), threading.Event(), threading.Event()
+        self.active: list[bool] = []
+        self.raised: list[BaseException] = []
+        self._let_go: Callable[[], Any] = self._go.set
+
+    def __call__(self, context: Any) -> Any:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return self._block(context)
+        return self._wait(loop)
+
+    def release(self) -> None:
+        self._let_go()
+
+    def _block(self, context: Any) -> str:
+        context.add_callback(self.over.set)
+        self.entered.set()
+        assert self._go.wait(PATIENCE)
+        self.active.append(context.is_active())
+        return "late"
+
+    async def _wait(self, loop: asyncio.AbstractEventLoop) -> str:
+        go = asyncio.Event()
+        self._let_go = lambda: loop.call_soon_threadsafe(go.set)
+        self.entered.set()
+        try:
+            await asyncio.wait_for(go.wait(), PATIENCE)
+        except BaseException as error:
+            self.raised.append(error)
+            raise
+        finally:
+            self.over.set()
+        return "late"
+
+
+# --- watching ---------------------------------------------------------------------------------------------------------
 
 
 class Watch:
@@ -70,36 +273,66 @@ class Watch:
         assert self._told.acquire(timeout=PATIENCE), "no outcome"
         return self.outcomes[-1]
 
+    def only(self) -> Outcome:
+        """Wait for the outcome; there is one, of one RPC."""
+        outcome = self.next()
+        assert len(self.outcomes) == self.begun == 1
+        return outcome
+
+
+def refusing(call: Call) -> Flow:
+    raise errors.Unauthenticated("who are you?")
+    yield call
+
+
+@dataclass
+class Reply:
+    """How an RPC ended for its caller."""
+
+    messages: list[str]
+    code: grpc.StatusCode
+    details: str
+    initial: Metadata
+    trailing: Metadata
+
+    @property
+    def ok(self) -> bool:
+        return self.code is grpc.StatusCode.OK
+
 
 class Client:
-    """A native client of a server, and the server."""
+    """A native client of a server, and what stops the server if it is the test's own."""
 
-    def __init__(self, channel: grpc.Channel, target: str, server: Any, stop: Callable[[float | None], None]) -> None:
+    def __init__(self, channel: grpc.Channel, kind: str, stop: Callable[[float | None], None]) -> None:
         self.channel = channel
-        self.target = target
-        self.server = server
         self.stop = stop
+        self._kind = kind
 
-    def stub(self, kind: str = "unary_unary", name: str | None = None) -> Any:
+    def stub(self, kind: str | None = None, name: str | None = None) -> Any:
         """The native multi-callable of a method."""
+        kind = kind or self._kind
         return getattr(self.channel, kind)(f"/{SERVICE}/{name or kind}", encode, decode)
 
-    def start(self, *requests: str, kind: str = "unary_unary", timeout: float | None = PATIENCE) -> Any:
+    def start(
+        self, *requests: str, kind: str | None = None, timeout: float | None = PATIENCE, stream: Any = None
+    ) -> Any:
         """Start an RPC; gives its native call: a future, or an iterator of responses."""
+        kind = kind or self._kind
         stub = self.stub(kind)
-        send = stub if kind.endswith("stream") else stub.future
-        return send(iter(requests) if kind.startswith("stream") else (*requests, "a")[0], timeout=timeout)
+        argument = (stream or iter(requests or ("a",))) if kind.startswith("stream") else (*requests, "a")[0]
+        return (stub if kind.endswith("stream") else stub.future)(argument, timeout=timeout)
 
     def call(
         self,
         *requests: str,
-        kind: str = "unary_unary",
+        kind: str | None = None,
         name: str | None = None,
         timeout: float | None = PATIENCE,
         metadata: Any = None,
         stream: Any = None,
     ) -> Reply:
         """Perform one RPC to its end. stream: the requests as an iterator, instead of `requests`."""
+        kind = kind or self._kind
         streaming = stream if stream is not None else iter(requests or ("a",))
         argument = streaming if kind.startswith("stream") else (*requests, "a")[0]
         messages: list[str] = []
@@ -122,111 +355,46 @@ class Client:
         )
 
 
+def _shared(_: float | None) -> None:
+    raise AssertionError("a server that is shared is not stopped: serve(…, own=True)")
+
+
 @contextmanager
-def serving(
-    sort: str,
+def serve(
+    shape: Shape | str,
     handlers: dict[str, Any],
     *flows: Interceptor,
     interceptors: Sequence[Any] | None = None,
-    workers: int = 4,
-    limit: int | None = None,
     services: Sequence[Any] = (),
-    clock: Clock = SYSTEM,
+    own: bool = False,
+    **options: Any,
 ) -> Iterator[Client]:
-    """Serve these handlers, functions by the kind of RPC, with `flows` around them.
+    """Serve these handlers, functions by the kind of RPC, with `flows` around them; calls are of the shape's kind.
 
     interceptors: native interceptor objects for grpc, instead of `flows`. With neither the server is bare.
-    limit: grpc's maximum_concurrent_rpcs. services: generic handlers, or functions that add a servicer to a server.
+    services: generic handlers, or functions that add a servicer to a server of the test's own.
+    own: not the shared server and channel, but ones to be stopped and closed. options: of such a server, see `served`.
     """
+    sort, kind = (shape, "unary_unary") if isinstance(shape, str) else (shape.sort, shape.kind)
     if interceptors is None:
-        interceptors = [server_interceptor(*flows, clock=clock)] if flows else []
-    given = list(interceptors)
-    pool = futures.ThreadPoolExecutor(workers)
-    made = {kind: _handler(kind, function) for kind, function in handlers.items()}
-    serve = _sync if sort == "sync" else _asyncio
-    with serve(pool, given, limit, [grpc.method_handlers_generic_handler(SERVICE, made), *services]) as (
-        server,
-        port,
-        stop,
-    ):
-        target = f"127.0.0.1:{port}"
-        channel = grpc.insecure_channel(target, [("grpc.enable_retries", 0)])
-        try:
-            yield Client(channel, target, server, stop)
-        finally:
-            channel.close()
-    pool.shutdown()
-
-
-def _handler(kind: str, function: Any) -> Any:
-    return MAKE[kind](function, decode, encode) if callable(function) else function
-
-
-def _add(server: Any, services: Sequence[Any]) -> None:
-    for service in services:
-        if isinstance(service, grpc.GenericRpcHandler):
-            server.add_generic_rpc_handlers((service,))
-        else:
-            service(server)
+        interceptors = [server_interceptor(*flows)] if flows else []
+    made = {name: MAKE[name](given, decode, encode) if callable(given) else given for name, given in handlers.items()}
+    offered = [grpc.method_handlers_generic_handler(SERVICE, made), *services]
+    if own or options:
+        with (
+            served(sort, offered, interceptors, **{"workers": 4} | options) as (_, target, stop),
+            _channel(target) as channel,
+        ):
+            yield Client(channel, kind, stop)
+    else:
+        with HOSTS[sort].serving(offered, interceptors) as target, _channel(target) as channel:
+            yield Client(channel, kind, _shared)
 
 
 @contextmanager
-def _sync(pool: Any, interceptors: list[Any], limit: int | None, services: list[Any]) -> Iterator[Any]:
-    server = grpc.server(pool, interceptors=interceptors, maximum_concurrent_rpcs=limit)
-    _add(server, services)
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-
-    def stop(grace: float | None) -> None:
-        assert server.stop(grace).wait(PATIENCE), "stop() did not return"
-
+def _channel(target: str) -> Iterator[grpc.Channel]:
+    channel = grpc.insecure_channel(target, [NO_CORE_RETRIES])
     try:
-        yield server, port, stop
+        yield channel
     finally:
-        stop(None)
-
-
-def _release(tasks: set[Any]) -> None:
-    """Let go of the threads of plain generators whose client left: grpc.aio keeps them in Queue.put(), with or without us."""
-    if all(getattr(task.get_coro(), "__qualname__", "") == "Queue.put" for task in tasks):  # all RPCs have ended
-        for task in tasks:
-            task.cancel()
-
-
-@contextmanager
-def _asyncio(pool: Any, interceptors: list[Any], limit: int | None, services: list[Any]) -> Iterator[Any]:
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, name="facts", daemon=True)
-    thread.start()
-
-    def run(work: Coroutine[Any, Any, Any]) -> Any:
-        return asyncio.run_coroutine_threadsafe(work, loop).result(PATIENCE)
-
-    async def begin() -> tuple[Any, int]:
-        server = grpc.aio.server(pool, interceptors=interceptors, maximum_concurrent_rpcs=limit)
-        _add(server, services)
-        port = server.add_insecure_port("127.0.0.1:0")
-        await server.start()
-        return server, port
-
-    async def finish() -> None:
-        await server.stop(None)
-        idle = loop.run_in_executor(None, pool.shutdown)
-        async with asyncio.timeout(PATIENCE / 2):
-            while not idle.done() or len(asyncio.all_tasks()) > 1:
-                _release(asyncio.all_tasks() - {asyncio.current_task()})
-                await asyncio.wait([idle], timeout=0.005)
-                await asyncio.sleep(0)
-        await loop.shutdown_asyncgens()
-        await loop.shutdown_default_executor()
-
-    server, port = run(begin())
-    try:
-        yield server, port, lambda grace: run(server.stop(grace))
-    finally:
-        try:
-            run(finish())
-        finally:
-            loop.call_soon_threadsafe(loop.stop)
-            thread.join(PATIENCE)
-            loop.close()
+        channel.close()
