@@ -33,6 +33,7 @@ class Loop:
     @contextmanager
     def running(self) -> Iterator[None]:
         self._loop = loop = asyncio.new_event_loop()
+        loop.set_default_executor(_filled(2))
         thread = threading.Thread(target=loop.run_forever, name="facts", daemon=True)
         thread.start()
         try:
@@ -84,7 +85,7 @@ async def within(work: Awaitable[T]) -> T:
 async def reached(event: threading.Event | threading.Semaphore) -> None:
     """Wait on a loop for an event of another thread, or take one from a semaphore."""
     async with asyncio.timeout(PATIENCE):
-        while not (event.is_set() if isinstance(event, threading.Event) else event.acquire(blocking=False)):
+        while not (event.is_set() if isinstance(event, threading.Event) else event.acquire(blocking=False)):  # noqa: ASYNC110  another thread's
             await asyncio.sleep(0.001)
 
 
@@ -164,8 +165,7 @@ def served(
     address: str = "127.0.0.1:0",
 ) -> Iterator[tuple[Any, str, Callable[[float | None], None]]]:
     """A server of this sort: itself, its target, and what stops it. limit: grpc's maximum_concurrent_rpcs."""
-    pool = futures.ThreadPoolExecutor(workers)
-    _fill(pool, workers)
+    pool = _filled(workers)
     options = [("grpc.so_reuseport", 0)]
     given = {"interceptors": list(interceptors), "maximum_concurrent_rpcs": limit, "options": options}
     server: Any = None
@@ -195,9 +195,11 @@ def served(
         pool.shutdown()
 
 
-def _fill(pool: futures.ThreadPoolExecutor, workers: int) -> None:
-    """Start all threads of a pool: one that begins in a later test would count as left behind by it."""
+def _filled(workers: int) -> futures.ThreadPoolExecutor:
+    """A pool whose threads all run: one that begins in a later test would count as left behind by it."""
+    pool = futures.ThreadPoolExecutor(workers)
     together = threading.Barrier(workers + 1)
     for _ in range(workers):
         pool.submit(together.wait, PATIENCE)
     together.wait(PATIENCE)
+    return pool

@@ -107,6 +107,16 @@ def settled(result: Any) -> Any:
     raise AssertionError("a plain handler cannot wait")
 
 
+async def drained(shape: Shape, requests: Any, context: Any) -> list[str]:
+    """The requests of an async handler, read the way that its shape says."""
+    if not shape.writes:
+        return [request async for request in requests]
+    found = []
+    while (request := await context.read()) is not grpc.aio.EOF:
+        found.append(request)
+    return found
+
+
 def handling(shape: Shape, body: Body) -> dict[str, Any]:
     """A handler that reads its requests, and answers once with what `body` makes of the context."""
 
@@ -119,12 +129,8 @@ def handling(shape: Shape, body: Body) -> dict[str, Any]:
         yield plain(argument, context)
 
     async def answer(argument: Any, context: Any) -> Any:
-        if shape.uploads and shape.writes:
-            while await context.read() is not grpc.aio.EOF:
-                pass
-        elif shape.uploads:
-            async for _ in argument:
-                pass
+        if shape.uploads:
+            await drained(shape, argument, context)
         return await done(body(context))
 
     async def stream(argument: Any, context: Any) -> AsyncIterator[Any]:
