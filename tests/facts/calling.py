@@ -18,7 +18,7 @@ import pytest
 from interpose import Call, Flow, Interceptor, Kind, Outcome, errors, intercept_channel
 from interpose._clock import SYSTEM, Clock
 from interpose.testing.echo import SERVICE, decode, encode, path
-from tests.facts.hosting import HOSTS, LOOP, PATIENCE
+from tests.facts.hosting import HOSTS, LOOP, PATIENCE, reached
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 
@@ -416,6 +416,12 @@ class Watch:
     def outcome(self) -> Outcome:
         """The one outcome there was, or will soon be."""
         assert self._ended.wait(PATIENCE), "the flow was told nothing"
+        [outcome] = self.outcomes
+        return outcome
+
+    async def told(self) -> Outcome:
+        """The same for a test on the loop."""
+        await reached(self._ended)
         [outcome] = self.outcomes
         return outcome
 
