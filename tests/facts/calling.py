@@ -72,6 +72,15 @@ FEW = [
 ]
 
 
+# What the echo service answers to "a", "b".
+FULL = {
+    Kind.UNARY_UNARY: ["a"],
+    Kind.UNARY_STREAM: ["a", "a", "a"],
+    Kind.STREAM_UNARY: ["a,b"],
+    Kind.STREAM_STREAM: ["a", "b"],
+}
+
+
 def ways(among: Iterable[Way]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("way", list(among), ids=str)
 

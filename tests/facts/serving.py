@@ -175,11 +175,17 @@ class Flood:
 
     def __init__(self, shape: Shape, message: str = "a", first: Callable[[Any], Any] = lambda context: None) -> None:
         self.started, self.closed = threading.Event(), threading.Event()
-        self.handlers = sending(shape, lambda context: self._messages(message, first(context)), self.closed.set)
+        self._message = message
 
-    def _messages(self, message: str, _: Any) -> Iterator[str]:
+        def messages(context: Any) -> Iterator[str]:
+            first(context)
+            return self.messages()
+
+        self.handlers = sending(shape, messages, self.closed.set)
+
+    def messages(self) -> Iterator[str]:
         while True:
-            yield message
+            yield self._message
             self.started.set()
 
 
