@@ -19,20 +19,9 @@ from tests.facts.calling import (
     ways,
 )
 from tests.facts.calling import Watch as Told
+from tests.facts.handling import FEW, Flood, Shape, answering, done, each_sort, handling, serve, shapes
 from tests.facts.hosting import PATIENCE
-from tests.facts.serving import (
-    FEW,
-    MAKE,
-    Flood,
-    Shape,
-    Watch,
-    answering,
-    done,
-    each_sort,
-    handling,
-    serve,
-    shapes,
-)
+from tests.facts.serving import MAKE, Watch
 
 pytestmark = pytest.mark.usefixtures("hosts")
 

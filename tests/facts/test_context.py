@@ -11,8 +11,9 @@ import pytest
 from interpose import Call, Flow, wait
 from interpose.testing import Echo
 from tests.facts.calling import EVERY, Link, Uploads, Way, in_time, opened, ways
+from tests.facts.handling import ALL, UNARY, Flood, Shape, handling, sending, serve, shapes
 from tests.facts.hosting import LOOP, PATIENCE
-from tests.facts.serving import ALL, UNARY, Flood, Shape, Watch, handling, sending, serve, shapes
+from tests.facts.serving import Watch
 
 pytestmark = pytest.mark.usefixtures("hosts")
 

@@ -17,8 +17,7 @@ from interpose.testing.echo import decode, encode, path
 from tests.facts.calling import FULL, Gate, aio_opened, answered, hooked, passing, requested
 from tests.facts.calling import Watch as Told
 from tests.facts.calling import again as retrying
-from tests.facts.hosting import HOSTS, PATIENCE, on_the_loop, reached, within
-from tests.facts.serving import (
+from tests.facts.handling import (
     ALL,
     ASYNC,
     FEW,
@@ -27,7 +26,6 @@ from tests.facts.serving import (
     Flood,
     Held,
     Shape,
-    Watch,
     answering,
     blocked,
     each_sort,
@@ -37,6 +35,8 @@ from tests.facts.serving import (
     serve,
     shapes,
 )
+from tests.facts.hosting import HOSTS, PATIENCE, on_the_loop, reached, within
+from tests.facts.serving import Watch
 
 pytestmark = pytest.mark.usefixtures("hosts")
 

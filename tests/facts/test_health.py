@@ -9,8 +9,9 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer as AsyncHealthServicer
 
 from interpose import Call, Flow, errors
+from tests.facts.handling import echoing, serve
 from tests.facts.hosting import PATIENCE
-from tests.facts.serving import Client, Watch, echoing, serve
+from tests.facts.serving import Client, Watch
 
 pytestmark = pytest.mark.usefixtures("hosts")
 

@@ -12,8 +12,7 @@ from interpose import Call, Flow
 from interpose import _handlers as handlers_of
 from interpose._attach import server_interceptor
 from interpose.testing.echo import decode, encode
-from tests.facts.hosting import PATIENCE
-from tests.facts.serving import (
+from tests.facts.handling import (
     ALL,
     ASYNC,
     FEW,
@@ -21,7 +20,6 @@ from tests.facts.serving import (
     Flood,
     Held,
     Shape,
-    Watch,
     answering,
     each_sort,
     echoing,
@@ -29,6 +27,8 @@ from tests.facts.serving import (
     serve,
     shapes,
 )
+from tests.facts.hosting import PATIENCE
+from tests.facts.serving import Watch
 
 pytestmark = pytest.mark.usefixtures("hosts")
 

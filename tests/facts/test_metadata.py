@@ -10,20 +10,9 @@ import pytest
 from interpose import Call, Flow, errors
 from interpose.testing import Echo, failed
 from tests.facts.calling import EVERY, FEW, UNARY, Watch, Way, opened, ways
-from tests.facts.serving import (
-    ALL,
-    ASYNC,
-    SYNC,
-    Shape,
-    done,
-    echoing,
-    handling,
-    raising,
-    serve,
-    shapes,
-)
-from tests.facts.serving import FEW as FEW_SHAPES
-from tests.facts.serving import UNARY as UNARY_SHAPES
+from tests.facts.handling import ALL, ASYNC, SYNC, Shape, done, echoing, handling, raising, serve, shapes
+from tests.facts.handling import FEW as FEW_SHAPES
+from tests.facts.handling import UNARY as UNARY_SHAPES
 from tests.facts.serving import Watch as Counting
 
 pytestmark = pytest.mark.usefixtures("hosts")

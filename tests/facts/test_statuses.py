@@ -10,15 +10,13 @@ import pytest
 
 from interpose import Call, Flow, Outcome, errors
 from interpose.testing.echo import decode
-from tests.facts.serving import (
+from tests.facts.handling import (
     ALL,
     ASYNC,
     FEW,
-    MAKE,
     UNARY,
     Body,
     Shape,
-    Watch,
     answering,
     done,
     each_sort,
@@ -29,6 +27,7 @@ from tests.facts.serving import (
     serve,
     shapes,
 )
+from tests.facts.serving import MAKE, Watch
 
 pytestmark = pytest.mark.usefixtures("hosts")
 
