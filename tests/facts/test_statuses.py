@@ -324,7 +324,7 @@ def test_details_and_rich_details_together_keep_their_code(shape: Shape) -> None
     ["line\r\nline", "gr\u00fc\u00dfe \u2713", "\ud800 lone"],
     ids=["line breaks", "unicode", "lone surrogate"],
 )
-@shapes([*OF_ALL_SORTS, Shape("plain", "unary_stream"), Shape("async", "unary_stream")])
+@shapes(OF_ALL_SORTS)
 def test_odd_details_reach_the_client(shape: Shape, details: str, how: str) -> None:
     """Line breaks and Unicode arrive intact; a lone surrogate is replaced, and the code stays."""
 
