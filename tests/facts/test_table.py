@@ -34,11 +34,11 @@ def marked() -> dict[str, list[str]]:
         ]
         for file in sorted(Path(__file__).parent.glob("test_*.py"))
         if file != Path(__file__)
-        for node in tests_of(file)
+        for node in found_in(file)
     }
 
 
-def tests_of(file: Path) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
+def found_in(file: Path) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
     return [
         node
         for node in ast.parse(file.read_text("utf-8")).body
@@ -74,7 +74,7 @@ def test_every_row_is_held(name: str) -> None:
 
     assert own and [test for test in own if name not in MARKED.get(test, [])] == []
     assert [file for file, _ in others if not file.exists()] == []
-    assert [test for file, test in others if test and test not in {node.name for node in tests_of(file)}] == []
+    assert [test for file, test in others if test and test not in {node.name for node in found_in(file)}] == []
 
 
 def test_what_does_not_apply_says_why() -> None:
