@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from concurrent import futures
@@ -38,8 +39,8 @@ class Loop:
         thread.start()
         try:
             yield
-            self.run(loop.shutdown_asyncgens())
-            self.run(loop.shutdown_default_executor())
+            gc.collect()
+            self.run(emptied())
         finally:
             loop.call_soon_threadsafe(loop.stop)
             thread.join(PATIENCE)
@@ -95,6 +96,16 @@ async def no_task_left(before: set[asyncio.Task[Any]]) -> None:
     if left:
         _, left = await asyncio.wait(left, timeout=PATIENCE)
     assert not left
+
+
+async def emptied() -> None:
+    """Let everything end that has something to do on the loop yet: generators that are closed close others."""
+    loop = asyncio.get_running_loop()
+    for _ in range(3):
+        await loop.shutdown_asyncgens()
+        await asyncio.sleep(0)
+        await no_task_left(set())
+    await loop.shutdown_default_executor()
 
 
 class Host(grpc.GenericRpcHandler):

@@ -59,6 +59,9 @@ def test_a_refusal_by_a_flow_is_raised_where_a_servers_would_be(way: Way) -> Non
         with pytest.raises(errors.PermissionDenied, match="not you") as caught:
             link.call()
         code, details = started.code(), started.ask("details")
+        if way.aio:
+            with pytest.raises(errors.PermissionDenied):
+                started.ask("wait_for_connection")
 
     assert (code, details) == (PERMISSION_DENIED, "not you")
     assert isinstance(caught.value, grpc.aio.AioRpcError if way.aio else grpc.RpcError)

@@ -2,6 +2,7 @@
 
 import asyncio
 import collections
+import inspect
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -438,7 +439,8 @@ def counting_tasks() -> Iterator[collections.Counter[str]]:
     made: collections.Counter[str] = collections.Counter()
 
     def factory(loop: asyncio.AbstractEventLoop, work: Any, **more: Any) -> "asyncio.Task[Any]":
-        made[work.__qualname__] += 1
+        if inspect.iscoroutine(work):  # and not the end of a generator that the collector has found meanwhile
+            made[work.__qualname__] += 1
         return asyncio.Task(work, loop=loop, **more)
 
     loop.set_task_factory(factory)
