@@ -96,7 +96,7 @@ def test_one_outcome_after_cancel_before_anything_was_sent(way: Way) -> None:
     """cancel() in the same breath as the call is one outcome, and leaves nothing behind."""
     watch = Watch()
 
-    with opened(way, Echo(), watch) as link:
+    with opened(way, Gate(), watch) as link:
         call = link.start()
         call.cancel()
         with pytest.raises(GIVEN_UP):
