@@ -173,3 +173,15 @@ def test_a_line_against_the_layers_is_seen(file: str, line: str) -> None:
 def test_a_line_that_follows_them_is_not(file: str, line: str) -> None:
     """Nothing is said of lines that point down."""
     assert faults(PurePosixPath(file), line) == []
+
+
+LONGEST_TEST = 900  # lines; a longer file of tests holds more than one topic
+
+
+def test_no_file_of_tests_is_too_long() -> None:
+    """Each file under tests/ holds one topic; a file that has outgrown it is split."""
+    tests = Path(__file__).parent
+    lengths = {file: len(file.read_text("utf-8").splitlines()) for file in sorted(tests.rglob("*.py"))}
+    too_long = [f"{file.relative_to(tests)}: {lines} lines" for file, lines in lengths.items() if lines > LONGEST_TEST]
+
+    assert not too_long, "split by topic:\n" + "\n".join(too_long)

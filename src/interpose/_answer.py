@@ -103,7 +103,7 @@ class Answer:
         return self._arrived_with
 
     def peer(self) -> str:
-        """The client's address. Read once: asked again after the RPC has ended, grpc.aio crashes the process."""
+        """The client's address. Read once, in time, and known from then on: also when grpc has forgotten it."""
         if self._peer is None:
             self._peer = str(self._native.peer())
         return self._peer
@@ -130,7 +130,7 @@ class Answer:
         if trailing_metadata:
             self._trailing = Metadata(trailing_metadata)
         status = status_code(code)
-        if status is OK:  # as sync grpc does; asyncio's would hang the client
+        if status is OK:  # on both stacks what sync grpc does: no client goes without a status
             _log.error("abort() called with StatusCode.OK; returning UNKNOWN")
             status, details = grpc.StatusCode.UNKNOWN, ""
         self._code, self._details = status, text(details)
@@ -321,7 +321,7 @@ def unexpected(outcome: Outcome) -> BaseException | None:
 
 
 def speakable(error: BaseException) -> bool:
-    """Can grpc log and answer this exception without hanging the client? It chokes on some texts, and on BaseException."""
+    """Can grpc log this exception, and answer with it? It can do so with exceptions whose text can be had and sent."""
     if not isinstance(error, Exception) or isinstance(error, _OF_FUTURES):
         return False
     try:

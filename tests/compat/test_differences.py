@@ -478,7 +478,7 @@ def test_a_special_case_that_hangs_does_not_hang_the_block() -> None:
 
 @difference("dummy-server-fails")
 def test_a_dummy_server_that_cannot_start_says_why() -> None:
-    """What its thread raised is raised in the block's; the original waits for it for ever."""
+    """What its thread raised is raised in the block's."""
     dummy_channel = OURS.module("testing.dummy_client").dummy_channel
 
     with (

@@ -260,7 +260,7 @@ def test_what_has_no_messages_stays_as_it_is(packed: bytes) -> None:
 
 @pytest.mark.parametrize("packed", [None, "text"])
 def test_what_is_no_bytes_is_not_sent(packed: Any) -> None:
-    """The wire would refuse it, and the call would hang."""
+    """The wire would refuse it: it is an error where it is made."""
     assert status.fitted(packed, "why", 6000) is None
 
 

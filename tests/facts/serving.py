@@ -70,36 +70,55 @@ class Watch:
         assert self._told.acquire(timeout=PATIENCE), "no outcome"
         return self.outcomes[-1]
 
+    def only(self) -> Outcome:
+        """Wait for the outcome; there is one, of one RPC."""
+        outcome = self.next()
+        assert len(self.outcomes) == self.begun == 1
+        return outcome
+
 
 class Client:
-    """A native client of a server, and the server."""
+    """A native client of a server, and the server. kind: of the RPCs for which none is said."""
 
-    def __init__(self, channel: grpc.Channel, target: str, server: Any, stop: Callable[[float | None], None]) -> None:
+    def __init__(
+        self,
+        channel: grpc.Channel,
+        target: str,
+        server: Any,
+        stop: Callable[[float | None], None],
+        kind: str = "unary_unary",
+    ) -> None:
         self.channel = channel
         self.target = target
         self.server = server
         self.stop = stop
+        self._kind = kind
 
-    def stub(self, kind: str = "unary_unary", name: str | None = None) -> Any:
+    def stub(self, kind: str | None = None, name: str | None = None) -> Any:
         """The native multi-callable of a method."""
+        kind = kind or self._kind
         return getattr(self.channel, kind)(f"/{SERVICE}/{name or kind}", encode, decode)
 
-    def start(self, *requests: str, kind: str = "unary_unary", timeout: float | None = PATIENCE) -> Any:
+    def start(
+        self, *requests: str, kind: str | None = None, timeout: float | None = PATIENCE, stream: Any = None
+    ) -> Any:
         """Start an RPC; gives its native call: a future, or an iterator of responses."""
+        kind = kind or self._kind
         stub = self.stub(kind)
-        send = stub if kind.endswith("stream") else stub.future
-        return send(iter(requests) if kind.startswith("stream") else (*requests, "a")[0], timeout=timeout)
+        argument = (stream or iter(requests or ("a",))) if kind.startswith("stream") else (*requests, "a")[0]
+        return (stub if kind.endswith("stream") else stub.future)(argument, timeout=timeout)
 
     def call(
         self,
         *requests: str,
-        kind: str = "unary_unary",
+        kind: str | None = None,
         name: str | None = None,
         timeout: float | None = PATIENCE,
         metadata: Any = None,
         stream: Any = None,
     ) -> Reply:
         """Perform one RPC to its end. stream: the requests as an iterator, instead of `requests`."""
+        kind = kind or self._kind
         streaming = stream if stream is not None else iter(requests or ("a",))
         argument = streaming if kind.startswith("stream") else (*requests, "a")[0]
         messages: list[str] = []

@@ -1,7 +1,6 @@
 """What a process sees of us: nothing at import, a fork that works, Ctrl-C that is heard, and an exit that is clean.
 
-A test is named after the row of the table of facts that it holds. Each script runs in a process of its own, against a
-server in this one.
+Each script runs in a process of its own, against a server in this one.
 """
 
 import os
@@ -92,7 +91,8 @@ def run(script: str, target: str = "") -> tuple[int, str, str]:
         return process.returncode, out, err
 
 
-def test_p1_importing_and_constructing_start_nothing() -> None:
+@pytest.mark.fact("P-1")
+def test_importing_and_constructing_start_nothing() -> None:
     """Importing the package, and making channels and server interceptors, starts no thread and opens no loop."""
     code, out, err = run(
         """
@@ -110,7 +110,8 @@ print("quiet")
     assert (code, out, err) == (0, "quiet\n", "")
 
 
-def test_p1_row60_a_fork_after_use_works() -> None:
+@pytest.mark.fact("P-1", "R-60")
+def test_a_fork_after_use_works() -> None:
     """A process forks while calls are delayed: old and new channels, and the clock, work in both processes."""
     with serving(Echo()) as target:
         code, out, err = run(
@@ -154,7 +155,8 @@ print("child", os.waitstatus_to_exitcode(status))
     assert (code, out, err) == (0, "child 0\n", "")
 
 
-def test_p1_what_a_child_inherits_can_be_cancelled() -> None:
+@pytest.mark.fact("P-1", "R-60")
+def test_what_a_child_inherits_can_be_cancelled() -> None:
     """A call that was delayed before the fork can be cancelled in the child: its alarm's lock is not the parent's."""
     with serving(Echo()) as target:
         code, out, err = run(
@@ -176,22 +178,23 @@ print("child", os.waitstatus_to_exitcode(status))
     assert (code, out, err) == (0, "child 0\n", "")
 
 
-@pytest.mark.parametrize(
-    "pending",
-    [
-        'stub(late).future("a")',
-        'stub(late, kind="unary_stream")("a")',
+PENDING = {
+    "delayed": ['stub(late).future("a")', 'stub(late, kind="unary_stream")("a")'],
+    "under way": [
         'stub(passing).future("a")',
         'stub(passing, kind="unary_stream")("a")',
         'stub(passing, kind="stream_stream")(iter(["a"]))',
-        'stub(passing, kind="unary_stream", options=[("SingleThreadedUnaryStream", 1)])("a")',
     ],
-    ids=["delayed future", "delayed stream", "future", "stream", "bidi", "single-threaded"],
-)
-def test_row61_a_process_with_calls_under_way_exits_cleanly(pending: str) -> None:
-    """A process that ends while a call is delayed, or under way, ends at once and says nothing."""
-    with serving(Echo([Act(hang=True)])) as target:
-        code, out, err = run(f'call = {pending}\nprint("done")\n', target)
+    "single-threaded": ['stub(passing, kind="unary_stream", options=[("SingleThreadedUnaryStream", 1)])("a")'],
+}
+
+
+@pytest.mark.fact("R-61")
+@pytest.mark.parametrize("pending", PENDING)
+def test_a_process_with_calls_under_way_exits_cleanly(pending: str) -> None:
+    """A process that ends while calls are delayed, or under way, ends at once and says nothing."""
+    with serving(Echo([Act(hang=True), ...])) as target:
+        code, out, err = run(f'calls = [{", ".join(PENDING[pending])}]\nprint("done")\n', target)
 
     assert (code, out, err) == (0, "done\n", "")
 
@@ -230,9 +233,10 @@ class Announcing(Echo):
         return super().begin(kind, context)
 
 
+@pytest.mark.fact("P-1")
 @pytest.mark.parametrize(("kind", "request_"), [("unary_unary", '"a"'), ("stream_unary", 'iter(["a"])')])
 @pytest.mark.parametrize("flow", ["passing", "late"], ids=["sent", "delayed"])
-def test_p1_ctrl_c_ends_a_blocking_call_with_one_outcome(kind: str, request_: str, flow: str) -> None:
+def test_ctrl_c_ends_a_blocking_call_with_one_outcome(kind: str, request_: str, flow: str) -> None:
     """Ctrl-C in a blocking call, sent or still delayed, is one CANCELLED outcome; its caller gets KeyboardInterrupt."""
     script = INTERRUPTED.format(flow=flow, kind=kind, request=request_)
     echo = Announcing([Act(hang=True)])
@@ -259,7 +263,8 @@ def interrupted(process: "subprocess.Popen[str]") -> tuple[str, str]:
     raise TimeoutError("Ctrl-C was not heard")
 
 
-def test_p1_the_clock_keeps_no_thread() -> None:
+@pytest.mark.fact("P-1")
+def test_the_clock_keeps_no_thread() -> None:
     """The thread that rings for delayed calls exists only while something is delayed."""
     with serving(Echo()) as target, grpc.insecure_channel(target) as native:
         import interpose
@@ -279,7 +284,8 @@ def test_p1_the_clock_keeps_no_thread() -> None:
     assert not any(thread.is_alive() for thread in clocks)
 
 
-def test_p4_a_flow_that_fails_afterwards_repeats_nothing(place: Place) -> None:
+@pytest.mark.fact("P-4")
+def test_a_flow_that_fails_afterwards_repeats_nothing(place: Place) -> None:
     """A bug of a flow after its yield never runs the RPC again: the server, and its handler, are called once."""
 
     def buggy(call: Call) -> Flow:
@@ -292,12 +298,3 @@ def test_p4_a_flow_that_fails_afterwards_repeats_nothing(place: Place) -> None:
     assert reply.code is grpc.StatusCode.INTERNAL
     assert "buggy" in reply.details
     assert len(rpc.attempts) == 1
-
-
-# --- rows without a test ----------------------------------------------------------------------------------------------
-#
-#   P-1   background refreshers and flushers of batteries (JWKS …): there are none yet
-#   P-2   limits and breakers per process: come with those batteries, and are documented there
-#   P-3   two metric interceptors on one registry: comes with contrib/prometheus
-#   P-5   hedges, retries and a shared budget: come with Retry and its budget
-#   60    GRPC_ENABLE_FORK_SUPPORT=0 hangs in grpc itself, with and without interceptors

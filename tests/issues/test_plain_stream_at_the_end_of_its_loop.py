@@ -36,7 +36,7 @@ class Stopped:
 
 @pytest.mark.parametrize("closes", [True, False])
 def test_the_thread_waits_for_its_loop(closes: bool) -> None:
-    """grpc would wait for ever for a loop between its end and its closing, and the process with it."""
+    """It goes back once its loop is closed or goes on."""
     loop: Any = Stopped()
     pulled = _Pulled(iter(()), copy_context(), loop)
     pulled._over = True  # the client has gone

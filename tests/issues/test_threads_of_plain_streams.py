@@ -9,7 +9,7 @@ from tests.facts.serving import PATIENCE, serving
 
 
 def test_clients_that_leave_cost_no_thread() -> None:
-    """More clients leave than the pool has threads, and the next one is served: bare grpc.aio keeps each thread for ever."""
+    """More clients leave than the pool has threads, and the next one is served."""
     begun = threading.Semaphore(0)
 
     def endless(request: str, context: Any) -> Iterator[str]:

@@ -39,7 +39,7 @@ WRITES: dict[str, Callable[[Any], Any]] = {
 @pytest.mark.parametrize("what", WRITES)
 @pytest.mark.parametrize("kind", KINDS)
 async def test_cancel_wakes_who_writes(target: str, kind: str, what: str) -> None:
-    """`cancel()` ends a write that waits for the connection; bare grpc.aio leaves the writing task waiting for ever."""
+    """`cancel()` ends a write that waits for the connection."""
     async with intercept_channel(grpc.aio.insecure_channel(target), passing) as channel:
         call = getattr(channel, kind)("/Nobody/Home")()
         writing = asyncio.ensure_future(WRITES[what](call))

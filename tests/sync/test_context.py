@@ -13,7 +13,7 @@ from interpose.sync.context import ServicerContext
 
 
 def test_the_scope_of_an_rpc_that_has_ended_is_over() -> None:
-    """grpc takes no callback any more: what is added to the scope is refused, not kept for ever."""
+    """grpc takes no callback any more: what is added to the scope is refused, and not kept."""
     context = ServicerContext(SimpleNamespace(add_callback=lambda callback: False), SYSTEM)
     scope = context.scope()
 

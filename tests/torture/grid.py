@@ -402,10 +402,9 @@ class Loop:
 class Rig:
     """A server and a client to it, one of them with interceptors."""
 
-    def __init__(self, cell: Cell, *, bare: bool = False) -> None:
+    def __init__(self, cell: Cell) -> None:
         self.trap, self.watch = Trap(), Watch()
-        self._layers = () if bare else (self.watch, trapped(self.trap))
-        self._bare = bare
+        self._layers = (self.watch, trapped(self.trap))
         self._side, self._asyncio = cell.side, cell.asyncio
         self.loop = Loop() if cell.asyncio else None
         self._pool = futures.ThreadPoolExecutor(WORKERS)
@@ -422,7 +421,7 @@ class Rig:
             for kind in Kind
         }
         service = grpc.method_handlers_generic_handler(SERVICE, made)
-        interceptors: list[Any] = [server_interceptor(*self._layers)] if ours and not self._bare else []
+        interceptors: list[Any] = [server_interceptor(*self._layers)] if ours else []
 
         def add(server: Any) -> int:
             server.add_generic_rpc_handlers((service,))
@@ -447,7 +446,7 @@ class Rig:
         layers = self._layers if self._side is Side.CLIENT else ()
 
         def stubs(channel: Any) -> dict[Kind, Any]:
-            self._channel = channel if self._bare or not layers else intercept_channel(channel, *layers)
+            self._channel = intercept_channel(channel, *layers) if layers else channel
             encode, decode = self.trap.coder("request serializer"), self.trap.coder("response deserializer")
             return {
                 kind: getattr(self._channel, kind.value)(f"/{SERVICE}/{kind.value}", encode, decode) for kind in Kind
@@ -571,7 +570,7 @@ class Rig:
 
 
 def _keep(rig: Rig) -> None:
-    """Never let it be collected: grpc waits for ever in the finalizer of a server whose serving thread has died."""
+    """Never let it be collected: finalizers of servers that had lost their thread stood still (grpcio 1.85.1)."""
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(rig))
 
 

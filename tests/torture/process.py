@@ -156,16 +156,6 @@ asyncio.run(main())
 """,
 }
 
-# What `Ended.hung_in_grpc` is about: bare grpcio, and a thread that holds a call's lock at the exit.
-HUNG_IN_GRPC = """
-call = stub(grpc.insecure_channel(sys.argv[1]), interpose.Kind.UNARY_STREAM)("a")
-held = threading.Event()
-names = {"lock": call._state.condition, "held": held, "never": never}  # its own: a frame of ours would keep the call
-threading.Thread(target=exec, args=("with lock: held.set(), never.get()", names), daemon=True).start()
-held.wait()
-done()
-"""
-
 FORK = """
 import warnings
 warnings.simplefilter("ignore", DeprecationWarning)  # of fork() where threads run, which is the point here
@@ -330,10 +320,9 @@ class Ended:
 
     @property
     def hung_in_grpc(self) -> bool:
-        """Did the main thread wait in a finalizer of grpc's call, under no function of ours?
+        """Did the main thread stand still in a finalizer of grpcio's, under no function of ours?
 
-        That takes the call's lock, and at the interpreter's exit a thread of grpc's, which never runs again, may hold it:
-        one exit in some hundreds, with and without us.
+        So it did in one exit in some hundreds, with and without us (grpcio 1.85.1).
         """
         main = self.err.partition("Current thread")[2].partition("\n\n")[0]
         return self.code is None and "_channel.py" in main and "in __del__" in main and "interpose" not in main
@@ -422,12 +411,6 @@ def exits(which: str, times: int) -> list[str]:
     with serving(_hung) as target:
         ended = [run(EXITS[which], target, patience=STUCK) for _ in range(times)]
     return [fault for end in ended if not end.hung_in_grpc and (fault := end.fault(EXIT, quiet=quiet))]
-
-
-def hangs_in_grpc() -> bool:
-    """Does bare grpcio wait at the exit for a thread that holds the lock of a call?"""
-    with serving(_hung) as target:
-        return run(HUNG_IN_GRPC, target, patience=EXIT).hung_in_grpc
 
 
 def forks() -> str | None:

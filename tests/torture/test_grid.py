@@ -1,6 +1,7 @@
 """Nothing hangs: a sample of the grid, every place and every exception in it; `make torture` runs the whole."""
 
 import random
+import threading
 
 import pytest
 
@@ -48,13 +49,21 @@ def test_the_sample_knows_every_exception() -> None:
 
 @pytest.mark.parametrize("asyncio", [False, True])
 def test_the_grid_sees_a_hang(asyncio: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bare grpcio leaves the client of a handler that exits without a status: the grid tells."""
+    """A handler that does not come to its exception in time leaves its client to the deadline: the grid says so."""
+    held = threading.Event()
+
+    def late() -> BaseException:
+        held.wait(grid.LOST)
+        return ValueError("late")
+
     monkeypatch.setattr(grid, "LATE", grid.SOON + 0.2)
-    cell = Cell("GeneratorExit", Kind.UNARY_UNARY, "handler", Side.SERVER, asyncio, "async" if asyncio else "plain")
-    rig = Rig(cell, bare=True)
+    monkeypatch.setitem(EXCEPTIONS, "late", late)
+    cell = Cell("late", Kind.UNARY_UNARY, "handler", Side.SERVER, asyncio, "async" if asyncio else "plain")
+    rig = Rig(cell)
 
     with Grid():
         seen = fault(rig, cell)
+        held.set()
         rig.close()
 
     assert seen is not None

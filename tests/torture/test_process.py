@@ -20,11 +20,6 @@ def test_a_process_with_open_streams_exits(which: str) -> None:
     assert process.exits(which, TIMES) == []
 
 
-def test_row61_bare_grpc_may_wait_for_ever_at_the_exit() -> None:
-    """Its finalizer of a call takes a lock that a thread may hold which never runs again: such exits are not ours."""
-    assert process.hangs_in_grpc()
-
-
 def test_a_fork_leaves_open_streams_alone() -> None:
     """Children make calls of all kinds on channels of their own; the parent's channel and its open stream go on."""
     assert process.forks() is None

@@ -152,7 +152,7 @@ def _outcome(context: ServicerContext, error: BaseException | None, response: An
     if cancelled or isinstance(error, grpc.aio.InternalError):  # a write failed: grpc is about to say that it is over
         gone = context.why_gone()
     elif isinstance(error, asyncio.CancelledError):
-        # Of a task of the handler's own: without a status the client would wait for ever.
+        # Of a task of the handler's own: the client is there, and is owed a status.
         if context.code() is None:
             context.set_code(grpc.StatusCode.CANCELLED)
             context.set_details("the handler was cancelled")
@@ -273,7 +273,7 @@ def _streaming(method: Method, stack: Layers, handler: Behavior, clock: Clock) -
         context = ServicerContext(native, clock)
         driver = Driver(stack)
         step: Any = driver.start(context.arrived(method, argument))
-        context.peer()  # when_over may come when grpc's call is no more, and asking it then crashes the process
+        context.peer()  # when_over may come when grpc has forgotten it
         rpc = _Streamed(context, driver)
         native.add_done_callback(rpc.when_over)
         while True:

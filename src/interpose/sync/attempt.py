@@ -83,7 +83,7 @@ def failed(native: Any) -> BaseException:
 def typed(native: Any) -> errors.StatusError:
     """The typed error of a native call that has failed."""
     kind = errors.native_class(errors.of(native.code()), InactiveCall)
-    # Not by asking it: after a local cancel or a failed (de)serializer grpc would wait for ever for the core's text.
+    # Not by asking it: not every call has a text of the core's (threads that asked stood still with grpcio 1.85.1).
     state = getattr(native, "_state", None)
     described = text(getattr(state, "debug_error_string", None))
     return kind(

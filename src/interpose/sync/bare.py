@@ -1,7 +1,7 @@
 """Response streams that are no calls: native interceptors below ours may answer with a bare iterator.
 
-OpenTelemetry's and py-grpc-prometheus's do. Such a stream has no code, no metadata, no callbacks and no cancel (C-9 of
-what grpcio does); its end is known when it has been read.
+OpenTelemetry's and py-grpc-prometheus's do. Such a stream has no code, no metadata, no callbacks and no cancel (C-9 in
+docs/design/grpc-facts.md); its end is known when it has been read.
 """
 
 from __future__ import annotations

@@ -146,8 +146,8 @@ class ServicerContext(Answer, grpc.ServicerContext):  # type: ignore[misc]  # No
     def fail(self, outcome: Outcome) -> None:
         """End the RPC with the outcome's status: raises, as abort does, or lets the handler's end carry it."""
         if not self._on_sync_server:
-            # On asyncio servers abort() waits neither for the last message to be written, and the client hangs, nor, in
-            # older versions, for its own end.
+            # On asyncio servers abort() waits neither for the last message to be written nor, in older versions, for its
+            # own end (clients stood still with grpcio 1.85.1).
             self._native.set_code(outcome.code)
             self._native.set_details(sendable(outcome.details))
             return

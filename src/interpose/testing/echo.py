@@ -288,7 +288,7 @@ class _Sync:
         elif act.fails and hasattr(context, "cancel"):
             context.abort(act.code, act.details)
         elif act.fails:
-            # grpc.aio's own context for plain handlers, whose abort() may leave the client waiting for the last message.
+            # grpc.aio's own context for plain handlers, whose abort() does not wait for the last message to be written.
             context.set_code(act.code)
             context.set_details(act.details)
             yield from () if kind.response_streaming else ("nobody hears this",)

@@ -124,10 +124,10 @@ SHOWN_APART = (
     "broken-request-streams",
     "cause-of-a-broken-stream",
     "no-time-left",
-    "debug-text-after-cancel",
+    "debug-text",
     "metadata-behind-a-cancel",
     "requests-that-cannot-be-serialized",
     "metadata-that-is-refused",
-    "connection-of-a-cancelled-call",
+    "connection-of-an-ended-call",
     "status-behind-a-failed-write",
 )

@@ -1,6 +1,6 @@
 """Scenarios: how an RPC is started, and what server and caller then do, one step after the other.
 
-A model of the RPC says which steps are possible: those that grpcio answers without blocking for ever, and always in the
+A model of the RPC says which steps are possible: those that grpcio answers, and always in the
 same way. It knows nothing of grpcio beyond this: the end of a response stream is not told before its messages are read.
 """
 
@@ -127,7 +127,7 @@ class Model:
         steps = list(AT_THE_END if self.asyncio else SYNC_AT_THE_END)
         if not (self.cancelled and self.ended):  # which of the two ends came first is a race
             steps.append("trailing_metadata")
-        if not self.cancelled:  # for a call that was cancelled here grpc has none, and waits for ever
+        if not self.cancelled:  # asked is what grpc answers: row debug-text
             steps.append("debug_error_string")
         return steps
 
@@ -143,7 +143,7 @@ class Model:
     def _connection_is_certain(self) -> bool:
         if not self.over:
             return self.initial_sent and self.kind is not Kind.UNARY_UNARY
-        # Cancelled before it noticed, a call with a request stream waits for ever.
+        # Asked is what grpc answers: row connection-of-an-ended-call.
         return not self.cancelled or self.connected or not self.kind.request_streaming
 
     def do(self, step: str) -> None:

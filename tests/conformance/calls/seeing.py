@@ -99,7 +99,7 @@ def of_a_failure(error: Any, call: Any) -> Seen:
     seen: Seen = {"kin": kin(error), "it is the call": error is call}
     if not isinstance(error, grpc.RpcError | grpc.RpcContext):
         return seen | {"text": str(error)}
-    # Of a call that was cancelled here grpc has no debug text, and waits for ever; what came before the end is a race.
+    # Asked is only what grpc answers (rows debug-text and metadata-behind-a-cancel); what came before the end is a race.
     asked = ("code", "details") if error.details() == LOCALLY_CANCELLED else OF_AN_ERROR
     for name in asked if isinstance(error, grpc.aio.AioRpcError) else (*asked, *OF_A_CALL):
         seen |= {f"{name}(): {key}": value for key, value in answer(lambda name=name: ask(error, name)).items()}

@@ -115,7 +115,7 @@ def dummy_client(
 ) -> Generator[dummy_pb2_grpc.DummyServiceStub]:
     """A stub of the dummy service; the rest is as for `dummy_channel`.
 
-    TypeError for interceptors that are not of the server's kind, which would let it hang.
+    TypeError for interceptors that are not of the server's kind.
     """
     for interceptor in interceptors or ():
         if isinstance(interceptor, AsyncServerInterceptor) != aio_server and not _serves(interceptor, aio_server):
