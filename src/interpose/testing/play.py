@@ -67,7 +67,7 @@ class Sent:
 
     def __str__(self) -> str:
         after = f" after {self.delay:g} s" if self.delay else ""
-        return f"sent{after} with {tuple(self.metadata)!r:.200}, timeout {self.timeout} → {self.outcome!r}"
+        return f"sent{after} with {_plain(self.metadata)!r:.200}, timeout {self.timeout} → {self.outcome!r}"
 
 
 @dataclass
@@ -326,7 +326,7 @@ class _Player:
         if act is None:
             raise ScriptError(
                 f"the script has {_counted(len(self._script), 'act')}, and one call more was sent, {call!r} with "
-                f"{tuple(call.metadata)!r:.200}. What came before:\n{self.played}"
+                f"{_plain(call.metadata)!r:.200}. What came before:\n{self.played}"
             )
         return act
 
@@ -414,6 +414,11 @@ async def _nothing() -> AsyncGenerator[None]:
 _step = _nothing().asend(None)
 _Asend = type(_step)  # a step of an interceptor that is an `async def` generator
 _step.close()  # or 3.13 warns that nobody awaited it
+
+
+def _plain(metadata: Metadata) -> tuple[tuple[str, str | bytes], ...]:
+    """The pairs as a test writes them."""
+    return tuple((key, value) for key, value in metadata)
 
 
 def _counted(number: int, noun: str) -> str:
