@@ -236,7 +236,7 @@ def test_taps_of_initial_metadata() -> None:
     """The innermost comes first: it is on the way back."""
     call = CALL.tap(initial_metadata=print).tap(initial_metadata=repr)
 
-    assert call._asks.on_initial_metadata == (repr, print)
+    assert [hook.function for hook in call._asks.on_initial_metadata] == [repr, print]
 
 
 def test_a_hook_is_a_function() -> None:

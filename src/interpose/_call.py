@@ -13,7 +13,18 @@ from interpose._scope import Scope
 
 Tap: TypeAlias = Callable[[Any], object]
 Map: TypeAlias = Callable[[Any], Any]
-Hook: TypeAlias = tuple[bool, Map]  # (does it change the message?, function)
+
+
+class Hook:
+    """A tap or a map: what an interceptor wants called with each message."""
+
+    __slots__ = ("asker", "changes", "function")
+
+    def __init__(self, changes: bool, function: Map) -> None:
+        self.changes = changes  # does the message become what it returns?
+        self.function = function
+        self.asker: Any = None  # the interceptor that asked for it; the driver fills it in
+
 
 DEFAULT_BUFFER = 256 * 1024  # bytes; gRFC A6, default of the per-RPC retry buffer
 
@@ -38,12 +49,17 @@ class Asks(NamedTuple):
     hedging: Hedging | None = None
     requests: tuple[Hook, ...] = ()
     responses: tuple[Hook, ...] = ()
-    on_initial_metadata: tuple[Tap, ...] = ()
+    on_initial_metadata: tuple[Hook, ...] = ()
     initial_metadata: Metadata = Metadata()
     buffer: int | None = None
     scope: Scope | None = None  # the incoming RPC that it ends with
     patience: float | None = None  # seconds in which a response stream has to begin
     resumes: bool = False
+
+    def sign(self, asker: Any) -> None:
+        """Note on the hooks that are new which interceptor asked for them."""
+        for hook in (*self.requests, *self.responses, *self.on_initial_metadata):
+            hook.asker = hook.asker or asker
 
 
 NOTHING = Asks()
@@ -184,8 +200,8 @@ class Call:
         if self.side is Side.SERVER or self.kind.request_streaming:
             raise ValueError("encoded: only a client's call with one request knows how to serialize it")
         message = self._request
-        for changes, change in self._asks.requests:
-            message = change(message) if changes else message
+        for hook in self._asks.requests:
+            message = hook.function(message) if hook.changes else message
         serialize = self._method.serializer
         data: bytes = message if serialize is None else serialize(message)
         return data
@@ -301,7 +317,11 @@ class Call:
         return self._hooked(False, requests, responses, initial_metadata)
 
     def map(self, *, requests: Map | None = None, responses: Map | None = None) -> Call:
-        """Change each message as it passes; unary messages too."""
+        """Change each message as it passes; unary messages too.
+
+        A function that returns None for a message ends the RPC with INTERNAL and the interceptor's name: one that changes
+        the message in place returns it as well.
+        """
         return self._hooked(True, requests, responses, None)
 
     def buffered(self, max_bytes: int = DEFAULT_BUFFER) -> Call:
@@ -326,9 +346,11 @@ class Call:
                 raise TypeError(f"{name} must be a function of one message, not {hook!r}")
         # An outer interceptor comes first on the way out and last on the way back.
         return self._ask(
-            requests=asks.requests if requests is None else (*asks.requests, (changes, requests)),
-            responses=asks.responses if responses is None else ((changes, responses), *asks.responses),
-            on_initial_metadata=asks.on_initial_metadata if initial is None else (initial, *asks.on_initial_metadata),
+            requests=asks.requests if requests is None else (*asks.requests, Hook(changes, requests)),
+            responses=asks.responses if responses is None else (Hook(changes, responses), *asks.responses),
+            on_initial_metadata=asks.on_initial_metadata
+            if initial is None
+            else (Hook(False, initial), *asks.on_initial_metadata),
         )
 
     def _ask(self, **changes: Any) -> Call:

@@ -414,9 +414,11 @@ class Driver:
                         break
                     frames.append(frame)
                     if begun is not asked:
-                        asked = begun
+                        asked, before = begun, asked
                         if type(asked) is not Call or asked._asks.hedging is not None:
                             break
+                        if asked._asks is not before._asks:
+                            asked._asks.sign(layer)
                 else:
                     self._sends += 1
                     self._asked = None
@@ -457,6 +459,7 @@ class Driver:
             return None, _fault(layer, fault, None, told)
         if self._called is not None or type(asked) is Through:
             asked = self._open(asked)
+        asked._asks.sign(layer)
         if asked._asks.hedging is None:
             return asked, None
         self._asked = _race(asked, self._flows[len(self._frames) :])

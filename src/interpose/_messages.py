@@ -1,4 +1,4 @@
-"""Hooks on messages, composed: what a shell calls for each message, or nothing where nobody is interested."""
+"""Hooks on messages, composed: what a shell calls for each message, or nothing if there is no hook."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, NoReturn, TypeAlias
 
 from interpose import errors
 from interpose._call import Call, Hook
+from interpose._flow import name_of
 from interpose._metadata import Metadata
 
 _log = logging.getLogger("interpose")
@@ -18,50 +19,62 @@ Pass: TypeAlias = Callable[[Any], Any]
 def compose(hooks: tuple[Hook, ...]) -> Pass | None:
     """Several taps and maps as one function of a message; None if there are none.
 
-    What one of them raises becomes a status: its own if it is a StatusError, else INTERNAL.
+    What one of them raises becomes a status: its own if it is a StatusError, else INTERNAL. A map that makes None of a
+    message is at fault too: grpc takes None for the end of a stream, or for an empty message.
     """
     if not hooks:
         return None
     if len(hooks) == 1:
-        changes, hook = hooks[0]
-        return _mapped(hook) if changes else _tapped(hook)
-    if not any(changes for changes, _ in hooks):
-        return _all_tapped(tuple(hook for _, hook in hooks))
+        return _mapped(hooks[0]) if hooks[0].changes else _tapped(hooks[0])
+    if not changing(hooks):
+        return _all_tapped(hooks)
     return _all(hooks)
+
+
+def changing(hooks: tuple[Hook, ...]) -> bool:
+    """Is there a map among them?"""
+    return any(hook.changes for hook in hooks)
 
 
 # Four shapes, and the try in each, so that a message costs no more frames than it has hooks and one.
 
 
-def _mapped(change: Pass) -> Pass:
+def _mapped(hook: Hook) -> Pass:
+    change = hook.function
+
     def pass_on(message: Any) -> Any:
         try:
-            return change(message)
+            changed = change(message)
         except BaseException as error:
-            _fail(change, error)
+            _fail(hook, error)
+        if changed is None and message is not None:
+            _forgot(hook)
+        return changed
 
     return pass_on
 
 
-def _tapped(tap: Callable[[Any], object]) -> Pass:
+def _tapped(hook: Hook) -> Pass:
+    tap = hook.function
+
     def pass_on(message: Any) -> Any:
         try:
             tap(message)
         except BaseException as error:
-            _fail(tap, error)
+            _fail(hook, error)
         return message
 
     return pass_on
 
 
-def _all_tapped(taps: tuple[Callable[[Any], object], ...]) -> Pass:
+def _all_tapped(hooks: tuple[Hook, ...]) -> Pass:
     def pass_on(message: Any) -> Any:
-        tap: Any = None
+        hook: Any = None
         try:
-            for tap in taps:
-                tap(message)
+            for hook in hooks:
+                hook.function(message)
         except BaseException as error:
-            _fail(tap, error)
+            _fail(hook, error)
         return message
 
     return pass_on
@@ -71,9 +84,11 @@ def _all(hooks: tuple[Hook, ...]) -> Pass:
     def pass_on(message: Any) -> Any:
         hook: Any = None
         try:
-            for changes, hook in hooks:
-                answer = hook(message)
-                if changes:
+            for hook in hooks:
+                answer = hook.function(message)
+                if hook.changes:
+                    if answer is None and message is not None:
+                        _forgot(hook)
                     message = answer
         except BaseException as error:
             _fail(hook, error)
@@ -82,12 +97,22 @@ def _all(hooks: tuple[Hook, ...]) -> Pass:
     return pass_on
 
 
-def _fail(hook: Any, error: BaseException) -> NoReturn:
+def _fail(hook: Hook, error: BaseException) -> NoReturn:
     if isinstance(error, errors.StatusError):
         raise error
-    name = getattr(hook, "__qualname__", None) or type(hook).__qualname__
-    _log.error("%s, a tap or map, raised", name, exc_info=error)
-    raise errors.Internal(f"{name} raised {type(error).__name__}", local=True) from error
+    blame = f"{_named(hook)} raised {type(error).__name__}"
+    _log.error("%s", blame, exc_info=error)
+    raise errors.Internal(blame, local=True) from error
+
+
+def _forgot(hook: Hook) -> NoReturn:
+    raise errors.Internal(f"{_named(hook)} mapped a message to None: return the message", local=True)
+
+
+def _named(hook: Hook) -> str:
+    """The interceptor and its function."""
+    function = name_of(hook.function)
+    return function if hook.asker is None else f"interceptor {name_of(hook.asker)}: {function}"
 
 
 def request_of(call: Call) -> Any:
@@ -98,5 +123,5 @@ def request_of(call: Call) -> Any:
 
 def show_initial_metadata(call: Call, metadata: Any) -> None:
     """Let taps see what the server sent in front of the response."""
-    for tap in call._asks.on_initial_metadata:
-        _tapped(tap)(Metadata.trusted(metadata))
+    for hook in call._asks.on_initial_metadata:
+        _tapped(hook)(Metadata.trusted(metadata))
