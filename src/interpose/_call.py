@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
+from interpose import errors
 from interpose._clock import FOREVER
 from interpose._metadata import Metadata
 from interpose._method import Kind, Method, Side
@@ -27,6 +28,10 @@ class Hook:
 
 
 DEFAULT_BUFFER = 256 * 1024  # bytes; gRFC A6, default of the per-RPC retry buffer
+
+
+class Overflowed(errors.ResourceExhausted):
+    """RESOURCE_EXHAUSTED, made here: an attempt needs request messages that outgrew their buffer (see `buffered`)."""
 
 
 Verdict: TypeAlias = Callable[[Any], float | None]  # the outcome of a copy that failed → seconds until the next one
@@ -328,6 +333,7 @@ class Call:
         """Keep up to `max_bytes` of request messages, so that a request stream can be sent again.
 
         Once they overflow nothing is kept and `outcome.replayable` is false. Client; unary requests need no buffer.
+        Messages are kept as bytes; where a `map` has still to change them, as the objects that the application gave.
         """
         if max_bytes < 0:
             raise ValueError(f"buffered: max_bytes must be 0 or more, not {max_bytes!r}")

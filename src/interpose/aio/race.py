@@ -32,7 +32,6 @@ class Lanes:
         self._running: list[Exchange] = []
         self._looking: set[asyncio.Task[None]] = set()
         self._winner: Exchange | None = None
-        self._failure: Outcome | None = None  # of the lane that failed last
         self._drivers: list[Driver] = []  # of all lanes that were started
         self._over = False
         self._alarm: Alarm | None = None
@@ -69,8 +68,8 @@ class Lanes:
     def _start_no_more(self) -> None:
         """Wait for the lanes that run; without any, the last failure is the answer."""
         self._lanes.clear()
-        if not self._running and self._failure is not None:
-            self.finish(self._failure)
+        if not self._running and self._step.failure is not None:
+            self.finish(self._step.failure)
 
     def _lane_over(self, lane: Exchange) -> None:
         outcome = lane.outcome
@@ -83,7 +82,6 @@ class Lanes:
         if outcome.ok or self._exchange.cancelled or self._winner is lane:
             self.finish(outcome)
             return
-        self._failure = outcome
         pause = self._step.pause_after(outcome, self._exchange.route.clock.now(), not self._running)
         if pause is None:
             self.finish(outcome)

@@ -32,7 +32,6 @@ class Lanes:
         self._running: list[Exchange] = []
         self._drivers: list[Driver] = []  # of all lanes that were started
         self._winner: Exchange | None = None
-        self._failure: Outcome | None = None  # of the lane that failed last
         self._over = False
         self._lock = threading.Lock()
         self._alarm: Alarm | None = None
@@ -83,8 +82,8 @@ class Lanes:
         with self._lock:
             self._lanes.clear()
             running = bool(self._running)
-        if not running and self._failure is not None:
-            self._finish(self._failure)
+        if not running and self._step.failure is not None:
+            self._finish(self._step.failure)
 
     def _lane_over(self, lane: Exchange) -> None:
         outcome = lane.outcome
@@ -97,7 +96,6 @@ class Lanes:
         if outcome.ok or self._exchange.cancelled or self._winner is lane:
             self._finish(outcome)
             return
-        self._failure = outcome
         pause = self._step.pause_after(outcome, self._exchange.route.clock.now(), alone)
         if pause is None:
             self._finish(outcome)
