@@ -37,14 +37,17 @@ def test_a_stream_that_is_sent_twice(place: Place, outside: Interceptor) -> None
 
 async def test_a_stream_that_is_written() -> None:
     """As well with `write`."""
-    async with Echo([REFUSED, ok("done")]).serve_aio() as target:
-        async with intercept_channel(grpc.aio.insecure_channel(target), Retry(safe=True), names) as channel:
-            call = Stub(channel).stream_unary(timeout=PATIENCE)
-            await call.write(1)
-            await call.write(2)
-            await call.done_writing()
+    stack = (Retry(safe=True), names)
+    async with (
+        Echo([REFUSED, ok("done")]).serve_aio() as target,
+        intercept_channel(grpc.aio.insecure_channel(target), *stack) as channel,
+    ):
+        call = Stub(channel).stream_unary(timeout=PATIENCE)
+        await call.write(1)
+        await call.write(2)
+        await call.done_writing()
 
-            assert await call == "done"
+        assert await call == "done"
 
 
 def keep(size: int, outcomes: list[Outcome]) -> Interceptor:

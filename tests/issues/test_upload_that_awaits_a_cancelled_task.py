@@ -60,13 +60,12 @@ async def test_on_asyncio(stack: tuple[Interceptor, ...], kind: Kind) -> None:
         await cancelled_task()
 
     channel: Any
-    async with echo.serve_aio(note) as target:
-        async with intercept_channel(grpc.aio.insecure_channel(target), *stack) as channel:
-            call = getattr(Stub(channel), kind.value)(messages(), timeout=PATIENCE)
-            with pytest.raises(asyncio.CancelledError):
-                await (call if kind is Kind.STREAM_UNARY else call.read())
-            assert await call.code() is grpc.StatusCode.CANCELLED
-            assert call.cancelled()
+    async with echo.serve_aio(note) as target, intercept_channel(grpc.aio.insecure_channel(target), *stack) as channel:
+        call = getattr(Stub(channel), kind.value)(messages(), timeout=PATIENCE)
+        with pytest.raises(asyncio.CancelledError):
+            await (call if kind is Kind.STREAM_UNARY else call.read())
+        assert await call.code() is grpc.StatusCode.CANCELLED
+        assert call.cancelled()
 
     taken = [attempt for attempt in echo.attempts if attempt.requests]
     assert taken

@@ -11,7 +11,7 @@ from typing import Any
 from interpose import errors
 from interpose._call import Call
 from interpose._messages import compose
-from interpose._shell.replay import ASK, WAIT, Kept, Packing, Reader, Replay
+from interpose._shell.replay import WAIT, Kept, Need, Packing, Reader, Replay
 
 
 class Requests:
@@ -128,9 +128,9 @@ class UploadKept(Upload):
             with self._changed:
                 while (found := self._replay.next_for(self._reader)) is WAIT:
                     self._changed.wait()
-            if found is not ASK:
+            if not isinstance(found, Need):
                 return found
-            self._ask()
+            self._ask()  # it is not WAIT
 
     def _ask(self) -> None:
         """Take one message from the application; no lock is held while it makes up its mind."""
