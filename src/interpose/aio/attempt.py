@@ -61,6 +61,14 @@ def at_once(coroutine: Any) -> Any:
     return None
 
 
+def if_known(coroutine: Any) -> Any:
+    """The same, or None where a native interceptor below raised: it does so again, whatever is asked."""
+    try:
+        return at_once(coroutine)
+    except Exception:
+        return None
+
+
 class Ended:
     """A native call that has ended, asked without waiting."""
 
@@ -71,10 +79,10 @@ class Ended:
         self._trailing = trailing
 
     def initial_metadata(self) -> Any:
-        return at_once(self._native.initial_metadata())
+        return if_known(self._native.initial_metadata())
 
     def trailing_metadata(self) -> Any:
-        return at_once(self._native.trailing_metadata()) if self._trailing is None else self._trailing
+        return if_known(self._native.trailing_metadata()) if self._trailing is None else self._trailing
 
 
 class Attempt:
