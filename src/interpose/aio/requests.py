@@ -70,10 +70,10 @@ class Written:
         self._in_hand: asyncio.Future[None] | None = None
         self._closed: BaseException | None = None  # why nothing more can be written
 
-    async def write(self, message: Any) -> None:
+    async def write(self, message: Any, loop: asyncio.AbstractEventLoop) -> None:
         if self._closed is not None:
             raise self._closed
-        taken = asyncio.get_running_loop().create_future()
+        taken = loop.create_future()
         self._messages.put_nowait((message, taken))
         await taken
 
