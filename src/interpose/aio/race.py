@@ -36,6 +36,11 @@ class Lanes:
         self._over = False
         self._alarm: Alarm | None = None
 
+    def begin(self) -> None:
+        """Start the first lane."""
+        self._exchange.route.pauses.add(self._close)
+        self.start_next()
+
     def start_next(self) -> None:
         parent = self._exchange
         if self._over:
@@ -125,12 +130,20 @@ class Lanes:
 
     # - the end -
 
+    def _close(self) -> None:
+        """The channel closes: no other lane can start. Those that run have the end, and the time, that it gives them."""
+        self._lanes.clear()
+        self._set_alarm(0)
+        if not self._running:
+            self._exchange.cancel()
+
     def finish(self, outcome: Outcome) -> None:
         if self._over:
             return
         self._over = True
         if self._alarm is not None:
             self._alarm.cancel()
+        self._exchange.route.pauses.discard(self._close)
         for loser in list(self._running):
             loser.cancel()
         outcome._attempts = sum(driver.sends for driver in self._drivers)

@@ -56,6 +56,7 @@ class Exchange:
         "race",
         "requests",
         "route",
+        "was_open",
     )
 
     def __init__(
@@ -68,6 +69,7 @@ class Exchange:
         requests: Requests | None,
     ) -> None:
         self.route = route
+        self.was_open = not route.pauses.closed  # was the channel when it began?
         self.begin = begin  # a native multi-callable → the function of it that starts this kind of RPC
         self.deadline = deadline
         self.attempt: Attempt | None = None
@@ -120,7 +122,7 @@ class Exchange:
             return cancelled()
         if type(step) is Race:
             race = self.race = Lanes(self, step)
-            race.start_next()
+            race.begin()
             if self.cancelled:
                 race.cancel()
             return None
@@ -138,7 +140,7 @@ class Exchange:
     def lane(self, driver: Driver, race: Lanes | None) -> Exchange:
         """Another exchange of the same RPC, for one lane of a race. race: None if it need not see what the lane sends."""
         lane = Exchange(self.route, driver, self.context.copy(), self.deadline, self.begin, self.requests)
-        lane.lane_of = race
+        lane.lane_of, lane.was_open = race, self.was_open
         return lane
 
     def _belongs(self, scope: Scope | None) -> bool:

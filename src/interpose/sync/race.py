@@ -36,6 +36,11 @@ class Lanes:
         self._lock = threading.Lock()
         self._alarm: Alarm | None = None
 
+    def begin(self) -> None:
+        """Start the first lane."""
+        self._exchange.route.pauses.add(self._close)
+        self.start_next()
+
     def start_next(self) -> None:
         begun = self._begin_next() if self._may_start() else None
         if begun is None:
@@ -148,6 +153,15 @@ class Lanes:
 
     # - the end -
 
+    def _close(self) -> None:
+        """The channel closes: no other lane can start. Those that run have the end, and the time, that it gives them."""
+        with self._lock:
+            self._lanes.clear()
+            self._set_alarm(0)
+            waits = not self._running
+        if waits:
+            self._finish(cancelled())
+
     def _finish(self, outcome: Outcome) -> None:
         with self._lock:
             if self._over:
@@ -156,6 +170,7 @@ class Lanes:
             losers = list(self._running)
             if self._alarm is not None:
                 self._alarm.cancel()
+        self._exchange.route.pauses.discard(self._close)
         for loser in losers:
             loser.cancel()
         # Not the sum of what the lanes told: another thread may be about to tell a loser's end.
