@@ -249,8 +249,9 @@ class Exchange:
 
     def abandon(self) -> None:
         """Nobody wants it any more: the application dropped it, or the RPC it belongs to is over. On any thread."""
-        if self.outcome is None and not self.loop.is_closed():
-            self.loop.call_soon_threadsafe(self.cancel)
+        if self.outcome is None:
+            with suppress(RuntimeError):  # the loop is closed: nothing is under way any more
+                self.loop.call_soon_threadsafe(self.cancel)
 
     def add_callback(self, callback: Callable[[], object]) -> None:
         """Call back at the end; at once if that was before."""

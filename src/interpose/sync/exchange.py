@@ -14,13 +14,13 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextvars import Context
-from functools import partial
 from typing import Any
 
 import grpc
 
 from interpose import errors
 from interpose._call import Call
+from interpose._clock import SYSTEM
 from interpose._flow import Driver, Race, Wait
 from interpose._native import LOCALLY_CANCELLED, Route, cancelled, failure, no_waiting
 from interpose._outcome import Outcome
@@ -231,20 +231,26 @@ class Exchange:
         return True
 
     def abandon(self) -> None:
-        """The application dropped the call: a finalizer, on any thread, inside anybody's code. Takes no lock of ours."""
-        if self.outcome is not None or self.cancelled:
-            return
-        self.cancelled = True
+        """The application dropped the call: a finalizer, on any thread, inside anybody's code.
+
+        It takes no lock of ours and calls nothing of grpc's, whose own finalizers can stand still for ever: the clock's
+        thread does the rest.
+        """
+        if self.outcome is None and not self.cancelled:
+            self.cancelled = True
+            SYSTEM.call_later(0, self._give_up)
+
+    def _give_up(self) -> None:
+        """Cancel what is under way; grpc's thread brings the news, if it has one for this call."""
         attempt, pending, race = self.attempt, self.pending, self.race
         if race is not None:
-            self.route.clock.call_later(0, race.cancel)
+            race.cancel()
         elif attempt is not None:
             attempt.native.cancel()
-            if single_threaded(attempt.native):  # no thread of grpc's will bring the news
-                gone = errors.Cancelled(LOCALLY_CANCELLED, local=True)
-                self.route.clock.call_later(0, partial(self.over, attempt, gone))
+            if single_threaded(attempt.native):
+                self.over(attempt, errors.Cancelled(LOCALLY_CANCELLED, local=True))
         elif pending is not None:
-            self.route.clock.call_later(0, pending.cancel)
+            pending.cancel()
 
     def wait(self, timeout: float | None = None) -> Outcome:
         """Wait for the end; `grpc.FutureTimeoutError` if it does not come in time."""
