@@ -46,6 +46,9 @@ WISHES: list[Callable[[Call], Call]] = [
     lambda call: call.tap(requests=print),
     lambda call: call.map(responses=str),
     lambda call: call.buffered(),
+    lambda call: call.with_compression(grpc.Compression.Gzip),
+    lambda call: call.with_wait_for_ready(True),
+    lambda call: call.with_credentials(grpc.access_token_call_credentials("t")),
 ]
 
 
@@ -66,6 +69,27 @@ def test_what_a_call_is() -> None:
     assert call.compression is grpc.Compression.Gzip
     assert call.peer is None
     assert call.delay == 0
+
+
+OPTIONS: list[tuple[str, Any, Any]] = [
+    ("compression", grpc.Compression.Gzip, "gzip"),
+    ("wait_for_ready", True, 1),
+    ("credentials", grpc.access_token_call_credentials("t"), "a token"),
+]
+
+
+@pytest.mark.parametrize(("option", "value", "wrong"), OPTIONS, ids=[name for name, _, _ in OPTIONS])
+def test_how_it_is_sent(option: str, value: Any, wrong: Any) -> None:
+    """Each can be set and taken away; anything else is refused without showing a secret; a server sends no requests."""
+    ask = getattr(Call, f"with_{option}")
+
+    assert getattr(ask(CALL, value), option) is value
+    assert getattr(ask(ask(CALL, value), None), option) is None
+    with pytest.raises(TypeError, match=f"with_{option}: give ") as refused:
+        ask(CALL, wrong)
+    assert "a token" not in str(refused.value)
+    with pytest.raises(ValueError, match=f"with_{option}: "):
+        ask(ARRIVED, value)
 
 
 def test_a_bare_call() -> None:

@@ -20,8 +20,9 @@ ARROWS = {
     "nouns": {"nouns"},
     "mechanisms": set(),
     "interceptors": {"nouns", "mechanisms"},
-    "sync": {"nouns", "sync"},
-    "aio": {"nouns", "aio"},
+    "_shell": {"nouns", "_shell"},
+    "sync": {"nouns", "_shell", "sync"},
+    "aio": {"nouns", "_shell", "aio"},
     "contrib": {"nouns", "mechanisms", "interceptors"},
     "the front door": {"nouns", "mechanisms", "interceptors", "sync", "aio", "the front door"},
 }

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from types import NoneType
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
+import grpc
+
+from interpose import errors
 from interpose._clock import FOREVER
 from interpose._metadata import Metadata
 from interpose._method import Kind, Method, Side
@@ -27,6 +31,10 @@ class Hook:
 
 
 DEFAULT_BUFFER = 256 * 1024  # bytes; gRFC A6, default of the per-RPC retry buffer
+
+
+class Overflowed(errors.ResourceExhausted):
+    """RESOURCE_EXHAUSTED, made here: an attempt needs request messages that outgrew their buffer (see `buffered`)."""
 
 
 Verdict: TypeAlias = Callable[[Any], float | None]  # the outcome of a copy that failed → seconds until the next one
@@ -264,6 +272,37 @@ class Call:
             raise ValueError("scope: only an incoming RPC, while it is handled, has calls that end with it")
         return self._context.scope()
 
+    def with_compression(self, compression: grpc.Compression | None) -> Call:
+        """Compress its request messages so; None: as the channel does (client)."""
+        if self.side is Side.SERVER:
+            raise ValueError("with_compression: requests come from the client; a handler calls context.set_compression")
+        if not isinstance(compression, (grpc.Compression, NoneType)):
+            raise TypeError(f"with_compression: give a grpc.Compression or None, not {compression!r}")
+        return self._copy("_compression", compression)
+
+    def with_wait_for_ready(self, wait: bool | None) -> Call:
+        """True: wait for a connection, until the deadline; False: fail at once without one; None: as the channel does.
+
+        Client.
+        """
+        if self.side is Side.SERVER:
+            raise ValueError("with_wait_for_ready: the connection is there; only a client can wait for one")
+        if not isinstance(wait, (bool, NoneType)):
+            raise TypeError(f"with_wait_for_ready: give True, False or None, not {wait!r}")
+        return self._copy("_wait_for_ready", wait)
+
+    def with_credentials(self, credentials: grpc.CallCredentials | None) -> Call:
+        """Send it with these call credentials in the place of those that it has; None: without any (client).
+
+        Those of the channel are sent as well. To add to the call's own use `grpc.composite_call_credentials`. On an insecure
+        channel gRPC ends a call that has credentials with UNAUTHENTICATED, and sends nothing.
+        """
+        if self.side is Side.SERVER:
+            raise ValueError("with_credentials: only a client sends credentials; a server reads call.metadata")
+        if not isinstance(credentials, (grpc.CallCredentials, NoneType)):
+            raise TypeError(f"with_credentials: give grpc.CallCredentials or None, not {type(credentials).__name__}")
+        return self._copy("_credentials", credentials)
+
     def with_request(self, message: Any) -> Call:
         """Send another message instead (unary requests; use `map` for streams)."""
         if self.kind.request_streaming:
@@ -328,6 +367,7 @@ class Call:
         """Keep up to `max_bytes` of request messages, so that a request stream can be sent again.
 
         Once they overflow nothing is kept and `outcome.replayable` is false. Client; unary requests need no buffer.
+        Messages are kept as bytes; where a `map` has still to change them, as the objects that the application gave.
         """
         if max_bytes < 0:
             raise ValueError(f"buffered: max_bytes must be 0 or more, not {max_bytes!r}")

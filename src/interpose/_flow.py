@@ -32,6 +32,7 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
+import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable
 from concurrent.futures import Future
 from typing import Any, NoReturn, TypeAlias, TypeVar, cast, overload
@@ -40,7 +41,7 @@ import grpc
 import grpc.aio
 
 from interpose import errors
-from interpose._call import Call, Hedging
+from interpose._call import Call, Hedging, Overflowed
 from interpose._method import Method
 from interpose._outcome import Outcome
 from interpose._patterns import Patterns
@@ -94,7 +95,7 @@ class Race:
     Of response streams that is the first to deliver a message. What comes after a failure is for `pause_after` to say.
     """
 
-    __slots__ = ("_deadline", "_pause", "_ready", "_verdict", "delay", "lanes")
+    __slots__ = ("_deadline", "_pause", "_ready", "_verdict", "delay", "failure", "lanes")
 
     def __init__(self, lanes: tuple[Lane, ...], hedging: Hedging, call: Call) -> None:
         self.lanes = lanes
@@ -103,12 +104,17 @@ class Race:
         self.delay = hedging.delay
         self._verdict = hedging.verdict
         self._ready = hedging.ready
+        self.failure: Outcome | None = None  # the answer, if no lane is left
 
     def pause_after(self, outcome: Outcome, now: float, alone: bool) -> float | None:
         """A lane has failed: seconds until the next one starts, math.inf for never; None: that failure is the answer.
 
         alone: does no other lane run? Then it is the answer too if the pause would outlive the deadline.
         """
+        if isinstance(outcome.error, Overflowed):  # it fell behind one that may well have an answer
+            self.failure = self.failure or outcome
+            return math.inf
+        self.failure = outcome
         if outcome._code is grpc.StatusCode.CANCELLED and outcome.local:  # a channel that closes, a scope that is over
             return None
         try:

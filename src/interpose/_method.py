@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import itertools
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -51,31 +52,48 @@ class Idempotency(enum.Enum):
 
 
 class Target:
-    """What a client's channel goes to: `str()` gives text like "dns:///localhost:50051", or as the channel was told.
+    """What a client's channel goes to: `str()` gives text like "dns:///localhost:50051", or "" if the channel hides it.
 
     One for each channel: two channels are two targets, since they may have other credentials.
     """
 
-    __slots__ = ("_text",)
+    __slots__ = ("_number", "_text")
 
     def __init__(self, text: str) -> None:
         self._text = text
+        self._number = next(_numbers)
 
     @classmethod
     def of(cls, channel: Any) -> Target:
-        """That of a native channel; without text for a channel that is not grpc's own."""
-        told = getattr(getattr(channel, "_channel", None), "target", "")
-        try:
-            told = told() if callable(told) else told
-        except Exception:  # a channel that is closed, or one of somebody else's
-            told = ""
-        return cls(told.decode("utf-8", "replace") if isinstance(told, bytes) else str(told))
+        """That of a native channel, also through those that wrap it; without text if none of them has one."""
+        for _ in range(MAX_WRAPPERS):
+            told = getattr(channel, "target", None)
+            try:
+                told = told() if callable(told) else told
+            except Exception:  # a channel that is closed, or one of somebody else's
+                told = None
+            if told and isinstance(told, (str, bytes)):
+                return cls(told.decode("utf-8", "replace") if isinstance(told, bytes) else told)
+            channel = next((inner for name in _INSIDE if (inner := getattr(channel, name, None)) is not None), None)
+        return cls("")
+
+    @property
+    def key(self) -> str:
+        """Text that tells targets apart: the address, or a name that this one channel has, like "channel 3"."""
+        return self._text or f"channel {self._number}"
 
     def __str__(self) -> str:
         return self._text
 
     def __repr__(self) -> str:
         return f"Target({self._text!r})"
+
+
+_numbers = itertools.count(1)
+
+# Where a channel keeps the one that it wraps: grpc's own interceptors and OpenTelemetry's, ours, and what wrapt makes.
+_INSIDE = ("_channel", "_native", "__wrapped__")
+MAX_WRAPPERS = 32  # one inside the other; more are a circle
 
 
 UNKNOWN = "unknown"  # service and name of a path that is not "/service/name"; go-grpc-middleware's word for it

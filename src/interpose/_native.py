@@ -86,6 +86,15 @@ def cancelled() -> Outcome:
     return Outcome.failure(errors.Cancelled(LOCALLY_CANCELLED, local=True))
 
 
+def closing(outcome: Outcome, was_open: bool) -> Outcome:
+    """The outcome of an attempt on a channel that is closed: CANCELLED, if it only was closed since the RPC began.
+
+    grpc refuses what is sent on a closed channel with an exception, which is for those who call it then.
+    """
+    refused = was_open and isinstance(outcome.error, (ValueError, grpc.aio.UsageError))
+    return cancelled() if refused else outcome
+
+
 def deadline_of(timeout: float | None, clock: Clock) -> float | None:
     """The absolute deadline of an RPC, fixed when the stub is called."""
     return None if timeout is None or timeout >= FOREVER else clock.now() + timeout

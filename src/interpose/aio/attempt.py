@@ -16,7 +16,7 @@ from interpose._clock import Alarm
 from interpose._codec import Undecodable, encoded
 from interpose._messages import Pass, compose, request_of, show_initial_metadata
 from interpose._metadata import Metadata
-from interpose._native import EOF, LOCALLY_CANCELLED, expired, failure, impatient, time_left
+from interpose._native import EOF, LOCALLY_CANCELLED, closing, expired, failure, impatient, time_left
 from interpose._outcome import OK, Outcome
 from interpose.aio.joining import call_later
 from interpose.aio.requests import FINISHED, Upload
@@ -61,6 +61,14 @@ def at_once(coroutine: Any) -> Any:
     return None
 
 
+def if_known(coroutine: Any) -> Any:
+    """The same, or None where a native interceptor below raised: it does so again, whatever is asked."""
+    try:
+        return at_once(coroutine)
+    except Exception:
+        return None
+
+
 class Ended:
     """A native call that has ended, asked without waiting."""
 
@@ -71,10 +79,10 @@ class Ended:
         self._trailing = trailing
 
     def initial_metadata(self) -> Any:
-        return at_once(self._native.initial_metadata())
+        return if_known(self._native.initial_metadata())
 
     def trailing_metadata(self) -> Any:
-        return at_once(self._native.trailing_metadata()) if self._trailing is None else self._trailing
+        return if_known(self._native.trailing_metadata()) if self._trailing is None else self._trailing
 
 
 class Attempt:
@@ -286,7 +294,8 @@ class Attempt:
         elapsed = self.exchange.route.clock.now() - self._started
         ended = None if native is None else Ended(native, self._trailing)
         if error is not None:
-            return failure(typed(error), sent, self.received, elapsed, replayable, ended)
+            outcome = failure(typed(error), sent, self.received, elapsed, replayable, ended)
+            return closing(outcome, self.exchange.was_open) if self.exchange.route.pauses.closed else outcome
         return Outcome(OK, response, "", None, sent, self.received, elapsed, replayable, ended)
 
     def _native_error(self, code: grpc.StatusCode | None) -> BaseException:

@@ -92,6 +92,7 @@ class _Handle(grpc.aio.Call):
         exchange, attempt = self._exchange, None
         while (attempt := await exchange.next_attempt(attempt)) is not None:
             try:
+                await attempt.connected()
                 await attempt.native.wait_for_connection()
             except AioRpcError:
                 continue  # the flows decide what becomes of it
@@ -233,7 +234,7 @@ class _RequestStream(_Handle):
         exchange, requests = self._exchange, self._own_requests()
         attempt = await self._writable()
         if requests.written is not None:
-            await requests.written.write(request)
+            await requests.written.write(request, exchange.loop)
             return
         assert attempt is not None
         hook = compose(attempt.call._asks.requests)

@@ -20,6 +20,8 @@ from interpose.aio.calls import StreamStreamCall, StreamUnaryCall, UnaryStreamCa
 from interpose.aio.exchange import Exchange
 from interpose.aio.requests import Requests
 
+NATIVE_INTERCEPTORS = tuple(f"_{kind.value}_interceptors" for kind in Kind)
+
 
 class Channel(grpc.aio.Channel):
     """A channel with interceptors; everything that is no call goes straight to the native channel."""
@@ -30,21 +32,31 @@ class Channel(grpc.aio.Channel):
         self._clock = clock
         self._pauses = Pauses()
         self._target = Target.of(native)
+        self._loop: asyncio.AbstractEventLoop | None = getattr(native, "_loop", None)  # on which grpc does its part
+        # Libraries append to these of grpc's own lists (api-core, pymilvus): what they append runs below our flows.
+        for name in NATIVE_INTERCEPTORS:
+            setattr(self, name, getattr(native, name, []))
 
     def __repr__(self) -> str:
         return f"<intercepted channel to {str(self._target) or 'an unknown target'}: {named(self._interceptors)}>"
 
     def unary_unary(self, method: str, *args: Any, **kwargs: Any) -> UnaryUnary:
-        return UnaryUnary(self._route(Kind.UNARY_UNARY, self._native.unary_unary, method, *args, **kwargs))
+        return UnaryUnary(self._route(Kind.UNARY_UNARY, self._native.unary_unary, method, *args, **kwargs), self._loop)
 
     def unary_stream(self, method: str, *args: Any, **kwargs: Any) -> UnaryStream:
-        return UnaryStream(self._route(Kind.UNARY_STREAM, self._native.unary_stream, method, *args, **kwargs))
+        return UnaryStream(
+            self._route(Kind.UNARY_STREAM, self._native.unary_stream, method, *args, **kwargs), self._loop
+        )
 
     def stream_unary(self, method: str, *args: Any, **kwargs: Any) -> StreamUnary:
-        return StreamUnary(self._route(Kind.STREAM_UNARY, self._native.stream_unary, method, *args, **kwargs))
+        return StreamUnary(
+            self._route(Kind.STREAM_UNARY, self._native.stream_unary, method, *args, **kwargs), self._loop
+        )
 
     def stream_stream(self, method: str, *args: Any, **kwargs: Any) -> StreamStream:
-        return StreamStream(self._route(Kind.STREAM_STREAM, self._native.stream_stream, method, *args, **kwargs))
+        return StreamStream(
+            self._route(Kind.STREAM_STREAM, self._native.stream_stream, method, *args, **kwargs), self._loop
+        )
 
     def _route(
         self,
@@ -89,10 +101,11 @@ class Channel(grpc.aio.Channel):
 class _Starter:
     """A stub method: the common part of all four."""
 
-    __slots__ = ("_route",)
+    __slots__ = ("_loop", "_route")
 
-    def __init__(self, route: Route) -> None:
+    def __init__(self, route: Route, loop: asyncio.AbstractEventLoop | None) -> None:
         self._route = route
+        self._loop = loop
 
     def _start(
         self,
@@ -104,6 +117,11 @@ class _Starter:
         compression: Any,
     ) -> Exchange:
         route = self._route
+        loop = self._loop or asyncio.get_running_loop()
+        if loop.is_closed():
+            raise RuntimeError(
+                "the event loop in which this channel was made is closed: make it in the loop that uses it"
+            )
         deadline = deadline_of(timeout, route.clock)
         requests = None
         if route.method.kind.request_streaming:
@@ -112,7 +130,7 @@ class _Starter:
             route.method, Side.CLIENT, request, timeout, metadata, credentials, wait_for_ready, compression, deadline
         )
         driver = Driver(route.layers)
-        exchange = Exchange(route, driver, copy_context(), deadline, requests, asyncio.get_running_loop())
+        exchange = Exchange(route, driver, copy_context(), deadline, requests, loop)
         exchange.turn(driver.start, call)
         return exchange
 

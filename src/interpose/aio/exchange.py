@@ -58,6 +58,7 @@ class Exchange:
         "race",
         "requests",
         "route",
+        "was_open",
         "written",
     )
 
@@ -71,6 +72,7 @@ class Exchange:
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self.route = route
+        self.was_open = not route.pauses.closed  # was the channel when it began?
         self.deadline = deadline
         self.loop = loop
         self.attempt: Attempt | None = None
@@ -125,7 +127,7 @@ class Exchange:
             return cancelled()
         if type(step) is Race:
             race = self.race = Lanes(self, step)
-            race.start_next()
+            race.begin()
             return None
         if step._asks.delay > 0:
             if self.route.pauses.closed:
@@ -148,7 +150,7 @@ class Exchange:
     def lane(self, driver: Driver, race: Lanes) -> Exchange:
         """Another exchange of the same RPC, for one lane of a race."""
         lane = Exchange(self.route, driver, self.context.copy(), self.deadline, self.requests, self.loop)
-        lane.lane_of = race
+        lane.lane_of, lane.was_open = race, self.was_open
         return lane
 
     def _ring(self, step: Call, in_time: bool) -> None:
@@ -247,8 +249,9 @@ class Exchange:
 
     def abandon(self) -> None:
         """Nobody wants it any more: the application dropped it, or the RPC it belongs to is over. On any thread."""
-        if self.outcome is None and not self.loop.is_closed():
-            self.loop.call_soon_threadsafe(self.cancel)
+        if self.outcome is None:
+            with suppress(RuntimeError):  # the loop is closed: nothing is under way any more
+                self.loop.call_soon_threadsafe(self.cancel)
 
     def add_callback(self, callback: Callable[[], object]) -> None:
         """Call back at the end; at once if that was before."""

@@ -32,10 +32,14 @@ class Lanes:
         self._running: list[Exchange] = []
         self._looking: set[asyncio.Task[None]] = set()
         self._winner: Exchange | None = None
-        self._failure: Outcome | None = None  # of the lane that failed last
         self._drivers: list[Driver] = []  # of all lanes that were started
         self._over = False
         self._alarm: Alarm | None = None
+
+    def begin(self) -> None:
+        """Start the first lane."""
+        self._exchange.route.pauses.add(self._close)
+        self.start_next()
 
     def start_next(self) -> None:
         parent = self._exchange
@@ -69,8 +73,8 @@ class Lanes:
     def _start_no_more(self) -> None:
         """Wait for the lanes that run; without any, the last failure is the answer."""
         self._lanes.clear()
-        if not self._running and self._failure is not None:
-            self.finish(self._failure)
+        if not self._running and self._step.failure is not None:
+            self.finish(self._step.failure)
 
     def _lane_over(self, lane: Exchange) -> None:
         outcome = lane.outcome
@@ -83,7 +87,6 @@ class Lanes:
         if outcome.ok or self._exchange.cancelled or self._winner is lane:
             self.finish(outcome)
             return
-        self._failure = outcome
         pause = self._step.pause_after(outcome, self._exchange.route.clock.now(), not self._running)
         if pause is None:
             self.finish(outcome)
@@ -127,12 +130,20 @@ class Lanes:
 
     # - the end -
 
+    def _close(self) -> None:
+        """The channel closes: no other lane can start. Those that run have the end, and the time, that it gives them."""
+        self._lanes.clear()
+        self._set_alarm(0)
+        if not self._running:
+            self._exchange.cancel()
+
     def finish(self, outcome: Outcome) -> None:
         if self._over:
             return
         self._over = True
         if self._alarm is not None:
             self._alarm.cancel()
+        self._exchange.route.pauses.discard(self._close)
         for loser in list(self._running):
             loser.cancel()
         outcome._attempts = sum(driver.sends for driver in self._drivers)

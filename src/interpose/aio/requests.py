@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from typing import Any
 
@@ -10,6 +11,7 @@ from interpose import errors
 from interpose._call import Call
 from interpose._codec import Encoded, encoded
 from interpose._messages import compose
+from interpose._shell.replay import ASK, Kept, Need, Packing, Reader, Replay
 
 FINISHED = "RPC already finished."  # grpcio's words, both
 HALF_CLOSED = 'RPC is half closed after calling "done_writing".'
@@ -18,7 +20,7 @@ HALF_CLOSED = 'RPC is half closed after calling "done_writing".'
 class Requests:
     """The request stream of an RPC: the application's iterator or its `write()`s, from which each attempt makes its upload."""
 
-    __slots__ = ("_encode", "_messages", "_replay", "half_closed", "written", "written_by_hand")
+    __slots__ = ("_encode", "_messages", "_source", "half_closed", "written", "written_by_hand")
 
     def __init__(self, messages: AsyncIterable[Any] | Iterable[Any] | None, encode: Callable[[Any], bytes]) -> None:
         self.written_by_hand = messages is None
@@ -26,31 +28,33 @@ class Requests:
         self.written: Written | None = None  # what takes the application's writes, where they have to be kept
         self._messages = aiter(messages) if isinstance(messages, AsyncIterable) else _each(messages or ())
         self._encode = encode
-        self._replay: Replay | None = None
+        self._source: Source | None = None
 
     def upload(self, call: Call) -> Upload | None:
         """The stream for one attempt; None if the application writes straight to the native call."""
-        if call._asks.buffer is not None and self._replay is None:
+        if call._asks.buffer is not None and self._source is None:
             messages = self._messages
             if self.written_by_hand:
                 self.written = Written()
                 messages = self.written.read()
-            self._replay = Replay(messages, self._encode, call._asks.buffer)
-        if self.written_by_hand and self._replay is None and not self.half_closed:
+            self._source = Source(messages, Replay(call._asks.buffer))
+        if self._source is not None:
+            return UploadKept(self._source, Packing(call, self._encode))
+        if self.written_by_hand and not self.half_closed:
             return None
-        return Upload(self._messages, self._replay, call, self._encode)
+        return UploadOnce(self._messages, call, self._encode)
 
     def stop(self, error: BaseException) -> None:
         """The RPC is over: take nothing more. error: what to tell those who wait to write."""
-        if self._replay is not None:
-            self._replay.stop()
+        if self._source is not None:
+            self._source.stop()
         if self.written is not None:
             self.written.end(error)
 
     @property
     def repeatable(self) -> bool:
         """Can another attempt have all of it?"""
-        return self._replay is None or self._replay.replayable
+        return self._source is None or self._source.replay.replayable
 
 
 async def _each(messages: Iterable[Any]) -> AsyncIterator[Any]:
@@ -66,10 +70,10 @@ class Written:
         self._in_hand: asyncio.Future[None] | None = None
         self._closed: BaseException | None = None  # why nothing more can be written
 
-    async def write(self, message: Any) -> None:
+    async def write(self, message: Any, loop: asyncio.AbstractEventLoop) -> None:
         if self._closed is not None:
             raise self._closed
-        taken = asyncio.get_running_loop().create_future()
+        taken = loop.create_future()
         self._messages.put_nowait((message, taken))
         await taken
 
@@ -96,30 +100,20 @@ class Written:
                 taken.set_exception(error)
 
 
-class Upload:
+class Upload(ABC):
     """The request stream of one attempt: iterate it once."""
 
-    __slots__ = ("_encode", "_hook", "_messages", "_replay", "error", "over", "sent")
+    __slots__ = ("error", "sent")
 
-    def __init__(
-        self, messages: AsyncIterator[Any], replay: Replay | None, call: Call, encode: Callable[[Any], bytes]
-    ) -> None:
-        self._messages = messages
-        self._encode = encode
-        self._replay = replay
-        self._hook = compose(call._asks.requests)
+    def __init__(self) -> None:
         self.sent = 0
         self.error: errors.StatusError | None = None  # what broke it; grpc itself only cancels
-        self.over = False
 
     async def __aiter__(self) -> AsyncIterator[Any]:
-        hook = self._hook
         try:
-            async for message in self._messages if self._replay is None else self._replay.read(self):
-                if hook is not None:
-                    message = hook(message.message if type(message) is Encoded else message)
+            async for message in self._outgoing():
                 self.sent += 1
-                yield message if type(message) is Encoded else encoded(message, self._encode)
+                yield message
         except errors.StatusError as error:
             self.error = error
             raise
@@ -128,99 +122,104 @@ class Upload:
             self.error.__cause__ = error
             raise
 
+    @abstractmethod
+    def _outgoing(self) -> AsyncIterator[Encoded]:
+        """The messages as they are sent."""
+
+    @abstractmethod
     def close(self) -> bool:
         """The attempt has ended. Could its requests be sent again?"""
-        self.over = True
-        if self._replay is None:
-            return not self.sent
-        self._replay.wake()
-        return self._replay.replayable
 
 
-class Replay:
-    """A request stream that can be read several times, as long as what was read fits in `limit` bytes.
+class UploadOnce(Upload):
+    """One whose messages are not kept: they come straight from the application."""
 
-    Each attempt reads it from the start; a task of its own asks the application for the next message, so that an
-    attempt that is cancelled meanwhile takes no message with it. Past the limit nothing is kept.
-    """
+    __slots__ = ("_begun", "_encode", "_hook", "_messages", "_over")
 
-    def __init__(self, messages: AsyncIterator[Any], encode: Callable[[Any], bytes], limit: int) -> None:
+    def __init__(self, messages: AsyncIterator[Any], call: Call, encode: Callable[[Any], bytes]) -> None:
+        super().__init__()
         self._messages = messages
         self._encode = encode
-        self._room = limit
-        self._kept: list[Encoded] | None = []
-        self._last: Encoded | None = None
-        self._read = 0  # messages taken from the application
-        self._ended = False
-        self._error: BaseException | None = None
+        self._hook = compose(call._asks.requests)
+        self._over = False
+        self._begun = False
+
+    async def _outgoing(self) -> AsyncIterator[Encoded]:
+        if self._over:  # a task that comes too late: the messages belong to the next attempt
+            return
+        self._begun = True
+        async for message in self._messages:
+            yield encoded(message if self._hook is None else self._hook(message), self._encode)
+
+    def close(self) -> bool:
+        self._over = True
+        return not self._begun  # once begun it may hold a message that it has not sent
+
+
+class UploadKept(Upload):
+    """One whose messages are kept."""
+
+    __slots__ = ("_packing", "_reader", "_source")
+
+    def __init__(self, source: Source, packing: Packing) -> None:
+        super().__init__()
+        self._source = source
+        self._packing = packing
+        self._reader = Reader()
+
+    async def _outgoing(self) -> AsyncIterator[Encoded]:
+        while (kept := await self._source.next_for(self._reader, self._packing)) is not None:
+            message = self._packing.packed(kept)
+            self._source.replay.measured(kept, len(message.data))
+            yield message
+
+    def close(self) -> bool:
+        again = self._source.replay.leave(self._reader)
+        self._source.wake()
+        return again
+
+
+class Source:
+    """The application's messages, and those that are kept.
+
+    A task of its own asks the application for the next one, so that an attempt that is cancelled meanwhile takes no
+    message with it.
+    """
+
+    def __init__(self, messages: AsyncIterator[Any], replay: Replay) -> None:
+        self._messages = messages
+        self.replay = replay
         self._asking: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
 
-    @property
-    def replayable(self) -> bool:
-        """Is everything that was read still here?"""
-        return self._kept is not None
-
-    def _lost(self) -> errors.StatusError:
-        # Never an end of the stream: the server would take a part for the whole.
-        return errors.ResourceExhausted("the requests outgrew their buffer, and cannot be sent again", local=True)
-
-    async def read(self, upload: Upload) -> AsyncIterator[Encoded]:
-        """The stream from its start, for as long as the upload goes on."""
-        position = 0
-        while (message := await self._at(position, upload)) is not None:
-            yield message
-            position += 1
-
     def wake(self) -> None:
-        """Let a reader that waits see that it is over."""
+        """Let the readers that wait look again."""
         self._changed.set()
 
     def stop(self) -> None:
         """The RPC is over: ask the application for nothing more."""
+        self.replay.finish()
         if self._asking is not None:
             self._asking.cancel()
 
-    async def _at(self, position: int, upload: Upload) -> Encoded | None:
-        while not upload.over:
-            if position < self._read:
-                if self._kept is not None:
-                    self._last = self._kept[position]
-                    if self._room < 0 and position == self._read - 1:
-                        self._kept = None  # more than may be kept: the attempt that takes it is the last
-                    return self._last
-                if position == self._read - 1:
-                    return self._last
-                raise self._lost()
-            if self._error is not None:
-                raise self._error
-            if self._ended:
-                return None
-            if self._asking is None:
-                self._asking = asyncio.get_running_loop().create_task(self._ask())
+    async def next_for(self, reader: Reader, packing: Packing) -> Kept | None:
+        """The reader's next message, or None at the end."""
+        while isinstance(found := self.replay.next_for(reader), Need):
+            if found is ASK:
+                self._asking = asyncio.get_running_loop().create_task(self._ask(packing))
             self._changed.clear()
             await self._changed.wait()
-        return None
+        return found
 
-    async def _ask(self) -> None:
+    async def _ask(self, packing: Packing) -> None:
         """Take one message from the application."""
         try:
-            taken = await anext(self._messages)
-            self._keep(encoded(taken, self._encode))
+            self.replay.came(packing.kept(await anext(self._messages)))
         except StopAsyncIteration:
-            self._ended = True
-        except asyncio.CancelledError:
-            self._ended = True
+            self.replay.finish()
         except BaseException as error:
-            self._ended, self._error = True, error
+            # CancelledError too, unless it is `stop` that cancels: who awaits something that was cancelled is not done.
+            self.replay.finish(error)
         finally:
             self._asking = None
             self._changed.set()
-
-    def _keep(self, message: Encoded) -> None:
-        self._read += 1
-        self._room -= len(message.data)
-        if self._kept is not None:
-            self._kept.append(message)  # and past the limit until it is taken: the attempt before may be over
-        else:
-            self._last = message

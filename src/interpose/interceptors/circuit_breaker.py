@@ -56,8 +56,8 @@ _log = logging.getLogger("interpose")
 
 
 def by_target(call: Call) -> str:
-    """A breaker for each target, like "dns:///pay:443"; on a server, and where a channel does not tell, one for all."""
-    return str(call.method.target or "")
+    """A breaker for each target, like "dns:///pay:443"; for each channel that hides its target; on a server one for all."""
+    return "" if call.method.target is None else call.method.target.key
 
 
 def by_service(call: Call) -> str:

@@ -15,7 +15,7 @@ from interpose._clock import SYSTEM, Alarm
 from interpose._codec import Undecodable
 from interpose._messages import Pass, compose, request_of, show_initial_metadata
 from interpose._metadata import Metadata
-from interpose._native import EOF, expired, failure, impatient, time_left
+from interpose._native import EOF, closing, expired, failure, impatient, time_left
 from interpose._outcome import OK, Outcome
 from interpose.sync.bare import as_call
 from interpose.sync.blocking import text
@@ -271,5 +271,6 @@ class Attempt:
         replayable = again and not (streaming and self.received)
         elapsed = self.exchange.route.clock.now() - self._started
         if error is not None:
-            return failure(error, sent, self.received, elapsed, replayable, native)
+            outcome = failure(error, sent, self.received, elapsed, replayable, native)
+            return closing(outcome, self.exchange.was_open) if self.exchange.route.pauses.closed else outcome
         return Outcome(OK, response, "", None, sent, self.received, elapsed, replayable, native)

@@ -16,8 +16,11 @@ from interpose.sync.attempt import Attempt, InactiveCall, single_threaded, trace
 from interpose.sync.exchange import Exchange
 
 
-class _Handle(grpc.Call, grpc.Future):  # type: ignore[type-arg]  # not generic at run time
-    """A call as grpc knows it, over an exchange."""
+class _Handle(grpc.RpcError, grpc.Call, grpc.Future):  # type: ignore[type-arg]  # not generic at run time
+    """A call as grpc knows it, over an exchange.
+
+    An RpcError even while all is well, since grpc's own is: libraries ask that of what their done-callbacks are given.
+    """
 
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
@@ -122,6 +125,8 @@ class _Handle(grpc.Call, grpc.Future):  # type: ignore[type-arg]  # not generic 
             f"<{type(self).__name__} of RPC that terminated with:\n"
             f'\tstatus = {outcome.code}\n\tdetails = "{outcome.details}"\n{described}>'
         )
+
+    __str__ = __repr__
 
     def __del__(self) -> None:
         exchange = getattr(self, "_exchange", None)

@@ -22,6 +22,7 @@ from interpose._native import (
     Pauses,
     Route,
     cancelled,
+    closing,
     deadline_of,
     exception_of,
     expired,
@@ -199,7 +200,8 @@ class _UnaryResponse(_Starter):
         """Turn the driver in the caller's own thread, to the RPC's end; raises its failure."""
         route = self._route
         deadline = None if timeout is None else deadline_of(timeout, route.clock)
-        requests = None
+        pauses, requests = route.pauses, None
+        was_open = not pauses.closed
         if route.uploads:
             requests, request = Requests(request, route.encode), None
         call = Call(
@@ -212,13 +214,16 @@ class _UnaryResponse(_Starter):
         while type(step) is not Outcome:
             if type(step) is Call and step._asks.scope is None:
                 perform = self._send if requests is None else self._upload
-                step = run(driver.tell, perform(step, requests))
+                outcome = perform(step, requests)
+                step = run(driver.tell, closing(outcome, was_open) if pauses.closed else outcome)
             elif type(step) is Wait:
                 tell, news = self._awaited(driver, step, deadline)
                 interrupted = news if isinstance(news, KeyboardInterrupt) else None  # the application's, not the flow's
                 step = run(tell, news)
             else:  # a race, or a call that somebody else may have to cancel
-                step = Exchange(route, driver, copy_context(), deadline, _future, requests).run(step)
+                exchange = Exchange(route, driver, copy_context(), deadline, _future, requests)
+                exchange.was_open = was_open
+                step = exchange.run(step)
         if step._code is not OK:
             raise interrupted or exception_of(step, InactiveCall)
         return step

@@ -14,13 +14,13 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextvars import Context
-from functools import partial
 from typing import Any
 
 import grpc
 
 from interpose import errors
 from interpose._call import Call
+from interpose._clock import SYSTEM
 from interpose._flow import Driver, Race, Wait
 from interpose._native import LOCALLY_CANCELLED, Route, cancelled, failure, no_waiting
 from interpose._outcome import Outcome
@@ -56,6 +56,7 @@ class Exchange:
         "race",
         "requests",
         "route",
+        "was_open",
     )
 
     def __init__(
@@ -68,6 +69,7 @@ class Exchange:
         requests: Requests | None,
     ) -> None:
         self.route = route
+        self.was_open = not route.pauses.closed  # was the channel when it began?
         self.begin = begin  # a native multi-callable → the function of it that starts this kind of RPC
         self.deadline = deadline
         self.attempt: Attempt | None = None
@@ -120,7 +122,7 @@ class Exchange:
             return cancelled()
         if type(step) is Race:
             race = self.race = Lanes(self, step)
-            race.start_next()
+            race.begin()
             if self.cancelled:
                 race.cancel()
             return None
@@ -138,7 +140,7 @@ class Exchange:
     def lane(self, driver: Driver, race: Lanes | None) -> Exchange:
         """Another exchange of the same RPC, for one lane of a race. race: None if it need not see what the lane sends."""
         lane = Exchange(self.route, driver, self.context.copy(), self.deadline, self.begin, self.requests)
-        lane.lane_of = race
+        lane.lane_of, lane.was_open = race, self.was_open
         return lane
 
     def _belongs(self, scope: Scope | None) -> bool:
@@ -229,20 +231,26 @@ class Exchange:
         return True
 
     def abandon(self) -> None:
-        """The application dropped the call: a finalizer, on any thread, inside anybody's code. Takes no lock of ours."""
-        if self.outcome is not None or self.cancelled:
-            return
-        self.cancelled = True
+        """The application dropped the call: a finalizer, on any thread, inside anybody's code.
+
+        It takes no lock of ours and calls nothing of grpc's, whose own finalizers can stand still for ever: the clock's
+        thread does the rest.
+        """
+        if self.outcome is None and not self.cancelled:
+            self.cancelled = True
+            SYSTEM.call_later(0, self._give_up)
+
+    def _give_up(self) -> None:
+        """Cancel what is under way; grpc's thread brings the news, if it has one for this call."""
         attempt, pending, race = self.attempt, self.pending, self.race
         if race is not None:
-            self.route.clock.call_later(0, race.cancel)
+            race.cancel()
         elif attempt is not None:
             attempt.native.cancel()
-            if single_threaded(attempt.native):  # no thread of grpc's will bring the news
-                gone = errors.Cancelled(LOCALLY_CANCELLED, local=True)
-                self.route.clock.call_later(0, partial(self.over, attempt, gone))
+            if single_threaded(attempt.native):
+                self.over(attempt, errors.Cancelled(LOCALLY_CANCELLED, local=True))
         elif pending is not None:
-            self.route.clock.call_later(0, pending.cancel)
+            pending.cancel()
 
     def wait(self, timeout: float | None = None) -> Outcome:
         """Wait for the end; `grpc.FutureTimeoutError` if it does not come in time."""

@@ -32,10 +32,14 @@ class Lanes:
         self._running: list[Exchange] = []
         self._drivers: list[Driver] = []  # of all lanes that were started
         self._winner: Exchange | None = None
-        self._failure: Outcome | None = None  # of the lane that failed last
         self._over = False
         self._lock = threading.Lock()
         self._alarm: Alarm | None = None
+
+    def begin(self) -> None:
+        """Start the first lane."""
+        self._exchange.route.pauses.add(self._close)
+        self.start_next()
 
     def start_next(self) -> None:
         begun = self._begin_next() if self._may_start() else None
@@ -83,8 +87,8 @@ class Lanes:
         with self._lock:
             self._lanes.clear()
             running = bool(self._running)
-        if not running and self._failure is not None:
-            self._finish(self._failure)
+        if not running and self._step.failure is not None:
+            self._finish(self._step.failure)
 
     def _lane_over(self, lane: Exchange) -> None:
         outcome = lane.outcome
@@ -97,7 +101,6 @@ class Lanes:
         if outcome.ok or self._exchange.cancelled or self._winner is lane:
             self._finish(outcome)
             return
-        self._failure = outcome
         pause = self._step.pause_after(outcome, self._exchange.route.clock.now(), alone)
         if pause is None:
             self._finish(outcome)
@@ -150,6 +153,15 @@ class Lanes:
 
     # - the end -
 
+    def _close(self) -> None:
+        """The channel closes: no other lane can start. Those that run have the end, and the time, that it gives them."""
+        with self._lock:
+            self._lanes.clear()
+            self._set_alarm(0)
+            waits = not self._running
+        if waits:
+            self._finish(cancelled())
+
     def _finish(self, outcome: Outcome) -> None:
         with self._lock:
             if self._over:
@@ -158,6 +170,7 @@ class Lanes:
             losers = list(self._running)
             if self._alarm is not None:
                 self._alarm.cancel()
+        self._exchange.route.pauses.discard(self._close)
         for loser in losers:
             loser.cancel()
         # Not the sum of what the lanes told: another thread may be about to tell a loser's end.

@@ -61,12 +61,6 @@ def _typed(seen: Mismatch) -> bool:
     return seen.key.endswith("kin") and set(seen.ours) == {*seen.raw, "errors.StatusError"} != set(seen.raw)
 
 
-def _no_error(seen: Mismatch) -> bool:
-    if not seen.key.endswith("kin") or seen.step not in ("start", "kinship"):
-        return False
-    return set(seen.raw) == {*seen.ours, "grpc.RpcError", "Exception"} != set(seen.ours)
-
-
 def _snapshot(seen: Mismatch) -> bool:
     if not seen.of_an_error:
         return False
@@ -109,7 +103,6 @@ _AWAITED = _example(True, "stream", "server: NOT_FOUND", "settle", "await")
 
 ROWS = (
     Row("typed-errors", "both", _typed, (_FAILS, _AWAITED)),
-    Row("no-error-yet", "sync", _no_error, (_FAILS,)),
     Row("errors-are-snapshots", "sync", _snapshot, (_FAILS,)),
     Row("errors-answer", "sync", _answers, (_REFUSED,)),
     Row("text-of-errors", "both", _short_text, (_FAILS, _AWAITED)),
