@@ -308,7 +308,9 @@ class _Watched:
         if self._hook is not None:
             try:
                 message = self._hook(message)
-            except errors.StatusError as error:  # not the business of what calls us; grpc drops what is sent from here on
+            except (
+                errors.StatusError
+            ) as error:  # not the business of what calls us; grpc drops what is sent from here on
                 self._end(error)
                 return
         context = self._context
