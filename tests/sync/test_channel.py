@@ -655,6 +655,6 @@ def test_only_a_channel_can_be_wrapped(what: Any) -> None:
     """Anything but a channel is a TypeError that says what to give."""
     with pytest.raises(
         TypeError,
-        match="is no channel: intercept_channel.* begins with what grpc.insecure_channel",
+        match=r"is no channel.* begins with what grpc.insecure_channel",
     ):
         intercept_channel(what, passes)
