@@ -94,10 +94,17 @@ def test_the_copy_in_front_answers(way: str) -> None:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_copy_that_waits_for_the_same_message_goes_on(way: str) -> None:
-    """Both wait in front when the message comes that is too much: each of them gets it."""
+    """Both have had all that came before the message that is too much: each of them gets it."""
+    seen: list[str] = []
+    both = threading.Event()
+
+    def look(message: str) -> None:
+        seen.append(message)
+        if seen == ["a", "a"]:
+            both.set()
 
     def hedge(call: Call) -> Flow:
-        yield call.buffered(1).hedged(copies=2, delay=SOON)
+        yield call.buffered(1).tap(requests=look).hedged(copies=2, delay=SOON)
 
     class Overflowing(Gated):
         def _blocking(self) -> Iterator[str]:
@@ -111,7 +118,7 @@ def test_a_copy_that_waits_for_the_same_message_goes_on(way: str) -> None:
             yield "too much"
 
     with served("hang", "second") as service:
-        assert Overflowing(way, Kind.STREAM_UNARY, service.second).call(service, hedge) == "second"
+        assert Overflowing(way, Kind.STREAM_UNARY, both).call(service, hedge) == "second"
 
     assert service.copies[1].requests == ["a", "too much"]
 

@@ -25,11 +25,17 @@ def hedge(call: Call) -> Flow:
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.value)
 def test_on_a_sync_channel(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
     """The status comes while a tap below looks at the only message."""
-    over, notice = threading.Event(), Attempt._when_native_is_over
+    over, notice, send = threading.Event(), Attempt._when_native_is_over, Attempt.send
 
     def note(attempt: Attempt) -> None:
         notice(attempt)
         over.set()
+
+    def sent(attempt: Attempt) -> Any:
+        outcome = send(attempt)
+        if attempt._native_over:  # before anything could be called at its end
+            over.set()
+        return outcome
 
     def look(message: Any) -> None:
         assert over.wait(PATIENCE)
@@ -38,6 +44,7 @@ def test_on_a_sync_channel(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
         yield call.tap(responses=look)
 
     monkeypatch.setattr(Attempt, "_when_native_is_over", note)
+    monkeypatch.setattr(Attempt, "send", sent)
     with Place(False, Side.CLIENT, kind).open(hedge, slow, script=[ok("only")]) as rpc:
         reply = rpc.call("a")
 
