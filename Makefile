@@ -24,6 +24,9 @@ test-floors:  ## run the suite with the oldest dependencies that are allowed
 interop:      ## install the system packages that some tests need, and run those tests
 	@scripts/interop $(ARGS)
 
+flaky:        ## run the suite ten times in random order, three of them beside a busy program; ARGS=2: twice
+	@scripts/flaky $(ARGS)
+
 torture:      ## the long forms of the hardest tests, in one table
 	@scripts/torture $(ARGS)
 
@@ -39,4 +42,4 @@ bench:        ## measure what a layer costs
 clean:        ## remove environments, caches and generated code
 	@scripts/clean
 
-.PHONY: help demo test quick test-all test-floors interop torture storm check bench clean
+.PHONY: help demo test quick test-all test-floors interop flaky torture storm check bench clean

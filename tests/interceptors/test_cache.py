@@ -19,6 +19,7 @@ from interpose.testing import PLACES, Echo, FakeClock, Place, Played, Stub, fail
 from interpose.testing.echo import decode, encode, path
 from tests.interceptors.driving import each, requests
 from tests.protos.compiled import Generated
+from tests.support.examples import examples
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 LEDGER = "/interpose.tests.idempotency.Ledger"
@@ -653,7 +654,7 @@ class Machine(RuleBasedStateMachine):
 
 
 TestModel = Machine.TestCase
-TestModel.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestModel.settings = settings(max_examples=examples(60), stateful_step_count=30, deadline=None)
 
 
 # --- options --------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from interpose import errors
 from interpose.testing import Place
 from tests.interop.calling import STACKS, pass_on
 from tests.interop.serving import serving
+from tests.support.examples import examples
 
 SIZES = st.one_of(st.integers(0, 200), st.integers(1500, 2500), st.integers(5000, 9000))
 TEXTS = st.builds(
@@ -60,7 +61,7 @@ def peer(request: pytest.FixtureRequest) -> Iterator[Any]:
         yield lambda error: server.told(channel, error)
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=examples(150), suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(details=TEXTS, pairs=PAIRS, rich=RICH)
 def test_the_code_arrives(peer: Any, details: str, pairs: list[Any], rich: list[Any]) -> None:
     """With any text, any trailing metadata and any details beside it, of whatever sizes."""

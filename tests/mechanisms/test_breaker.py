@@ -11,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from interpose.mechanisms.breaker import Admitted, Breaker, Mode, Policy, Refusal, Transition, Turns, Window
 from interpose.mechanisms.window import calls, seconds
+from tests.support.examples import examples
 
 PATIENCE = 10  # seconds after which a wait counts as a hang
 QUARTERS = st.integers(0, 60).map(lambda number: number / 4)  # seconds; a float holds them exactly
@@ -172,9 +173,9 @@ class OverCalls(AgainstModel):
 
 
 TestOverTime = OverTime.TestCase
-TestOverTime.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestOverTime.settings = settings(max_examples=examples(100), stateful_step_count=40, deadline=None)
 TestOverCalls = OverCalls.TestCase
-TestOverCalls.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestOverCalls.settings = settings(max_examples=examples(100), stateful_step_count=40, deadline=None)
 
 
 # --- windows --------------------------------------------------------------------------------------------------------

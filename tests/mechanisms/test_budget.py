@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from interpose.mechanisms.budget import Budget, RatioBudget, RetryBudget, Shared, Unlimited, is_budget
+from tests.support.examples import examples
 
 PATIENCE = 10  # seconds after which a wait counts as a hang
 QUARTERS = st.integers(0, 60).map(lambda number: number / 4)  # seconds; a float holds them exactly
@@ -98,9 +99,9 @@ class OfRatio(RuleBasedStateMachine):
 
 
 TestOfTokens = OfTokens.TestCase
-TestOfTokens.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestOfTokens.settings = settings(max_examples=examples(100), stateful_step_count=40, deadline=None)
 TestOfRatio = OfRatio.TestCase
-TestOfRatio.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestOfRatio.settings = settings(max_examples=examples(100), stateful_step_count=40, deadline=None)
 
 
 # --- details --------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from interpose.mechanisms.lru import Lru, Registry
+from tests.support.examples import examples
 
 KEYS = st.sampled_from("abcdef")
 QUARTERS = st.integers(0, 40).map(lambda number: number / 4)  # seconds; a float holds them exactly
@@ -60,7 +61,7 @@ class Machine(RuleBasedStateMachine):
 
 
 TestModel = Machine.TestCase
-TestModel.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestModel.settings = settings(max_examples=examples(150), stateful_step_count=40, deadline=None)
 
 
 def test_a_value_ends_at_its_time() -> None:

@@ -16,6 +16,7 @@ from interpose import AsyncFlow, Call, Flow, Interceptor, Kind, Outcome, Side, c
 from interpose.interceptors import Retry
 from interpose.testing import PLACES, Act, FakeClock, Place, died, failed, ok, play, raised
 from tests.interceptors.driving import Told, is_server, requests
+from tests.support.examples import examples
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 NOT_FOUND = grpc.StatusCode.NOT_FOUND
@@ -322,7 +323,7 @@ def played(place: Place, interceptor: Interceptor, script: list[Act], attempts: 
 def test_played_as_performed(place: Place) -> None:
     """Outcome, counts, metadata, attempts and what the caller receives are the same by hand and over the wire."""
 
-    @settings(max_examples=30, deadline=None, database=None)
+    @settings(max_examples=examples(30), deadline=None, database=None)
     @given(st.sampled_from(family(place)), st.lists(acts(place), max_size=3))
     def agree(interceptor: Interceptor, script: list[Act]) -> None:
         over_the_wire = performed(place, interceptor, script)

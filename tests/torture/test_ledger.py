@@ -9,7 +9,7 @@ from interpose import Kind
 from tests.torture.book import CANCELLED, OK, OUTERMOST, Book, Layer
 from tests.torture.ledger import PLACES, differences, plans
 
-SHORT = 5_000  # RPCs
+SHORT = 2_400  # RPCs: three for each place, act of the handler and ending; the long form has eight times as many
 
 
 @pytest.mark.slow

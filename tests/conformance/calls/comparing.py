@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,9 +11,10 @@ from tests.conformance.calls.differences import ROWS, Mismatch, mismatches
 from tests.conformance.calls.scenario import Scenario
 from tests.conformance.calls.seeing import Sight
 from tests.conformance.calls.ways import RAW, WAYS
+from tests.support.examples import examples
 
-# Derandomised: what is green stays green. INTERPOSE_EXAMPLES=1000 looks further.
-EXAMPLES = int(os.environ.get("INTERPOSE_EXAMPLES", "25"))
+# Derandomised: what is green stays green. `--hypothesis-profile=thorough` looks further.
+EXAMPLES = examples(25)
 bounded = settings(max_examples=EXAMPLES, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 fewer = settings(bounded, max_examples=EXAMPLES // 3 + 1)  # where each example has to wait for time to pass
 
