@@ -40,6 +40,7 @@ EXTRA_ARROWS = [
     ("interceptors/hedge.py", "interpose.interceptors.repeating"),
     ("interceptors/cache.py", "interpose.interceptors.answers"),
     ("interceptors/coalesce.py", "interpose.interceptors.answers"),
+    ("mechanisms/redaction.py", "interpose.mechanisms.runtimes"),
 ]
 
 WAITING = {"threading", "asyncio"}

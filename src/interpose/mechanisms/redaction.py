@@ -1,16 +1,19 @@
 """What of a protobuf message may be shown: a dict that JSON can hold, without its secrets and of bounded size.
 
-Nothing of protobuf is imported here. A message of google's runtime can only exist once the application has done so.
+Nothing of protobuf is imported here. A message of a runtime can only exist once the application has done so.
 """
 
 from __future__ import annotations
 
+import importlib
 import math
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from json.encoder import encode_basestring_ascii
 from typing import Any, NamedTuple, TypeAlias
+
+from interpose.mechanisms.runtimes import readable
 
 REDACTED = "[REDACTED]"
 MORE = "…"  # stands for what is left out: the key of a cut message, and a message below the deepest level
@@ -54,7 +57,9 @@ class Redactor:
     max_depth: levels of nesting that are shown.
 
     An `Any` is opened if its type is known here and it is not longer than `max_bytes`; else its type and size are shown.
-    Unknown fields are not shown. Anything but a message of google's protobuf is shown by its type and length: "<str, 5>".
+    Unknown fields are not shown. Messages of proto-plus are shown like google's. So are those of protobuf-py, but for
+    extensions and what is in an `Any`. All else, messages of betterproto2 included, is shown by its type and length:
+    "<str, 5>", "<shop.Order>".
     """
 
     def __init__(self, *rules: str, max_bytes: int = MAX_BYTES, max_depth: int = MAX_DEPTH) -> None:
@@ -67,10 +72,10 @@ class Redactor:
 
     def __call__(self, message: Any) -> Any:
         """What may be shown of it: a dict that JSON can hold; a text for all that is no protobuf message."""
-        runtime = sys.modules.get("google.protobuf.message")
-        if runtime is None or not isinstance(message, runtime.Message):
+        read = readable(message)
+        if read is None:
             return type_and_size(message)
-        return _Showing(self._rules, self._max_bytes, self._max_depth).whole(message)
+        return _Showing(self._rules, self._max_bytes, self._max_depth).whole(read)
 
 
 class _Rules:
@@ -145,7 +150,7 @@ class _Plan:
         kind = descriptor.message_type
         return _Field(
             name=f"[{descriptor.full_name}]" if descriptor.is_extension else descriptor.name,
-            hidden=named or self._rules.end(descriptor.full_name) or is_marked(descriptor.GetOptions()),
+            hidden=named or self._rules.end(descriptor.full_name) or is_marked(options_of(descriptor)),
             state=state | self._state if self._transparent else state,
             entry=kind if kind is not None and kind.GetOptions().map_entry else None,
             enum=None if descriptor.enum_type is None else descriptor.enum_type.values_by_number,
@@ -288,6 +293,21 @@ def type_and_size(value: Any) -> str:
         return f"<{name}, {len(value)}>"
     except Exception:  # it has no length, or a broken one
         return f"<{name}>"
+
+
+def options_of(field: Any) -> Any:
+    """A field's options. In a pool of its own they know the custom ones only if they are read again with its types."""
+    options, pool = field.GetOptions(), getattr(getattr(field, "file", None), "pool", None)
+    if pool is None:
+        return options
+    try:
+        kind = pool.FindMessageTypeByName(options.DESCRIPTOR.full_name)
+    except KeyError:  # so nothing in this pool can have custom ones
+        return options
+    if kind is options.DESCRIPTOR:
+        return options
+    factory = importlib.import_module("google.protobuf.message_factory")  # of a runtime that is loaded
+    return factory.GetMessageClass(kind).FromString(options.SerializeToString())
 
 
 def is_marked(options: Any, depth: int = 0) -> bool:
