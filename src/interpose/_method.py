@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import grpc
+
 
 class Kind(enum.Enum):
     """The four kinds of RPC: is the request a stream, is the response one?"""
@@ -56,10 +58,11 @@ class Target:
     One for each channel: two channels are two targets, since they may have other credentials.
     """
 
-    __slots__ = ("_text",)
+    __slots__ = ("_core", "_text")
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, core: Any = None) -> None:
         self._text = text
+        self._core = core  # that of grpc's core, which knows of connections
 
     @classmethod
     def of(cls, channel: Any) -> Target:
@@ -69,13 +72,32 @@ class Target:
             told = told() if callable(told) else told
         except Exception:  # a channel that is closed, or one of somebody else's
             told = ""
-        return cls(told.decode("utf-8", "replace") if isinstance(told, bytes) else str(told))
+        return cls(told.decode("utf-8", "replace") if isinstance(told, bytes) else str(told), _core_of(channel))
+
+    def cannot_connect(self) -> bool:
+        """Has the channel no connection at the moment, since none could be made? False where that is not known."""
+        try:
+            return bool(self._core.check_connectivity_state(False) == _TRANSIENT_FAILURE)
+        except Exception:  # a channel that is closed, or one of somebody else's
+            return False
 
     def __str__(self) -> str:
         return self._text
 
     def __repr__(self) -> str:
         return f"Target({self._text!r})"
+
+
+_TRANSIENT_FAILURE = grpc.ChannelConnectivity.TRANSIENT_FAILURE.value[0]
+
+
+def _core_of(channel: Any) -> Any:
+    """The channel of grpc's core, below wrappers that keep what they wrap as grpc's own do."""
+    for _ in range(10):  # a wrapper may hold itself
+        if hasattr(channel, "check_connectivity_state"):
+            return channel
+        channel = getattr(channel, "_channel", None)
+    return None
 
 
 UNKNOWN = "unknown"  # service and name of a path that is not "/service/name"; go-grpc-middleware's word for it

@@ -1,5 +1,6 @@
 """The batteries: interceptors that are ready to use, one class each, on both stacks and both sides."""
 
+from interpose._executed import not_executed
 from interpose.interceptors.access_log import AccessLog, JsonFormatter, Redactor
 from interpose.interceptors.cache import Cache, CacheState
 from interpose.interceptors.circuit_breaker import CircuitBreaker, CircuitOpen, CircuitState, TransitionDetails
@@ -11,10 +12,11 @@ from interpose.interceptors.fault_injection import FaultInjection, InjectedFault
 from interpose.interceptors.hedge import Hedge, HedgeDetails
 from interpose.interceptors.propagate_context import PropagateContext
 from interpose.interceptors.request_id import RequestId, RequestIdFilter
-from interpose.interceptors.retry import Retry, RetryDetails
+from interpose.interceptors.retry import BY_CONVENTION, Retry, RetryDetails
 from interpose.mechanisms.budget import RatioBudget, RetryBudget
 
 __all__ = [
+    "BY_CONVENTION",
     "AccessLog",
     "Cache",
     "CacheState",
@@ -41,4 +43,5 @@ __all__ = [
     "RetryBudget",
     "RetryDetails",
     "TransitionDetails",
+    "not_executed",
 ]
