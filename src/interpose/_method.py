@@ -5,8 +5,10 @@ from __future__ import annotations
 import enum
 import itertools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
+
+import grpc
 
 
 class Kind(enum.Enum):
@@ -57,30 +59,31 @@ class Target:
     One for each channel: two channels are two targets, since they may have other credentials.
     """
 
-    __slots__ = ("_number", "_text")
+    __slots__ = ("_core", "_number", "_text")
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, core: Any = None) -> None:
         self._text = text
+        self._core = core  # that of grpc's core, which knows of connections
         self._number = next(_numbers)
 
     @classmethod
     def of(cls, channel: Any) -> Target:
         """That of a native channel, also through those that wrap it; without text if none of them has one."""
-        for _ in range(MAX_WRAPPERS):
-            told = getattr(channel, "target", None)
-            try:
-                told = told() if callable(told) else told
-            except Exception:  # a channel that is closed, or one of somebody else's
-                told = None
-            if told and isinstance(told, (str, bytes)):
-                return cls(told.decode("utf-8", "replace") if isinstance(told, bytes) else told)
-            channel = next((inner for name in _INSIDE if (inner := getattr(channel, name, None)) is not None), None)
-        return cls("")
+        layers = list(_inwards(channel))
+        core = next((each for each in layers if hasattr(each, "check_connectivity_state")), None)
+        return cls(next(filter(None, map(_told_by, layers)), ""), core)
 
     @property
     def key(self) -> str:
         """Text that tells targets apart: the address, or a name that this one channel has, like "channel 3"."""
         return self._text or f"channel {self._number}"
+
+    def cannot_connect(self) -> bool:
+        """Has the channel no connection at the moment, since none could be made? False where that is not known."""
+        try:
+            return bool(self._core.check_connectivity_state(False) == _TRANSIENT_FAILURE)
+        except Exception:  # a channel that is closed, or one of somebody else's
+            return False
 
     def __str__(self) -> str:
         return self._text
@@ -90,10 +93,32 @@ class Target:
 
 
 _numbers = itertools.count(1)
+_TRANSIENT_FAILURE = grpc.ChannelConnectivity.TRANSIENT_FAILURE.value[0]
 
 # Where a channel keeps the one that it wraps: grpc's own interceptors and OpenTelemetry's, ours, and what wrapt makes.
 _INSIDE = ("_channel", "_native", "__wrapped__")
 MAX_WRAPPERS = 32  # one inside the other; more are a circle
+
+
+def _inwards(channel: Any) -> Iterator[Any]:
+    """A channel, and those that it wraps, down to that of grpc's core."""
+    for _ in range(MAX_WRAPPERS):
+        if channel is None:
+            return
+        yield channel
+        channel = next((inner for name in _INSIDE if (inner := getattr(channel, name, None)) is not None), None)
+
+
+def _told_by(channel: Any) -> str:
+    """The target that a channel itself says it has; empty if it says none."""
+    told = getattr(channel, "target", None)
+    try:
+        told = told() if callable(told) else told
+    except Exception:  # a channel that is closed, or one of somebody else's
+        return ""
+    if isinstance(told, bytes):
+        return told.decode("utf-8", "replace")
+    return told if isinstance(told, str) else ""
 
 
 UNKNOWN = "unknown"  # service and name of a path that is not "/service/name"; go-grpc-middleware's word for it

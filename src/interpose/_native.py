@@ -16,6 +16,7 @@ from interpose._codec import bearable, encoder
 from interpose._flow import Driver, Layers, Wait
 from interpose._method import Method
 from interpose._outcome import Outcome, told_by
+from interpose._wording import made_here
 
 EOF: Any = vars(grpc.aio)["EOF"]  # the stubs forget it
 
@@ -70,6 +71,7 @@ def failure(
     """The outcome of an attempt that failed with a status, or that grpc refused, or that Ctrl-C ended."""
     if isinstance(error, errors.StatusError):
         code, details, _ = told_by(error)
+        error.local = error.local or made_here(code, details, error._debug_error_string)
     else:
         code = grpc.StatusCode.INTERNAL if isinstance(error, Exception) else grpc.StatusCode.CANCELLED
         details = f"{type(error).__name__}: {error}"

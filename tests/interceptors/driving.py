@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import grpc
+from google.protobuf import duration_pb2
+from google.rpc import error_details_pb2
 
 from interpose import Call, Flow, Interceptor, Kind, Outcome, Side, errors, testing
-from interpose.testing import Place
+from interpose.interceptors import Hedge, Retry
+from interpose.testing import Place, failed
+from interpose.testing.acts import Act
 
 Given: TypeAlias = dict[str, Any]  # options of `interpose.testing.play`
 
@@ -50,6 +55,49 @@ def play(interceptor: Interceptor, given: Given, *outcomes: Outcome) -> tuple[li
     """The calls that the interceptor sends when they end with these outcomes, and the outcome that stands at the end."""
     played = testing.play(interceptor, outcomes, **given)
     return [sent.call for sent in played.sent], played.outcome
+
+
+def retrying(*arguments: Any, **options: Any) -> Retry:
+    """One for calls that are declared safe."""
+    return Retry(*arguments, **{"safe": True, **options})
+
+
+def hedge(copies: int = 2, delay: Any = 1.0, **options: Any) -> Hedge:
+    """One for calls that are declared safe."""
+    return Hedge(copies, delay=delay, **{"safe": True, **options})
+
+
+def times(played: testing.Played) -> list[float]:
+    """When each attempt was sent, in seconds since the RPC began."""
+    return [sent.at for sent in played.sent]
+
+
+def codes(played: testing.Played) -> list[str]:
+    """How each attempt ended."""
+    return [sent.outcome.code.name for sent in played.sent]
+
+
+def at_once(_: int) -> float:
+    """A backoff without a pause."""
+    return 0.0
+
+
+def retry_info(seconds: float) -> Any:
+    """The detail of an error by which a server asks for a pause."""
+    whole = int(seconds)
+    delay = duration_pb2.Duration(seconds=whole, nanos=round((seconds - whole) * 1e9))
+    return error_details_pb2.RetryInfo(retry_delay=delay)
+
+
+def notes(outcome: Outcome) -> list[str]:
+    """What its error tells beside its text."""
+    return getattr(outcome.error, "__notes__", [])
+
+
+def refused(place: Place, times: int) -> list[Act]:
+    """The service refuses so many times; on a server before it reads, so that its handler can be called again."""
+    refusal = failed(grpc.StatusCode.UNAVAILABLE, unread=is_server(place))
+    return [replace(refusal, details=f"refusal {time}") for time in range(1, times + 1)]
 
 
 def each(outcomes: list[Outcome]) -> Interceptor:

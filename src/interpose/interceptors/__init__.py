@@ -2,6 +2,7 @@
 
 import inspect
 
+from interpose._executed import not_executed
 from interpose.interceptors.access_log import AccessLog, JsonFormatter, Redactor
 from interpose.interceptors.cache import Cache, CacheState
 from interpose.interceptors.circuit_breaker import CircuitBreaker, CircuitOpen, CircuitState, TransitionDetails
@@ -13,11 +14,12 @@ from interpose.interceptors.fault_injection import FaultInjection, InjectedFault
 from interpose.interceptors.hedge import Hedge, HedgeDetails
 from interpose.interceptors.propagate_context import PropagateContext
 from interpose.interceptors.request_id import RequestId, RequestIdFilter
-from interpose.interceptors.retry import Retry, RetryDetails
+from interpose.interceptors.retry import BY_CONVENTION, Retry, RetryDetails
 from interpose.mechanisms.budget import RatioBudget, RetryBudget
 from interpose.mechanisms.shown import shown
 
 __all__ = [
+    "BY_CONVENTION",
     "AccessLog",
     "Cache",
     "CacheState",
@@ -44,6 +46,7 @@ __all__ = [
     "RetryBudget",
     "RetryDetails",
     "TransitionDetails",
+    "not_executed",
 ]
 
 for _name in __all__:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 from grpc import StatusCode
 
-from interpose import errors
 from interpose._call import DEFAULT_BUFFER, Call
 from interpose._clock import FOREVER, SYSTEM, Clock
 from interpose._flow import Chain, Flow
@@ -19,6 +18,7 @@ from interpose._outcome import Outcome
 from interpose.interceptors.repeating import (
     ATTEMPT,
     MAX_BUFFER,
+    MAX_METHODS,
     UNAVAILABLE,
     Safe,
     are_failures,
@@ -28,6 +28,7 @@ from interpose.interceptors.repeating import (
     numbered,
 )
 from interpose.mechanisms.budget import Budget, RetryBudget, is_budget
+from interpose.mechanisms.once import Once
 from interpose.mechanisms.options import insist, is_clock, is_flag, is_function_or_none, is_whole
 from interpose.mechanisms.pushback import NO_MORE
 from interpose.mechanisms.quantile import Observed, Quantile, quantile
@@ -35,8 +36,7 @@ from interpose.mechanisms.quantile import Observed, Quantile, quantile
 __all__ = ["ATTEMPT", "Hedge", "HedgeDetails", "Quantile", "quantile"]
 
 MAX_COPIES = 100
-MAX_METHODS = 1024  # whose delays are observed each by itself
-OTHERS = "other methods"
+OTHERS = "other methods"  # beyond MAX_METHODS, whose delays are observed each by itself
 
 _log = logging.getLogger("interpose")
 
@@ -60,6 +60,9 @@ class Hedge:
     other failure is the answer. After `grpc-retry-pushback-ms` in its trailing metadata, or a `google.rpc.RetryInfo`, the
     next copy goes when the server says, or no other does. When all have failed, the last failure is the answer.
 
+    Only calls that are declared safe are hedged; any other is sent once, and the log says so once per method, at INFO.
+    So it may stand before a whole channel.
+
     Of response streams the first to deliver a message wins. Copies after the first carry their number in the metadata, as
     `x-retry-attempt`. When the caller has its answer, no copy runs any more. Client; on a server nothing happens.
 
@@ -73,8 +76,7 @@ class Hedge:
     budget:   what keeps copies from multiplying an outage; see `mechanisms.budget`. It may be shared, also with `Retry`.
               None: a `RetryBudget()` of its own.
     safe:     may a call be executed twice? None: only if its proto says so (`idempotency_level` NO_SIDE_EFFECTS or
-              IDEMPOTENT); any other method ends with INTERNAL and this advice: say `safe=True`, or keep it out with
-              `when`. A function of the call: those for which it is false are sent once.
+              IDEMPOTENT). True, or a function of the call: you say.
     buffer:   bytes of a request stream that are kept for the copies; beyond them there are no more.
     clock:    where latencies are measured; the one that was given to the channel.
     on_hedge: called with `HedgeDetails` when a copy has ended; what it raises is logged.
@@ -119,6 +121,7 @@ class Hedge:
         self._clock = clock
         self._on_hedge = on_hedge
         self._observed: dict[str, Observed] = {}  # by method
+        self._unsafe = Once(MAX_METHODS)  # the methods of which it was said
 
     def delays(self) -> dict[str, float]:
         """Seconds after which a second copy goes at the moment, by method, where they are observed."""
@@ -140,11 +143,11 @@ class Hedge:
 
     def _may_hedge(self, call: Call) -> bool:
         safe = is_safe(self._safe, call)
-        if not safe and self._safe is None:
-            raise errors.Internal(
-                f"Hedge: {call.method} may not be safe to execute twice, since its proto has no idempotency_level: "
-                "write Hedge(safe=True), or keep it out with when(…)",
-                local=True,
+        if not safe and self._safe is None and self._unsafe.first(call.method.full_name):
+            _log.info(
+                "Hedge sends %s once, without copies, since nothing says that it is safe to execute twice. If it is, set "
+                "idempotency_level in its proto, or write Hedge(safe=True) for it; docs/hedge.md",
+                call.method,
             )
         return safe
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable, Collection
 from typing import TypeAlias
 
 from grpc import StatusCode
 
 from interpose._call import Call
+from interpose._executed import came_from_a_stub, told_by_server
 from interpose._method import Idempotency, Side
 from interpose._outcome import Outcome
+from interpose._wording import EXONERATING, Meaning, meaning_of, sent_by_peer
 from interpose.errors import StatusError
 from interpose.mechanisms import pushback
 
@@ -23,15 +26,65 @@ PASSING = frozenset({StatusCode.UNAVAILABLE, StatusCode.RESOURCE_EXHAUSTED})
 REPEATABLE = frozenset({Idempotency.NO_SIDE_EFFECTS, Idempotency.IDEMPOTENT})
 
 MAX_BUFFER = 2**31 - 1  # bytes; no message of gRPC is larger
+MAX_METHODS = 1024  # of which something is remembered; what a proxy passes on may have any name
 
-Safe: TypeAlias = bool | Callable[[Call], bool] | None
+
+class Convention(enum.Enum):
+    """Another answer to what `safe` asks: `Retry(safe=BY_CONVENTION)`."""
+
+    BY_CONVENTION = "UNAVAILABLE without metadata means that the call was not executed"
+
+
+BY_CONVENTION = Convention.BY_CONVENTION
+
+Safe: TypeAlias = bool | Callable[[Call], bool] | Convention | None
 
 
 def is_safe(safe: Safe, call: Call, presumed: bool = False) -> bool:
-    """May the call be executed twice? presumed: what another option says, where `safe` is None."""
-    if safe is None:
+    """May the call be executed twice? presumed: what another option says, where `safe` leaves it open."""
+    if safe is None or isinstance(safe, Convention):
         return presumed or call.method.idempotency_level in REPEATABLE
     return safe if isinstance(safe, bool) else safe(call)
+
+
+def was_not_executed(call: Call, outcome: Outcome, before: int) -> bool:
+    """Is it certain that nobody has executed the call? before: the attempts that the RPC had made when it was sent.
+
+    It never left, for an interceptor further in refused it or there were no credentials; no connection was made; the
+    transport says that the server did not look at it; or a server of ours says that it refused it. A status that a
+    server or a proxy sent proves nothing else: a handler may have passed on what its own dependency said.
+    """
+    if not outcome.attempts:
+        return outcome.local and not came_from_a_stub(outcome)
+    if call.side is Side.SERVER or outcome.attempts - before > 1:  # the handler ran; or an interceptor sent it twice
+        return False
+    told = told_by_server(call, outcome.trailing_metadata)
+    if told is not None:
+        return told
+    made_here = not (outcome.initial_metadata or outcome.trailing_metadata or sent_by_peer(_debug_text(outcome)))
+    return made_here and _says_unseen(call, outcome)
+
+
+def _says_unseen(call: Call, outcome: Outcome) -> bool:
+    """Does grpc's text say that no server has looked at the call?"""
+    meaning = meaning_of(outcome.code, outcome.details)
+    if meaning is Meaning.UNCONNECTED:  # so a server may say of its dependency; but then there is a connection to it
+        return call.method.target is not None and call.method.target.cannot_connect()
+    return meaning in EXONERATING
+
+
+def _debug_text(outcome: Outcome) -> str:
+    return str(getattr(outcome.error, "_debug_error_string", ""))
+
+
+def was_not_executed_by_convention(call: Call, outcome: Outcome) -> bool:
+    """Was it UNAVAILABLE without metadata in front, and nothing says that the call may have been under way?"""
+    return (
+        outcome.code is StatusCode.UNAVAILABLE
+        and not outcome.initial_metadata
+        and meaning_of(outcome.code, outcome.details) is not Meaning.CUT_OFF
+        and told_by_server(call, outcome.trailing_metadata) is not False
+    )
 
 
 def numbered(call: Call, number: int) -> Call:
@@ -45,9 +98,10 @@ def asked_by_server(outcome: Outcome) -> float | None:
 
 
 def may_pass(outcome: Outcome) -> bool:
-    """Could it be otherwise next time? Not with a bug in a handler, or a fault on this side."""
+    """Could it be otherwise next time? Not with a bug in a handler, a fault on this side, or a message that is too large."""
     error = outcome.error
-    return isinstance(error, StatusError) and (not error.local or outcome.code in PASSING)
+    passes = isinstance(error, StatusError) and (not error.local or outcome.code in PASSING)
+    return passes and meaning_of(outcome.code, outcome.details) is not Meaning.TOO_LARGE
 
 
 def are_failures(codes: object) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,25 +16,31 @@ from interpose._clock import FOREVER, SYSTEM, Clock
 from interpose._flow import MAX_RESENDS, Chain, Flow
 from interpose._method import Kind, Side
 from interpose._outcome import Outcome
-from interpose.errors import StatusError
 from interpose.interceptors.repeating import (
     ATTEMPT,
+    BY_CONVENTION,
     MAX_BUFFER,
-    PASSING,
+    MAX_METHODS,
     UNAVAILABLE,
+    Convention,
     Safe,
     are_failures,
     asked_by_server,
     is_safe,
     may_pass,
     numbered,
+    was_not_executed,
+    was_not_executed_by_convention,
 )
 from interpose.mechanisms.backoff import Backoff, exponential
 from interpose.mechanisms.budget import Budget, RetryBudget, is_budget
+from interpose.mechanisms.once import Once
 from interpose.mechanisms.options import insist, is_clock, is_flag, is_function_or_none, is_seconds, is_whole
 from interpose.mechanisms.pushback import NO_MORE
 
-__all__ = ["ATTEMPT", "Retry", "RetryDetails"]
+__all__ = ["ATTEMPT", "BY_CONVENTION", "Retry", "RetryDetails"]
+
+UNSAFE = "it may have been executed, and nothing says that it is safe to do so twice"
 
 _log = logging.getLogger("interpose")
 
@@ -57,6 +62,11 @@ class RetryDetails:
 class Retry:
     """Send a call again while it fails with one of `codes`, after a pause that grows.
 
+    A call that nobody has declared safe is sent again only if it is certain that it was not executed: it never left, no
+    connection was made, the transport says that the server did not look at it, or a limiter of ours refused it. What a
+    server or a proxy says of itself, UNAVAILABLE included, proves nothing. The log says once per method, at INFO, when
+    that alone was in the way, and what to do.
+
     Never once a response message has been delivered, unless `resume` says how to go on. No retry outlives the deadline:
     if the pause would, the last failure is the answer now. The failure that the caller sees is the server's own, with a
     note that tells the number of attempts, and why there was no other. Each retry carries its number in the metadata, as
@@ -74,9 +84,9 @@ class Retry:
     budget:   what keeps retries from multiplying an outage; see `mechanisms.budget`. It may be shared. None: a
               `RetryBudget()` of its own.
     safe:     may a call be executed twice? None: yes if its proto says so (`idempotency_level` NO_SIDE_EFFECTS or
-              IDEMPOTENT); any other call is retried on UNAVAILABLE alone, if the server had sent no metadata and the
-              connection did not break: then, by convention, it was not processed. True, False, or a function of the
-              call: you say; what is not safe is sent again only if it never left, refused by an interceptor further in.
+              IDEMPOTENT). True, False, or a function of the call: you say. BY_CONVENTION: as None, but UNAVAILABLE
+              without metadata in front of it is taken for "not executed", unless the connection or the server ended
+              under the call. Servers that pass their dependencies' failures on, and proxies, do not keep to that.
     retry_if: a function of the outcome. True: it is worth another attempt whatever its code, also OK; False: it is not;
               None: the codes decide. The call has to be safe all the same. What it raises is logged, and means None.
     per_attempt: seconds in which the server has to begin to answer (client; see `Call.answered_within`). An attempt
@@ -126,8 +136,8 @@ class Retry:
                 f"budget must be None or a budget like RetryBudget() or Unlimited(), not {budget!r}",
             ),
             (
-                is_flag(safe) or is_function_or_none(safe),
-                f"safe must be None, True, False or a function of the call, not {safe!r}",
+                is_flag(safe) or is_function_or_none(safe) or isinstance(safe, Convention),
+                f"safe must be None, True, False, BY_CONVENTION or a function of the call, not {safe!r}",
             ),
             (is_function_or_none(retry_if), f"retry_if must be a function of the outcome, not {retry_if!r}"),
             (
@@ -152,6 +162,7 @@ class Retry:
         self._errors = errors
         self._clock = clock
         self._on_retry = on_retry
+        self._unsafe = Once(MAX_METHODS)  # the methods of which it was said
 
     @classmethod
     def from_service_config(
@@ -205,7 +216,7 @@ class Retry:
                 course.call = course.call.buffered(self._buffer)
             if self._per_attempt is not None:
                 course.call = course.call.answered_within(self._per_attempt)
-            if self._resume is not None and call.kind is Kind.UNARY_STREAM:
+            if self._resumes(call):
                 course.call = course.call.tap(responses=course.hear)
         return course
 
@@ -218,15 +229,17 @@ class Retry:
         worth = self._is_worth_it(course.call, outcome)
         asked = None if outcome.ok and not worth else asked_by_server(outcome)
         self._report(outcome, worth, asked)
-        if not worth or course.number + 1 >= self._attempts:
-            return None
-        call = self._again(course, outcome)
-        if call is None:
+        if not worth or course.number + 1 >= self._attempts or not (course.heard or outcome.replayable):
             return None
         pause = self._backoff(course.step + 1) if asked is None else asked
-        course.obstacle = self._obstacle(call, pause)
-        if course.obstacle:
+        course.obstacle = self._no_use(course.call, pause)
+        call = None if course.obstacle else self._again(course, outcome)
+        if call is None:
             return None
+        if not self._budget.spend(self._clock.now()):  # asked last: a yes is counted
+            course.obstacle = "the budget for retries is used up"
+            return None
+        course.sent = max(course.sent, outcome.attempts)
         number = course.count(asked is None)
         return RetryDetails(call=numbered(call, number).after(pause), outcome=outcome, number=number, pause=pause)
 
@@ -278,14 +291,32 @@ class Retry:
         """What to send, if the call bears it."""
         if course.heard:
             return self._resumed(course)
-        return course.call if outcome.replayable and self._bears_it(course.call, outcome) else None
+        if self._bears_it(course, outcome):
+            return course.call
+        course.obstacle = UNSAFE
+        if self._unsafe.first(course.call.method.full_name):
+            _log.info(
+                "Retry does not send %s again, which ended with %s: %s. If it is, set idempotency_level in its proto, "
+                "or write Retry(safe=True) for it; docs/retry.md",
+                course.call.method,
+                outcome.code.name,
+                UNSAFE,
+            )
+        return None
 
-    def _bears_it(self, call: Call, outcome: Outcome) -> bool:
-        """May the call be executed once more, as far as anybody knows?"""
-        if is_safe(self._safe, call, presumed=self._is_named(call, outcome)):
-            return True
-        # Who says no means it: by the convention alone, a server that is killed may have executed it.
-        return _was_not_processed(outcome) if self._safe is None else _was_not_sent(outcome)
+    def _bears_it(self, course: _Course, outcome: Outcome) -> bool:
+        """Is the call safe to execute twice, or certain not to have been executed once?"""
+        call = course.call
+        presumed = self._resumes(call) or self._is_named(call, outcome)
+        return (
+            is_safe(self._safe, call, presumed)
+            or was_not_executed(call, outcome, course.sent)
+            or (self._safe is BY_CONVENTION and was_not_executed_by_convention(call, outcome))
+        )
+
+    def _resumes(self, call: Call) -> bool:
+        """Is there a way to go on with the response stream of such a call?"""
+        return self._resume is not None and call.side is Side.CLIENT and call.kind is Kind.UNARY_STREAM
 
     def _resumed(self, course: _Course) -> Call | None:
         """The call that goes on behind the last message."""
@@ -300,14 +331,13 @@ class Retry:
             course.obstacle = f"resume raised {type(error).__name__}"
             return None
 
-    def _obstacle(self, call: Call, pause: float) -> str:
-        """Why it is not sent all the same; empty if nothing is in the way. The budget comes last: a yes is counted."""
-        now = self._clock.now()
+    def _no_use(self, call: Call, pause: float) -> str:
+        """Why another attempt would be of no use; empty if it might be."""
         if pause == NO_MORE:
             return "the server asked not to be tried again"
-        if call.deadline is not None and now + pause >= call.deadline:
+        if call.deadline is not None and self._clock.now() + pause >= call.deadline:
             return f"a pause of {pause:.3g} s would outlive the deadline"
-        return "" if self._budget.spend(now) else "the budget for retries is used up"
+        return ""
 
     def _tell(self, retry: RetryDetails) -> None:
         if self._on_retry is not None:
@@ -320,16 +350,16 @@ class Retry:
 class _Course:
     """How one RPC has gone so far.
 
-    call: what was sent at first. number: of the last retry; step: of the backoff. heard, last: how many messages have
-    come that could be resumed behind, and the last of them; delivered: how many have reached the caller. obstacle: why
-    a retry that was worth it was not made.
+    call: what was sent at first. number: of the last retry; step: of the backoff. sent: attempts of the RPC up to it.
+    heard, last: how many messages have come that could be resumed behind, and the last of them; delivered: how many have
+    reached the caller. obstacle: why a retry that was worth it was not made.
     """
 
-    __slots__ = ("call", "delivered", "heard", "last", "number", "obstacle", "step")
+    __slots__ = ("call", "delivered", "heard", "last", "number", "obstacle", "sent", "step")
 
     def __init__(self, call: Call) -> None:
         self.call = call
-        self.number = self.step = self.heard = self.delivered = 0
+        self.number = self.step = self.sent = self.heard = self.delivered = 0
         self.last: Any = None
         self.obstacle = ""
 
@@ -351,31 +381,6 @@ class _Course:
             return
         why = f": {self.obstacle}" if self.obstacle else ""
         outcome.error.add_note(f"Retry: attempt {max(outcome.attempts, 1)} was the last{why}")
-
-
-def _was_not_sent(outcome: Outcome) -> bool:
-    return outcome.code in PASSING and outcome.local and isinstance(outcome.error, StatusError)
-
-
-def _was_not_processed(outcome: Outcome) -> bool:
-    return outcome.code is StatusCode.UNAVAILABLE and not outcome.initial_metadata and not _broke(outcome.details)
-
-
-def _broke(details: str) -> bool:
-    """Did the connection break under the call? Then the server may have executed it; grpc tells it by the text alone."""
-    return _BROKEN.search(details) is not None and not _UNSEEN.search(details)
-
-
-# The texts are those of grpcio 1.66 to 1.85. Of calls that ended so, 16 to 35 in 100 had been executed, when servers were
-# killed and connections reset (tests/storm).
-_BROKEN = re.compile(
-    "Stream removed|Socket closed|recvmsg|sendmsg|reset by peer|broken pipe|keepalive|ping timeout|RST_STREAM",
-    re.IGNORECASE,
-)
-# No connection came about, or the server says that it has not looked at the call: RFC 9113, 6.8 and 7 (REFUSED_STREAM).
-_UNSEEN = re.compile(
-    "^failed to connect to all|^connections to all backends failing|GOAWAY received|RST_STREAM with error code 7"
-)
 
 
 # --- options --------------------------------------------------------------------------------------------------------
