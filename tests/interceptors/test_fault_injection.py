@@ -370,7 +370,9 @@ def test_attempts_of_a_retry_have_each_their_own_fate() -> None:
     refusals = iter([True, True, False])
     injection = FaultInjection(enabled=lambda: next(refusals), abort=UNAVAILABLE, clock=clock)
 
-    played = play(chain(Retry(backoff=lambda retry: 3.0, clock=clock), injection), [ok("at last")], clock=clock)
+    played = play(
+        chain(Retry(safe=True, backoff=lambda retry: 3.0, clock=clock), injection), [ok("at last")], clock=clock
+    )
 
     assert played.outcome.response == "at last"
     assert played.elapsed == 6
@@ -380,7 +382,9 @@ def test_attempts_of_a_retry_have_each_their_own_fate() -> None:
 def test_the_pause_of_a_retry_and_the_delay_add_up() -> None:
     """The delay of an attempt comes behind its backoff."""
     clock = FakeClock()
-    stack = chain(Retry(backoff=lambda retry: 3.0, clock=clock), FaultInjection(enabled=True, delay=2, clock=clock))
+    stack = chain(
+        Retry(safe=True, backoff=lambda retry: 3.0, clock=clock), FaultInjection(enabled=True, delay=2, clock=clock)
+    )
 
     played = play(stack, [failed(UNAVAILABLE), ok()], clock=clock)
 

@@ -7,7 +7,7 @@ import tempfile
 from collections import Counter
 from typing import NamedTuple
 
-from interpose.interceptors import Deadline, Retry
+from interpose.interceptors import BY_CONVENTION, Deadline, Retry
 from interpose.mechanisms.backoff import exponential
 from interpose.mechanisms.budget import Unlimited
 from tests.storm.backend import Backend
@@ -37,8 +37,8 @@ class Errors(NamedTuple):
 
 
 def run(percent: float, attempts: int, calls: int, sort: str = "async") -> Errors:
-    """Calls of all kinds, none of which says that it may be executed twice."""
-    retry = Retry(attempts, backoff=exponential(0.002, cap=0.02), budget=Unlimited())
+    """Calls of all kinds, none of which says that it may be executed twice, to a server that keeps to the convention."""
+    retry = Retry(attempts, backoff=exponential(0.002, cap=0.02), budget=Unlimited(), safe=BY_CONVENTION)
     with tempfile.TemporaryDirectory() as folder, Backend(folder, sort) as backend:
         backend.spoil(abort_percent=percent)
         book = Book(LIMIT)

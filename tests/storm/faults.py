@@ -2,7 +2,8 @@
 
 Four services are called alike and are the same on the server, but differ in what the client's stack does. Reads and
 searches may be executed twice: reads are retried, and their streams resumed; searches are hedged. Of writes nobody says
-that they may: they are retried where, by convention, they were not processed. Orders may not (`safe=False`).
+that they may, and of orders that they may not (`safe=False`): both are retried where it is certain that they were not
+executed.
 """
 
 from __future__ import annotations

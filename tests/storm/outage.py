@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from interpose import Interceptor
-from interpose.interceptors import CircuitBreaker, Deadline, Retry
+from interpose.interceptors import BY_CONVENTION, CircuitBreaker, Deadline, Retry
 from interpose.interceptors.circuit_breaker import calls
 from interpose.mechanisms.backoff import exponential
 from interpose.mechanisms.budget import RetryBudget, Unlimited
@@ -95,7 +95,7 @@ def breaker() -> CircuitBreaker:
 
 
 def retry(budget: RetryBudget | Unlimited) -> Retry:
-    return Retry(4, backoff=exponential(0.02, cap=0.2), budget=budget)
+    return Retry(4, backoff=exponential(0.02, cap=0.2), budget=budget, safe=BY_CONVENTION)
 
 
 def findings(scale: Scale) -> Findings:

@@ -192,7 +192,7 @@ def resumes(call: Call) -> Flow:
 
 
 def retries(call: Call) -> Flow:
-    return (yield from chain(Retry(3, backoff=lambda number: 10.0 * number))(call))
+    return (yield from chain(Retry(3, safe=True, backoff=lambda number: 10.0 * number))(call))
 
 
 ANYWHERE: list[Interceptor] = [

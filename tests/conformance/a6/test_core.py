@@ -13,7 +13,7 @@ import grpc
 import pytest
 
 from interpose import Call, Flow, Outcome, errors
-from interpose.interceptors import Retry
+from interpose.interceptors import BY_CONVENTION, Retry
 from interpose.mechanisms.budget import RetryBudget
 from interpose.testing import FakeClock
 from tests.conformance.a6.callers import BIDI, DOWNLOADS, IN_STEPS, UPLOADS, WAYS, Way
@@ -70,7 +70,8 @@ def twice_as_long(number: int) -> float:
 
 
 def retry(attempts: int = 3, **more: Any) -> Retry:
-    return Retry(attempts, **({"backoff": twice_as_long} | more))
+    """For calls that are declared safe: core asks nobody whether they are."""
+    return Retry(attempts, **({"backoff": twice_as_long, "safe": True} | more))
 
 
 def every(outcomes: list[Outcome]) -> Any:
@@ -297,12 +298,12 @@ def test_retry_non_retriable_status_before_trailers(way: Way) -> None:
 
 @each_way
 def test_retry_recv_initial_metadata(way: Way) -> None:
-    """UNAVAILABLE behind response metadata is the answer: the server had begun to process the call."""
+    """By convention, UNAVAILABLE behind response metadata is the answer: the server had begun to process the call."""
     seen = threading.Event()
 
     with (
         peer((read(1), headers(("x-node", "7")), wait_for(seen), fail(UNAVAILABLE, "begun"))) as server,
-        way.client(server.target, retry()) as client,
+        way.client(server.target, retry(safe=BY_CONVENTION)) as client,
     ):
         rpc = client.start()
         rpc.wait_for_headers()

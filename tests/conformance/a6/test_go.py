@@ -13,7 +13,7 @@ import grpc
 import pytest
 
 from interpose import Call, Flow
-from interpose.interceptors import Retry
+from interpose.interceptors import BY_CONVENTION, Retry
 from interpose.mechanisms.budget import RetryBudget, Unlimited
 from interpose.testing import FakeClock
 from tests.conformance.a6.callers import DOWNLOADS, IN_STEPS, UPLOADS, WAYS, Way
@@ -48,8 +48,8 @@ ANSWERED = (read_all, send("answer"))
 
 
 def retry(attempts: int = 4, **more: Any) -> Retry:
-    """As in that table: four attempts, with pauses that do not grow."""
-    return Retry(attempts, **({"backoff": lambda _: 0.01} | more))
+    """As in that table: four attempts, with pauses that do not grow; of calls that are declared safe."""
+    return Retry(attempts, **({"backoff": lambda _: 0.01, "safe": True} | more))
 
 
 # --- unary, and the throttle ------------------------------------------------------------------------------------------
@@ -218,12 +218,12 @@ def test_retry_while_the_header_is_awaited(way: Way) -> None:
 
 @each_in_steps
 def test_no_retry_after_header(way: Way) -> None:
-    """Response metadata that came means that the server had begun: UNAVAILABLE behind it is the answer."""
+    """By convention, response metadata means that the server had begun: UNAVAILABLE behind it is the answer."""
     seen = threading.Event()
 
     with (
         peer((read(1), headers(("x-node", "7")), wait_for(seen), fail(UNAVAILABLE, "begun"))) as server,
-        way.client(server.target, retry()) as client,
+        way.client(server.target, retry(safe=BY_CONVENTION)) as client,
     ):
         rpc = client.start()
         rpc.wait_for_headers()

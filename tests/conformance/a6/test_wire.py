@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 import pytest
 
-from interpose.interceptors import Retry, RetryDetails
+from interpose.interceptors import BY_CONVENTION, Retry, RetryDetails
 from interpose.mechanisms.budget import Unlimited
 from interpose.testing import FakeClock
 from tests.conformance.a6.callers import LOSES_HEADERS, WAYS, Way
@@ -107,7 +107,8 @@ def test_unavailable_behind_metadata(reply: Reply, way: Way) -> None:
     """The server had begun: UNAVAILABLE that comes after its metadata, from it or from the network, is the answer."""
     clock = FakeClock(auto=True)
 
-    with answering(reply) as server, way.client(server.target, retry(clock), clock=clock) as client:
+    policy = retry(clock, safe=BY_CONVENTION)
+    with answering(reply) as server, way.client(server.target, policy, clock=clock) as client:
         answered = client.call()
 
     assert answered.code is UNAVAILABLE
@@ -116,12 +117,12 @@ def test_unavailable_behind_metadata(reply: Reply, way: Way) -> None:
 
 @each_way
 def test_headers_without_metadata_cannot_be_seen(way: Way) -> None:
-    """Core commits at any headers; grpcio shows only what metadata is in them, so without any ours tries again."""
+    """Core commits at any headers; grpcio shows only what metadata is in them: without any the convention tries again."""
     clock = FakeClock(auto=True)
 
     with (
         answering(status_behind(14), answer(b"yes")) as server,
-        way.client(server.target, retry(clock), clock=clock) as client,
+        way.client(server.target, retry(clock, safe=BY_CONVENTION), clock=clock) as client,
     ):
         answered = client.call()
 
@@ -145,7 +146,7 @@ def test_broken_trailers(reply: Reply, streams: int, way: Way) -> None:
     """What stands for a status counts as gRPC reads it: HTTP's 503 and 429 are UNAVAILABLE, and no others are repeated."""
     clock = FakeClock(auto=True)
 
-    with answering(reply) as server, way.client(server.target, retry(clock), clock=clock) as client:
+    with answering(reply) as server, way.client(server.target, retry(clock, safe=True), clock=clock) as client:
         answered = client.call()
 
     assert (answered.code is UNAVAILABLE) is (streams == 2)
