@@ -140,7 +140,7 @@ def test_attempts_are_told_when_there_were_several(place: Place, kept: Kept) -> 
     outer, inner = AccessLog(logger_to(kept)), Kept()
     script = [failed(Code.UNAVAILABLE, unread=is_server(place)), ok()]
 
-    with place.open(outer, Retry(backoff=lambda _: 0.0), AccessLog(logger_to(inner)), script=script) as rpc:
+    with place.open(outer, Retry(safe=True, backoff=lambda _: 0.0), AccessLog(logger_to(inner)), script=script) as rpc:
         rpc.call(*requests(place))
 
     assert [(fields["grpc.code"], fields["grpc.attempts"]) for fields in kept.fields] == [("OK", 2)]

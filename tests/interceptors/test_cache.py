@@ -582,7 +582,7 @@ def test_metadata_that_cannot_be_sent_fails_for_what_it_is() -> None:
 
 def test_outside_of_retry_all_attempts_are_one() -> None:
     """The answer of the last attempt is kept."""
-    stack = chain(always(), Retry(3, backoff=lambda retry: 0.0))
+    stack = chain(always(), Retry(3, safe=True, backoff=lambda retry: 0.0))
 
     first = play(stack, [failed(UNAVAILABLE), ok("at last")])
     second = play(stack, [])

@@ -49,7 +49,7 @@ def test_the_earliest_of_three(own: float | None, handled: float | None, expecte
 def test_attempts_and_pauses_share_it() -> None:
     """Each attempt gets what is left; no pause outlives the deadline."""
     clock = FakeClock()
-    retry = Retry(attempts=9, backoff=exponential(1.5, multiplier=1, cap=1.5, jitter=0), clock=clock)
+    retry = Retry(attempts=9, safe=True, backoff=exponential(1.5, multiplier=1, cap=1.5, jitter=0), clock=clock)
 
     played = play(chain(Deadline(4, clock=clock), retry), [failed(UNAVAILABLE, delay=0.5), ...], clock=clock)
 

@@ -151,7 +151,8 @@ def test_it_is_gRFC_A6(race: tuple[int, float, list[Copy], float, float], kind: 
     stack = chain(hedge(copies, delay, budget=budget, clock=clock), number)
     played = play(stack, acts[: len(expected_sent)], kind=kind, timeout=timeout, clock=clock)
 
-    assert (times(played), end_of(played), played.elapsed) == (expected_sent, expected_end, expected_at)
+    assert (times(played), end_of(played)) == (expected_sent, expected_end)
+    assert played.elapsed == pytest.approx(expected_at, abs=1e-9)  # play leaves out what its clock cannot tell apart
     assert budget.tokens == pytest.approx(expected_tokens)
     assert numbers == list(range(len(expected_sent)))
     assert played.outcome.attempts == len(expected_sent)
