@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import Any
 
@@ -15,7 +15,7 @@ from interpose._clock import FOREVER, Clock
 from interpose._codec import bearable, encoder
 from interpose._flow import Driver, Layers, Wait
 from interpose._method import Method
-from interpose._outcome import Outcome, told_by
+from interpose._outcome import OK, Outcome, told_by
 from interpose._wording import made_here
 
 EOF: Any = vars(grpc.aio)["EOF"]  # the stubs forget it
@@ -95,6 +95,23 @@ def closing(outcome: Outcome, was_open: bool) -> Outcome:
     """
     refused = was_open and isinstance(outcome.error, (ValueError, grpc.aio.UsageError))
     return cancelled() if refused else outcome
+
+
+def answered(outcome: Outcome, method: Method) -> tuple[Outcome, Iterator[Any] | None]:
+    """The outcome of an RPC, and the messages of a response stream that a flow answered in the server's place."""
+    if outcome._code is not OK or outcome._response is None or not method.kind.response_streaming:
+        return outcome, None
+    try:
+        return outcome, iter(outcome._response)
+    except Exception:
+        answer = type(outcome._response).__name__
+        fault = f"an interceptor answered {method} with {answer}: a response stream needs an iterable of messages"
+        return Outcome.failure(errors.Internal(fault, local=True)), None
+
+
+def unless_cancelled(outcome: Outcome, by_application: bool) -> Outcome:
+    """A call that its application cancelled is CANCELLED, whatever a flow makes of it: `wait_for` and its like count on it."""
+    return cancelled() if by_application and outcome._code is not grpc.StatusCode.CANCELLED else outcome
 
 
 def deadline_of(timeout: float | None, clock: Clock) -> float | None:

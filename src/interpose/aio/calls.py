@@ -196,8 +196,8 @@ class _ResponseStream(_Handle):
     def _last(self) -> Any:
         exchange = self._exchange
         assert exchange.outcome is not None
-        if exchange.answer:
-            return exchange.answer.pop(0)
+        if exchange.answer is not None:
+            return next(exchange.answer, EOF)
         if not exchange.outcome.ok:
             raise exchange.exception()
         return EOF

@@ -11,19 +11,27 @@ import asyncio
 import logging
 from asyncio import InvalidStateError
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from contextvars import Context
 from functools import partial
 from typing import Any
 
-import grpc
-
 from interpose import errors
 from interpose._call import Call
 from interpose._clock import Alarm
 from interpose._flow import Driver, Race, Wait
-from interpose._native import LOCALLY_CANCELLED, Route, cancelled, exception_of, expired, failure, pause_of
+from interpose._native import (
+    LOCALLY_CANCELLED,
+    Route,
+    answered,
+    cancelled,
+    exception_of,
+    expired,
+    failure,
+    pause_of,
+    unless_cancelled,
+)
 from interpose._outcome import Outcome
 from interpose._scope import Scope
 from interpose.aio.attempt import AioRpcError, Attempt
@@ -78,7 +86,7 @@ class Exchange:
         self.attempt: Attempt | None = None
         self.outcome: Outcome | None = None
         self.ahead: deque[Any] = deque()  # messages that were read before the application asked for them
-        self.answer: list[Any] | None = None  # a stream answered by a flow, without a native call
+        self.answer: Iterator[Any] | None = None  # a stream answered by a flow, without a native call
         self.cancelled = False
         self.lane_of: Lanes | None = None  # then the request stream is everybody's
         self.requests = requests
@@ -208,11 +216,10 @@ class Exchange:
             self.told(attempt.outcome(error, response))
 
     def _settle(self, outcome: Outcome) -> None:
-        if self.cancelled and outcome._code is not grpc.StatusCode.CANCELLED and self.lane_of is None:
-            outcome = cancelled()  # whatever a flow makes of it: `wait_for` and its like count on it
-        if outcome.ok and outcome.response is not None and self.route.method.kind.response_streaming:
-            self.answer = list(outcome.response)
-        self.outcome, self.attempt = outcome, None
+        outcome, answer = answered(outcome, self.route.method)
+        self.outcome = outcome = unless_cancelled(outcome, self.cancelled)
+        self.answer = answer if outcome.ok else None
+        self.attempt = None
         if self._scope is not None:
             self._scope.discard(self.abandon)
         callbacks, self._callbacks = self._callbacks, None

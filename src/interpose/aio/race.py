@@ -48,6 +48,8 @@ class Lanes:
         if not self._more() or (self._drivers and not self._step.ready()):
             self._start_no_more()
             return
+        if self._over:  # decided while `ready` was asked
+            return
         driver, call = self._lanes.pop(0)()
         self._drivers.append(driver)
         lane = parent.lane(driver, self)

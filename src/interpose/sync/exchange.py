@@ -22,7 +22,7 @@ from interpose import errors
 from interpose._call import Call
 from interpose._clock import SYSTEM
 from interpose._flow import Driver, Race, Wait
-from interpose._native import LOCALLY_CANCELLED, Route, cancelled, failure, no_waiting
+from interpose._native import LOCALLY_CANCELLED, Route, answered, cancelled, failure, no_waiting, unless_cancelled
 from interpose._outcome import Outcome
 from interpose._scope import Scope
 from interpose.sync.attempt import Attempt, single_threaded
@@ -195,10 +195,10 @@ class Exchange:
             raise
 
     def _settle(self, outcome: Outcome) -> None:
-        if outcome.ok and outcome.response is not None and self.route.method.kind.response_streaming:
-            self.answer = iter(outcome.response)
-        with self._changed:
-            self.outcome = outcome
+        outcome, answer = answered(outcome, self.route.method)
+        with self._changed:  # from here on a cancel comes too late
+            self.outcome = outcome = unless_cancelled(outcome, self.cancelled)
+            self.answer = answer if outcome.ok else None
             callbacks, self._callbacks = self._callbacks, None
             self.attempt = self.pending = self.race = None
             self._changed.notify_all()
