@@ -18,15 +18,19 @@ candidates() {
     for name in "python$1" python3; do
         printf '%s\n' "${PATH:-}" | tr ':' '\n' | sed "s|\$|/$name|"
     done
-    for root in ${PYENV_ROOT:+"$PYENV_ROOT"} "${HOME-}/.pyenv"; do
+    home=${HOME-}
+    for root in ${PYENV_ROOT:+"$PYENV_ROOT"} "$home/.pyenv"; do
         printf '%s\n' "$root/versions/$1".*/bin/python
     done
+    # uv's, which work without uv.
+    printf '%s\n' "${UV_PYTHON_INSTALL_DIR:-${XDG_DATA_HOME:-$home/.local/share}/uv/python}/cpython-$1".*/bin/python3
     if have uv; then uv python find --system --no-python-downloads "$1" 2>/dev/null || true; fi
 }
 
-# resolved PATH VERSION: the interpreter behind PATH, if it runs, is that version and can make environments.
+# resolved PATH VERSION [MODULE]: the interpreter behind PATH, if it runs, is that version and can make environments.
+# Debian's, without the package python3-venv, has no ensurepip; uv does without.
 resolved() {
-    if have uv; then needs=venv; else needs=ensurepip; fi
+    if have uv; then needs=venv; else needs=${3-ensurepip}; fi
     found=$("$1" -c "import sys, $needs; print('%d.%d' % sys.version_info[:2], sys.executable)" 2>/dev/null </dev/null) || return 1
     [ "${found%% *}" = "$2" ] && printf '%s\n' "${found#* }"
 }
@@ -42,7 +46,18 @@ python_for() {
 versions() {
     for version in $SUPPORTED; do
         if python_for "$version" >/dev/null; then printf '%s\n' "$version"; fi
-    done | grep . || die "no Python of $SUPPORTED here can make a virtual environment; on Debian, install python3-venv"
+    done | grep . || missing_python
+}
+
+missing_python() {
+    for version in $SUPPORTED; do
+        if candidates "$version" | while read -r candidate; do
+            if [ -x "$candidate" ] && resolved "$candidate" "$version" sys; then break; fi
+        done | grep -q .; then
+            die "Python $version is here but cannot make a virtual environment; on Debian: apt-get install python$version-venv"
+        fi
+    done
+    die "found no Python of $SUPPORTED; on Debian: apt-get install python3 python3-venv"
 }
 
 oldest() { found=$(versions) && printf '%s\n' "$found" | head -1; }
