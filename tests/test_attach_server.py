@@ -1,7 +1,6 @@
 """`intercept_server`: a server like the native one, whose handlers have interceptors around them."""
 
 import asyncio
-import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent import futures
 from contextlib import contextmanager
@@ -69,17 +68,9 @@ def as_generated(server: Any, handlers: dict[str, Any]) -> None:
 class Running:
     """A server that runs, and a native channel to it."""
 
-    def __init__(self, server: Any, client: Client) -> None:
-        self._server = server
+    def __init__(self, client: Client) -> None:
+        self.stop = client.stop
         self.channel = client.channel
-
-    def stop(self, grace: float | None) -> None:
-        """Stop the server, and wait until it has."""
-        stopping = self._server.stop(grace)
-        if isinstance(stopping, threading.Event):
-            assert stopping.wait(PATIENCE)
-        else:
-            asyncio.run_coroutine_threadsafe(stopping, self._server._loop).result(PATIENCE)
 
     def start(self, name: str, argument: Any, registered: bool = False) -> Any:
         """Start an RPC; gives its native call, a future or a stream."""
@@ -97,19 +88,9 @@ class Running:
 @contextmanager
 def running(sort: str, register: Callable[[Any], None], *flows: Any, interceptors: Any = ()) -> Iterator[Running]:
     """A server with these flows around what `register` adds to it."""
-    servers: list[Any] = []
-
-    def attach(native: Any) -> None:
-        servers.append(intercept_server(native, *flows))
-        register(servers[0])
-
-    with _bare(sort, interceptors, attach) as client:
-        yield Running(servers[0], client)
-
-
-def _bare(sort: str, interceptors: Any, attach: Callable[[Any], None]) -> Any:
-    """A server that nothing is added to but by `attach`."""
-    return serving(sort, {}, interceptors=interceptors, services=[attach])
+    # Its own service beside the empty one that `serving` adds.
+    with serving(sort, {}, interceptors=interceptors, services=[register], around=flows) as client:
+        yield Running(client)
 
 
 # --- handlers ---------------------------------------------------------------------------------------------------------
@@ -252,25 +233,43 @@ async def test_an_asyncio_server_stays_one() -> None:
     assert server._loop is asyncio.get_running_loop()  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("sort", SORTS)
-def test_two_stacks_become_one(sort: str) -> None:
+def noting(order: list[str], name: str) -> Any:
+    def note(call: Call) -> Flow:
+        order.append(name)
+        yield call
+
+    return note
+
+
+def test_two_stacks_become_one() -> None:
     """Put on a server that has interceptors already, the new ones are outermost, as on a channel."""
     order: list[str] = []
-
-    def noting(name: str) -> Any:
-        def note(call: Call) -> Flow:
-            order.append(name)
-            yield call
-
-        return note
-
-    def register(server: Any) -> None:
-        as_generated(intercept_server(server, noting("outer")), echoing(sort))
-
-    with running(sort, register, noting("inner")) as served:
-        served.call("unary_unary")
+    with futures.ThreadPoolExecutor(1) as pool:
+        server = intercept_server(intercept_server(grpc.server(pool), noting(order, "inner")), noting(order, "outer"))
+        as_generated(server, echoing("sync"))
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            channel.unary_unary(f"/{SERVICE}/unary_unary", encode, decode)("a", timeout=PATIENCE)
+        server.stop(None).wait()
 
     assert order == ["outer", "inner"]
+    assert repr(server) == "<intercepted server: noting.note, noting.note>"
+
+
+async def test_two_stacks_become_one_on_asyncio() -> None:
+    """There too."""
+    order: list[str] = []
+    server = intercept_server(intercept_server(grpc.aio.server(), noting(order, "inner")), noting(order, "outer"))
+    as_generated(server, echoing("async"))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        await channel.unary_unary(f"/{SERVICE}/unary_unary", encode, decode)("a", timeout=PATIENCE)
+    await server.stop(None)
+
+    assert order == ["outer", "inner"]
+    assert repr(server) == "<intercepted server: noting.note, noting.note>"
 
 
 @pytest.mark.parametrize("register", [generically, by_method])
@@ -308,7 +307,7 @@ async def test_an_asyncio_server_that_has_handlers(register: Any) -> None:
 @pytest.mark.parametrize("server", [None, 5, object(), grpc.server, "localhost:1"])
 def test_what_is_no_server(server: Any) -> None:
     """TypeError at once, which says what was given and what a server is."""
-    with pytest.raises(TypeError, match=r"is no server: give what grpc\.server") as refusal:
+    with pytest.raises(TypeError, match=r"is no server: intercept_server\(server, ") as refusal:
         intercept_server(server, Watch())
     assert repr(server) in str(refusal.value)
 

@@ -56,18 +56,20 @@ def intercept_server(server: S, *interceptors: Interceptor, clock: Clock = SYSTE
 
     TypeError for anything that is no server or no interceptor. ValueError for a server that has handlers already.
     """
+    if not isinstance(server, grpc.Server | grpc.aio.Server):
+        raise TypeError(
+            f"{server!r} is no server: intercept_server(server, *interceptors) begins with what grpc.server or "
+            "grpc.aio.server returns"
+        )
     for interceptor in interceptors:
         check(interceptor)
+    refuse_late(server)
     wrapped: Any
     if isinstance(server, grpc.Server):
-        check_sync(interceptors)
-        refuse_late(server)
+        check_sync(interceptors, "server")
         wrapped = sync.serve(server, interceptors, clock)
-    elif isinstance(server, grpc.aio.Server):
-        refuse_late(server)
-        wrapped = aio.serve(server, interceptors, clock)
     else:
-        raise TypeError(f"{server!r} is no server: give what grpc.server or grpc.aio.server returns")
+        wrapped = aio.serve(server, interceptors, clock)
     result: S = wrapped
     return result
 

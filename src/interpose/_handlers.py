@@ -86,7 +86,7 @@ def with_function(handler: Any, function: Any, *, deserializer: Any = None, seri
 # --- servers that handlers are registered with ------------------------------------------------------------------------
 
 
-class Generic(grpc.GenericRpcHandler):  # type: ignore[misc]
+class Generic(grpc.GenericRpcHandler):
     """A generic handler that finds handlers with interceptors around them."""
 
     def __init__(self, native: Any, wrapped: Callable[[Any, str], Any]) -> None:

@@ -10,7 +10,7 @@ import grpc.aio
 
 from interpose._answer import Stop
 from interpose._clock import Clock
-from interpose._flow import Interceptor
+from interpose._flow import Interceptor, named
 from interpose._handlers import generics
 from interpose.aio.plain import Plain
 from interpose.aio.server import Handlers
@@ -65,11 +65,14 @@ class Server(grpc.aio.Server):
     async def wait_for_termination(self, timeout: float | None = None) -> bool:
         return bool(await self._native.wait_for_termination(timeout))
 
+    def __repr__(self) -> str:
+        return f"<intercepted server: {named(self._interceptors)}>"
+
     def __getattr__(self, name: str) -> Any:  # what newer versions of grpc add to their server
         return getattr(self._native, name)
 
 
-class _Bound(grpc.GenericRpcHandler):  # type: ignore[misc]
+class _Bound(grpc.GenericRpcHandler):
     """Registered plain handlers: grpc asks for a generic one in the RPC's task, to whose context it is bound there."""
 
     def __init__(self, plain: Mapping[str, Any], handlers: Handlers) -> None:

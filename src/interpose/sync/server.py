@@ -53,8 +53,9 @@ def _joined(driver: Driver, step: Wait, context: ServicerContext) -> Any:
         clock.sleep(FOREVER if until is None else max(until - clock.now(), 0.0), woken)
     if not future.done():
         gone = context.gone()
-        in_time = gone is not None and gone is not grpc.StatusCode.DEADLINE_EXCEEDED
-        return driver.fail(errors.of(gone)(context.details_of(gone), local=True) if in_time else in_vain())
+        if gone is None or gone is grpc.StatusCode.DEADLINE_EXCEEDED:
+            return driver.fail(in_vain())
+        return driver.fail(errors.of(gone)(context.details_of(gone), local=True))
     tell, news = news_of(future, driver)
     return tell(news)
 

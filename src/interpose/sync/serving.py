@@ -10,12 +10,12 @@ import grpc
 
 from interpose._answer import Stop
 from interpose._clock import Clock
-from interpose._flow import Interceptor
+from interpose._flow import Interceptor, named
 from interpose._handlers import generics
 from interpose.sync.server import handlers
 
 
-class Server(grpc.Server):  # type: ignore[misc]
+class Server(grpc.Server):
     """A `grpc.Server` over grpc's own."""
 
     def __init__(self, native: grpc.Server, interceptors: tuple[Interceptor, ...], clock: Clock) -> None:
@@ -50,6 +50,9 @@ class Server(grpc.Server):  # type: ignore[misc]
 
     def wait_for_termination(self, timeout: float | None = None) -> bool:
         return bool(self._native.wait_for_termination(timeout))
+
+    def __repr__(self) -> str:
+        return f"<intercepted server: {named(self._interceptors)}>"
 
     def __getattr__(self, name: str) -> Any:  # what newer versions of grpc add to their server
         return getattr(self._native, name)
