@@ -31,6 +31,7 @@ PUBLIC = [
     "detached",
     "errors",
     "intercept_channel",
+    "intercept_server",
     "request_id",
     "server_interceptor",
     "wait",

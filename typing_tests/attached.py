@@ -6,7 +6,7 @@ from typing import assert_type
 import grpc
 import grpc.aio
 
-from interpose import AsyncFlow, Call, Flow, chain, intercept_channel, server_interceptor, when
+from interpose import AsyncFlow, Call, Flow, chain, intercept_channel, intercept_server, server_interceptor, when
 
 
 def passes(call: Call) -> Flow:
@@ -39,6 +39,9 @@ def sync_server() -> None:
     interceptor = server_interceptor(passes, when("/a/*", passes))
     grpc.server(futures.ThreadPoolExecutor(8), interceptors=[interceptor])
     grpc.server(futures.ThreadPoolExecutor(8), interceptors=[server_interceptor(passes)])
+    server = intercept_server(grpc.server(futures.ThreadPoolExecutor(8)), passes, when("/a/*", passes))
+    assert_type(server, grpc.Server)
+    server.add_generic_rpc_handlers(())
 
 
 def asyncio_server() -> None:
@@ -46,3 +49,4 @@ def asyncio_server() -> None:
     interceptor = server_interceptor(passes, passes_async)
     grpc.aio.server(interceptors=[interceptor])
     grpc.aio.server(interceptors=[server_interceptor(passes)])
+    assert_type(intercept_server(grpc.aio.server(), passes, passes_async), grpc.aio.Server)

@@ -1,7 +1,7 @@
 """gRPC middleware: write an interceptor once, as a generator, and it runs in all sixteen places."""
 
 from interpose import context, errors
-from interpose._attach import intercept_channel, server_interceptor
+from interpose._attach import intercept_channel, intercept_server, server_interceptor
 from interpose._call import Call
 from interpose._describe import describe
 from interpose._flow import AsyncFlow, Flow, Interceptor, chain, wait, when
@@ -31,6 +31,7 @@ __all__ = [
     "detached",
     "errors",
     "intercept_channel",
+    "intercept_server",
     "request_id",
     "server_interceptor",
     "wait",

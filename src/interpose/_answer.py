@@ -7,9 +7,11 @@ and it is sent only when the flows are done with it.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterable
 from concurrent.futures import CancelledError
 from itertools import accumulate
+from time import monotonic
 from typing import Any, cast
 
 import grpc
@@ -39,6 +41,29 @@ _PLAIN = frozenset(range(0x20, 0x7F)) - {ord("%")}  # bytes of a grpc-message th
 _BY_NUMBER = {code.value[0]: code for code in grpc.StatusCode}
 
 
+# What an outcome says of an RPC that nobody listens to any more.
+GONE = {
+    grpc.StatusCode.CANCELLED: "the client cancelled",
+    grpc.StatusCode.DEADLINE_EXCEEDED: "the deadline passed",
+    grpc.StatusCode.UNAVAILABLE: "the server was stopped",
+}
+CANCELLED_OR_STOPPED = "the client cancelled, or the server was stopped"  # grpc does not let an interceptor know
+
+
+class Stop:
+    """When a server's `stop()` ends the RPCs that still run, by grpc's own clock; never, until it is called."""
+
+    _at = math.inf
+
+    def begin(self, grace: float | None) -> None:
+        """It was called: the RPCs have that many seconds. The shortest grace counts, as grpc has it."""
+        self._at = min(self._at, monotonic() + (grace or 0.0))
+
+    def has_come(self) -> bool:
+        """Has it ended them?"""
+        return monotonic() >= self._at
+
+
 class Abort(grpc.aio.AbortError):
     """What `context.abort` raises; the status is recorded, and sent once the flows are done."""
 
@@ -57,13 +82,16 @@ class Answer:
     _trailing: Metadata | None = None
     _peer: str | None = None
     _initial: Metadata | None = None  # what was sent in front of the response
+    _stop: Stop | None = None  # that of the server, where it is known
     decided = False  # did the handler decide anything beside its response: a status, details, metadata?
     received = 0  # request messages of a stream
     sent = 0  # response messages of a stream
 
-    def __init__(self, native: Any, clock: Clock) -> None:
+    def __init__(self, native: Any, clock: Clock, stop: Stop | None = None) -> None:
         self._native = native
         self._clock = clock
+        if stop is not None:
+            self._stop = stop
 
     def arrived(self, method: Method, argument: Any) -> Call:
         """The call as it came in; from here on it is the current one."""
@@ -163,6 +191,19 @@ class Answer:
 
     # - its outcome -
 
+    def why_gone(self) -> grpc.StatusCode:
+        """Why an RPC that has ended early did: by its deadline, by the server's stop, or by the client."""
+        left = self._native.time_remaining()  # on an asyncio server None without a deadline
+        if left is not None and left <= NEARLY:
+            return grpc.StatusCode.DEADLINE_EXCEEDED
+        stopped = self._stop is not None and self._stop.has_come()
+        return grpc.StatusCode.UNAVAILABLE if stopped else grpc.StatusCode.CANCELLED
+
+    def details_of(self, gone: grpc.StatusCode) -> str:
+        """The same in words."""
+        doubtful = gone is grpc.StatusCode.CANCELLED and self._stop is None
+        return CANCELLED_OR_STOPPED if doubtful else GONE[gone]
+
     def outcome(self, error: BaseException | None, response: Any, gone: grpc.StatusCode | None) -> Outcome:
         """How the attempt ended. gone: why nobody listens any more, if the client has left."""
         assert self._call is not None
@@ -202,7 +243,7 @@ class Answer:
             code, details, _ = told_by(error)
             return code, details, error
         if gone is not None:
-            details = "the client cancelled" if gone is grpc.StatusCode.CANCELLED else "the deadline passed"
+            details = self.details_of(gone)
             return gone, details, error or errors.of(gone)(details, local=True)
         if error is not None:
             return code, self._details or "", error

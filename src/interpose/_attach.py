@@ -1,4 +1,4 @@
-"""The front door: interceptors put on a channel, or made into an object for a server."""
+"""The front door: interceptors put on a channel or a server, or made into an object for a server."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import grpc.aio
 from interpose import aio, sync
 from interpose._clock import SYSTEM, Clock
 from interpose._flow import Interceptor, check, check_sync, named
+from interpose._handlers import refuse_late
 
 C = TypeVar("C")
+S = TypeVar("S")
 
 
 def intercept_channel(channel: C, *interceptors: Interceptor, clock: Clock = SYSTEM) -> C:
@@ -36,6 +38,39 @@ def intercept_channel(channel: C, *interceptors: Interceptor, clock: Clock = SYS
     else:
         wrapped = aio.intercept(channel, interceptors, clock)
     result: C = wrapped
+    return result
+
+
+def intercept_server(server: S, *interceptors: Interceptor, clock: Clock = SYSTEM) -> S:
+    """Run every RPC that `server` handles through these interceptors; the first is outermost.
+
+        server = intercept_server(grpc.server(pool), AccessLog(), ExceptionToStatus())
+        orders_pb2_grpc.add_OrdersServicer_to_server(Orders(), server)
+
+    server: a `grpc.Server` or a `grpc.aio.Server` without handlers; register them with what comes back, which is one of
+        the same kind, with everything it can do. Interceptors that it was made with stand outside of these.
+    clock: time for deadlines and delays; tests hand in their own.
+
+    It costs less than `server_interceptor`, since handlers are wrapped when they are registered, and outcomes say so
+    when the server's `stop()` ended an RPC.
+
+    TypeError for anything that is no server or no interceptor. ValueError for a server that has handlers already.
+    """
+    if not isinstance(server, grpc.Server | grpc.aio.Server):
+        raise TypeError(
+            f"{server!r} is no server: intercept_server(server, *interceptors) begins with what grpc.server or "
+            "grpc.aio.server returns"
+        )
+    for interceptor in interceptors:
+        check(interceptor)
+    refuse_late(server)
+    wrapped: Any
+    if isinstance(server, grpc.Server):
+        check_sync(interceptors, "server")
+        wrapped = sync.serve(server, interceptors, clock)
+    else:
+        wrapped = aio.serve(server, interceptors, clock)
+    result: S = wrapped
     return result
 
 

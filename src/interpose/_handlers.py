@@ -1,14 +1,18 @@
-"""Handlers that were wrapped before: each is compiled once, though grpc asks for it at every RPC."""
+"""Handlers with interceptors around them: each is compiled once, though grpc may ask for it at every RPC."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import grpc
 
+from interpose._answer import Stop
+from interpose._clock import Clock
 from interpose._codec import bearable
-from interpose._method import Kind
+from interpose._flow import Interceptor, Layers, layers
+from interpose._method import Kind, Method
 
 MAX_METHODS = 4096  # handlers remembered; a generic handler may answer to any name that a peer makes up
 
@@ -22,11 +26,31 @@ _MAKE: dict[Kind, Any] = {
 }
 
 
+class Endpoint:
+    """What is compiled once per handler of a server: the method, the layers around it, and its function."""
+
+    __slots__ = ("clock", "handler", "layers", "method", "stop")
+
+    def __init__(
+        self, handler: Any, name: str, interceptors: tuple[Interceptor, ...], clock: Clock, stop: Stop | None
+    ) -> None:
+        self.method = Method(name, kind_of(handler))
+        self.layers: Layers = layers(interceptors, self.method)
+        self.handler = function_of(handler)
+        self.clock = clock
+        self.stop = stop  # of the server, where it is known
+
+    @property
+    def parts(self) -> tuple[Method, Layers, Any, Clock, Stop | None]:
+        """All of it, for what is called once per RPC and unpacks it once."""
+        return self.method, self.layers, self.handler, self.clock, self.stop
+
+
 class Compiled:
     """A cache from handlers to what was made of them, by method name and the handler's identity."""
 
     def __init__(self, compile: Callable[[Any, str], Any]) -> None:
-        self._compile = compile
+        self.compile = compile
         self._known: dict[str, tuple[Any, Any]] = {}
 
     def get(self, handler: Any, name: str) -> Any:
@@ -34,7 +58,7 @@ class Compiled:
         known = self._known.get(name)
         if known is not None and known[0] is handler:
             return known[1]
-        made = self._compile(handler, name)
+        made = self.compile(handler, name)
         if len(self._known) < MAX_METHODS or name in self._known:
             self._known[name] = handler, made
         return made
@@ -57,3 +81,48 @@ def with_function(handler: Any, function: Any, *, deserializer: Any = None, seri
         deserializer or bearable(handler.request_deserializer),
         serializer or bearable(handler.response_serializer),
     )
+
+
+# --- servers that handlers are registered with ------------------------------------------------------------------------
+
+
+class Generic(grpc.GenericRpcHandler):
+    """A generic handler that finds handlers with interceptors around them."""
+
+    def __init__(self, native: Any, wrapped: Callable[[Any, str], Any]) -> None:
+        self._native = native
+        self._wrapped = wrapped
+
+    def service(self, handler_call_details: Any) -> Any:
+        """The handler of a method, or None."""
+        found = self._native.service(handler_call_details)
+        return None if found is None else self._wrapped(found, handler_call_details.method)
+
+    def __getattr__(self, name: str) -> Any:  # the service's name, where it has one
+        return getattr(self._native, name)
+
+
+def generics(given: Iterable[Any], wrapped: Callable[[Any, str], Any]) -> list[Any]:
+    """Generic handlers with `wrapped` around what they find; what is none is left for grpc to refuse."""
+    return [Generic(native, wrapped) if hasattr(native, "service") else native for native in given]
+
+
+def refuse_late(server: Any) -> None:
+    """ValueError for a server that has handlers already: they would run without the interceptors."""
+    if any(map(_has_handlers, (server, getattr(server, "_state", None), getattr(server, "_server", None)))):
+        raise ValueError(
+            f"{server!r} has handlers already, which would run without the interceptors: "
+            "call intercept_server first, and register the handlers with what it returns"
+        )
+
+
+def _has_handlers(part: Any) -> bool:
+    """Does this part of a server keep handlers? grpc's asyncio server, in C, shows them to the garbage collector alone."""
+    kept = (*gc.get_referents(part), *(vars(part).values() if hasattr(part, "__dict__") else ()))
+    items = [
+        item
+        for held in kept
+        if isinstance(held, (list, dict))
+        for item in (held.values() if isinstance(held, dict) else held)
+    ]
+    return any(isinstance(item, (grpc.GenericRpcHandler, grpc.RpcMethodHandler)) for item in items)

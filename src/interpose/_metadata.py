@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple, SupportsIndex, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, SupportsIndex, TypeAlias, overload
+
+Pair: TypeAlias = tuple[str, str | bytes]
 
 
-class Pair(NamedTuple):
+class Metadatum(NamedTuple):
     """A key and its value, named as in grpc's own pairs: handlers and native interceptors read `.key` and `.value`."""
 
     key: str
@@ -97,7 +99,7 @@ class Metadata(tuple[Any, ...]):  # of pairs; Any, so that type checkers allow `
 
 def _restored(pairs: tuple[tuple[str, str | bytes], ...]) -> Metadata:
     """Metadata that was pickled."""
-    return Metadata.trusted(Pair(*pair) for pair in pairs)
+    return Metadata.trusted(Metadatum(*pair) for pair in pairs)
 
 
 def _checked(pair: Any) -> Pair:
@@ -119,7 +121,7 @@ def _checked(pair: Any) -> Pair:
             raise ValueError(
                 f"metadata value of {key!r} must be bytes, not {type(value).__name__}: keys in -bin carry bytes"
             )
-        return Pair(key, value)
+        return Metadatum(key, value)
     if isinstance(value, bytes):  # as grpc does; what is no ASCII is refused below
         value = value.decode("latin-1")
     if not isinstance(value, str):
@@ -129,7 +131,7 @@ def _checked(pair: Any) -> Pair:
             f"metadata value of {key!r} has characters other than printable ASCII: {value!r}; "
             f"percent-encode it, or send bytes under '{key}-bin'"
         )
-    return Pair(key, value)
+    return Metadatum(key, value)
 
 
 # Of gRPC's own keys, those an application may set itself.

@@ -17,7 +17,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from interpose import Call, Flow, Interceptor, Kind, Metadata, Outcome, server_interceptor
+from interpose import Call, Flow, Interceptor, Kind, Metadata, Outcome, intercept_server, server_interceptor
 from interpose._clock import SYSTEM, Clock
 from interpose.testing.echo import decode, encode
 
@@ -151,10 +151,12 @@ def serving(
     limit: int | None = None,
     services: Sequence[Any] = (),
     clock: Clock = SYSTEM,
+    around: Sequence[Interceptor] | None = None,
 ) -> Iterator[Client]:
     """Serve these handlers, functions by the kind of RPC, with `flows` around them.
 
     interceptors: native interceptor objects for grpc, instead of `flows`. With neither the server is bare.
+    around: flows that `intercept_server` puts around the server, instead of `flows`.
     limit: grpc's maximum_concurrent_rpcs. services: generic handlers, or functions that add a servicer to a server.
     """
     if interceptors is None:
@@ -163,11 +165,13 @@ def serving(
     pool = futures.ThreadPoolExecutor(workers)
     made = {kind: _handler(kind, function) for kind, function in handlers.items()}
     serve = _sync if sort == "sync" else _asyncio
-    with serve(pool, given, limit, [grpc.method_handlers_generic_handler(SERVICE, made), *services]) as (
-        server,
-        port,
-        stop,
-    ):
+
+    def dress(server: Any) -> Any:
+        dressed = server if around is None else intercept_server(server, *around, clock=clock)
+        _add(dressed, [grpc.method_handlers_generic_handler(SERVICE, made), *services])
+        return dressed
+
+    with serve(pool, given, limit, dress) as (server, port, stop):
         target = f"127.0.0.1:{port}"
         channel = grpc.insecure_channel(target, [("grpc.enable_retries", 0)])
         try:
@@ -190,9 +194,8 @@ def _add(server: Any, services: Sequence[Any]) -> None:
 
 
 @contextmanager
-def _sync(pool: Any, interceptors: list[Any], limit: int | None, services: list[Any]) -> Iterator[Any]:
-    server = grpc.server(pool, interceptors=interceptors, maximum_concurrent_rpcs=limit)
-    _add(server, services)
+def _sync(pool: Any, interceptors: list[Any], limit: int | None, dress: Callable[[Any], Any]) -> Iterator[Any]:
+    server = dress(grpc.server(pool, interceptors=interceptors, maximum_concurrent_rpcs=limit))
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
 
@@ -213,7 +216,7 @@ def _release(tasks: set[Any]) -> None:
 
 
 @contextmanager
-def _asyncio(pool: Any, interceptors: list[Any], limit: int | None, services: list[Any]) -> Iterator[Any]:
+def _asyncio(pool: Any, interceptors: list[Any], limit: int | None, dress: Callable[[Any], Any]) -> Iterator[Any]:
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="facts", daemon=True)
     thread.start()
@@ -222,8 +225,7 @@ def _asyncio(pool: Any, interceptors: list[Any], limit: int | None, services: li
         return asyncio.run_coroutine_threadsafe(work, loop).result(PATIENCE)
 
     async def begin() -> tuple[Any, int]:
-        server = grpc.aio.server(pool, interceptors=interceptors, maximum_concurrent_rpcs=limit)
-        _add(server, services)
+        server = dress(grpc.aio.server(pool, interceptors=interceptors, maximum_concurrent_rpcs=limit))
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         return server, port

@@ -8,8 +8,9 @@ from interpose._clock import Clock
 from interpose._flow import Interceptor
 from interpose.aio.channel import Channel
 from interpose.aio.server import Handlers
+from interpose.aio.serving import Server
 
-__all__ = ["Channel", "Handlers", "intercept"]
+__all__ = ["Channel", "Handlers", "Server", "intercept", "serve"]
 
 
 def intercept(channel: grpc.aio.Channel, interceptors: tuple[Interceptor, ...], clock: Clock) -> Channel:
@@ -17,3 +18,10 @@ def intercept(channel: grpc.aio.Channel, interceptors: tuple[Interceptor, ...], 
     if isinstance(channel, Channel):
         return Channel(channel._native, (*interceptors, *channel._interceptors), clock)
     return Channel(channel, interceptors, clock)
+
+
+def serve(server: grpc.aio.Server, interceptors: tuple[Interceptor, ...], clock: Clock) -> Server:
+    """A server with interceptors; put on one that has some already, they become one stack with the new ones outermost."""
+    if isinstance(server, Server):
+        return Server(server._native, (*interceptors, *server._interceptors), clock)
+    return Server(server, interceptors, clock)

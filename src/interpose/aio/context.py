@@ -9,7 +9,7 @@ import grpc
 import grpc.aio
 
 from interpose import errors
-from interpose._answer import NEARLY, Abort, Answer, contained, sendable, trailers
+from interpose._answer import Abort, Answer, contained, sendable, trailers
 from interpose._call import NOTHING, Call
 from interpose._messages import Pass, compose
 from interpose._native import EOF
@@ -132,11 +132,6 @@ class ServicerContext(Answer, grpc.aio.ServicerContext[Any, Any]):  # type: igno
         Another read is answered by the core after that news, so whoever waits for it is cancelled first.
         """
         await self._native.read()
-
-    def why_gone(self) -> grpc.StatusCode:
-        """Why the RPC was cancelled: by its deadline, or by the client."""
-        left = self._native.time_remaining()
-        return grpc.StatusCode.CANCELLED if left is None or left > NEARLY else grpc.StatusCode.DEADLINE_EXCEEDED
 
     async def send_initial_metadata_if_due(self) -> None:
         """Send what interceptors asked for, if the handler has not sent its own with it."""

@@ -12,11 +12,9 @@ from typing import Any, TypeAlias, cast
 
 import grpc
 
-from interpose._clock import Clock
 from interpose._codec import Encoded, encoded
-from interpose._flow import Driver, Layers, Wait
-from interpose._handlers import with_function
-from interpose._method import Method
+from interpose._flow import Driver, Wait
+from interpose._handlers import Endpoint, with_function
 from interpose.sync.server import behavior as plain_behavior
 
 Behavior: TypeAlias = Callable[..., Any]
@@ -30,12 +28,9 @@ MOST_NAPS = 50  # on a machine where none ends in time
 class Plain:
     """A plain handler on an asyncio server: the sync shell around it, in the context of each RPC."""
 
-    def __init__(self, handler: Any, method: Method, stack: Layers, function: Behavior, clock: Clock) -> None:
+    def __init__(self, handler: Any, endpoint: Endpoint) -> None:
         self._handler = handler
-        self._method = method
-        self._stack = stack
-        self._function = function
-        self._clock = clock
+        self._endpoint = endpoint
 
     def bound(self, context: Context, loop: asyncio.AbstractEventLoop) -> Any:
         """The handler for one RPC."""
@@ -49,18 +44,18 @@ class Plain:
                 return driver.fail(error)
             return driver.answer(value)
 
-        behavior = plain_behavior(self._method, self._stack, self._function, self._clock, waiter)
+        behavior, kind = plain_behavior(self._endpoint, waiter), self._endpoint.method.kind
         task = asyncio.current_task(loop)
         assert task is not None  # grpc's, for this RPC
-        encoded = _EncodedAhead(self._handler.response_serializer) if self._method.kind.response_streaming else None
+        encoded = _EncodedAhead(self._handler.response_serializer) if kind.response_streaming else None
 
         def behave(argument: Any, native: Any) -> Any:
             told = _Told(native, task, loop, encoded)
-            if self._method.kind.request_streaming:
+            if kind.request_streaming:
                 argument = told.confirmed(argument)
             return context.run(behavior, argument, told)
 
-        if not self._method.kind.response_streaming:
+        if not kind.response_streaming:
             return with_function(self._handler, behave)
 
         def stream(argument: Any, native: Any) -> Any:

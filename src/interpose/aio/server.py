@@ -14,13 +14,12 @@ from typing import Any, TypeAlias
 import grpc
 
 from interpose import errors
-from interpose._answer import described, sendable, speakable, unexpected
+from interpose._answer import Stop, described, sendable, speakable, unexpected
 from interpose._call import NOTHING, Call
 from interpose._clock import SYSTEM, Clock
-from interpose._flow import Driver, Interceptor, Layers, Wait, layers
-from interpose._handlers import Compiled, function_of, kind_of, with_function
+from interpose._flow import Driver, Interceptor, Wait
+from interpose._handlers import Compiled, Endpoint, with_function
 from interpose._messages import request_of
-from interpose._method import Method
 from interpose._outcome import OK, Outcome
 from interpose.aio.context import ServicerContext
 from interpose.aio.joining import joined
@@ -34,33 +33,31 @@ Behavior: TypeAlias = Callable[..., Any]
 class Handlers:
     """The handlers of asyncio servers, with the interceptors around them."""
 
-    def __init__(self, interceptors: tuple[Interceptor, ...], clock: Clock) -> None:
+    def __init__(self, interceptors: tuple[Interceptor, ...], clock: Clock, stop: Stop | None = None) -> None:
         self._interceptors = interceptors
         self._clock = clock
-        self._compiled = Compiled(self._compile)
+        self._stop = stop
+        self._compiled = Compiled(self.compile)
 
     async def intercepted(self, found: Awaitable[Any], details: Any) -> Any:
         """The handler to serve this RPC with; None, for a method that nobody knows, stays None."""
         handler = await found
-        if handler is None:
-            return None
-        made = self._compiled.get(handler, details.method)
+        return None if handler is None else self.get(handler, details.method)
+
+    def get(self, handler: Any, name: str) -> Any:
+        """The handler to serve this RPC with; called in its task."""
+        made = self._compiled.get(handler, name)
         # A plain handler runs on a thread that knows nothing of this RPC's context: it is handed over, per RPC.
         return made.bound(copy_context(), asyncio.get_running_loop()) if isinstance(made, Plain) else made
 
-    def _compile(self, handler: Any, name: str) -> Any:
-        method = Method(name, kind_of(handler))
-        stack = layers(self._interceptors, method)
-        function = function_of(handler)
+    def compile(self, handler: Any, name: str) -> Any:
+        """The handler with the interceptors around it; a plain one as what has to be bound for each RPC."""
+        endpoint = Endpoint(handler, name, self._interceptors, self._clock, self._stop)
+        function, streams = endpoint.handler, endpoint.method.kind.response_streaming
         if not (inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)):
-            return Plain(handler, method, stack, function, self._clock)
-        if not method.kind.response_streaming:
-            made = _unary(method, stack, function, self._clock)
-        elif inspect.isasyncgenfunction(function):
-            made = _streaming(method, stack, function, self._clock)
-        else:
-            made = _writing(method, stack, function, self._clock)
-        return with_function(handler, functools.update_wrapper(made, function))
+            return Plain(handler, endpoint)
+        make = _unary if not streams else _streaming if inspect.isasyncgenfunction(function) else _writing
+        return with_function(handler, functools.update_wrapper(make(endpoint), function))
 
 
 # --- flows ------------------------------------------------------------------------------------------------------------
@@ -195,11 +192,12 @@ async def _answer(context: ServicerContext, outcome: Outcome) -> Any:
 # --- the three shapes of handlers -------------------------------------------------------------------------------------
 
 
-def _unary(method: Method, stack: Layers, handler: Behavior, clock: Clock) -> Behavior:
+def _unary(endpoint: Endpoint) -> Behavior:
+    method, stack, handler, clock, stop = endpoint.parts
     now, unary = clock.now, not method.kind.request_streaming
 
     async def behave(argument: Any, native: Any) -> Any:
-        context = ServicerContext(native, clock)
+        context = ServicerContext(native, clock, stop)
         call = context.arrived(method, argument)
         context.peer()  # grpc has forgotten it once the client has gone
         driver = Driver(stack)
@@ -245,11 +243,12 @@ async def _performed(call: Call, handler: Behavior, argument: Any, context: Serv
     return _outcome(context, error, response)
 
 
-def _writing(method: Method, stack: Layers, handler: Behavior, clock: Clock) -> Behavior:
+def _writing(endpoint: Endpoint) -> Behavior:
     """For handlers that `await context.write(…)`."""
+    method, stack, handler, clock, stop = endpoint.parts
 
     async def behave(argument: Any, native: Any) -> None:
-        context = ServicerContext(native, clock)
+        context = ServicerContext(native, clock, stop)
         driver = Driver(stack)
         step: Any = driver.start(context.arrived(method, argument))
         context.peer()  # grpc has forgotten it once the client has gone
@@ -266,11 +265,12 @@ def _writing(method: Method, stack: Layers, handler: Behavior, clock: Clock) -> 
     return behave
 
 
-def _streaming(method: Method, stack: Layers, handler: Behavior, clock: Clock) -> Behavior:
+def _streaming(endpoint: Endpoint) -> Behavior:
     """For handlers that are async generators."""
+    method, stack, handler, clock, stop = endpoint.parts
 
     async def behave(argument: Any, native: Any) -> AsyncIterator[Any]:
-        context = ServicerContext(native, clock)
+        context = ServicerContext(native, clock, stop)
         driver = Driver(stack)
         step: Any = driver.start(context.arrived(method, argument))
         context.peer()  # when_over may come when grpc has forgotten it

@@ -8,8 +8,9 @@ from interpose._clock import Clock
 from interpose._flow import Interceptor
 from interpose.sync.channel import Channel
 from interpose.sync.server import handlers
+from interpose.sync.serving import Server
 
-__all__ = ["Channel", "handlers", "intercept"]
+__all__ = ["Channel", "Server", "handlers", "intercept", "serve"]
 
 
 def intercept(channel: grpc.Channel, interceptors: tuple[Interceptor, ...], clock: Clock) -> Channel:
@@ -17,3 +18,10 @@ def intercept(channel: grpc.Channel, interceptors: tuple[Interceptor, ...], cloc
     if isinstance(channel, Channel):
         return Channel(channel._native, (*interceptors, *channel._interceptors), clock)
     return Channel(channel, interceptors, clock)
+
+
+def serve(server: grpc.Server, interceptors: tuple[Interceptor, ...], clock: Clock) -> Server:
+    """A server with interceptors; put on one that has some already, they become one stack with the new ones outermost."""
+    if isinstance(server, Server):
+        return Server(server._native, (*interceptors, *server._interceptors), clock)
+    return Server(server, interceptors, clock)

@@ -7,7 +7,7 @@ from typing import Any
 
 import grpc
 
-from interpose._answer import NEARLY, Abort, Answer, contained, sendable, trailers
+from interpose._answer import Abort, Answer, contained, sendable, trailers
 from interpose._clock import SYSTEM
 from interpose._outcome import Outcome
 from interpose._scope import Scope
@@ -117,11 +117,8 @@ class ServicerContext(Answer, grpc.ServicerContext):  # type: ignore[misc]  # No
         return getattr(self._native, "check_response", None)
 
     def gone(self) -> grpc.StatusCode | None:
-        """Why nobody listens any more: CANCELLED or DEADLINE_EXCEEDED; None while somebody does."""
-        if self.is_active():
-            return None
-        left = self._native.time_remaining()  # on an asyncio server None without a deadline
-        return grpc.StatusCode.DEADLINE_EXCEEDED if left is not None and left <= NEARLY else grpc.StatusCode.CANCELLED
+        """Why nobody listens any more (see `why_gone`); None while somebody does."""
+        return None if self.is_active() else self.why_gone()
 
     @property
     def _on_sync_server(self) -> bool:

@@ -19,14 +19,13 @@ from weakref import WeakSet
 import grpc
 
 from interpose import errors
-from interpose._answer import described, sendable, speakable, unexpected
+from interpose._answer import Stop, described, sendable, speakable, unexpected
 from interpose._call import NOTHING, Call
 from interpose._clock import FOREVER, Clock
 from interpose._codec import Undecodable, decoder, made_here
-from interpose._flow import Driver, Interceptor, Layers, Wait, check_sync, layers
-from interpose._handlers import Compiled, function_of, kind_of, with_function
+from interpose._flow import Driver, Interceptor, Wait, check_sync
+from interpose._handlers import Compiled, Endpoint, with_function
 from interpose._messages import Pass, compose, request_of
-from interpose._method import Method
 from interpose._native import in_vain, news_of, no_waiting, waits_until
 from interpose._outcome import OK, Outcome
 from interpose.context import current_call
@@ -53,20 +52,20 @@ def _joined(driver: Driver, step: Wait, context: ServicerContext) -> Any:
     if context.add_callback(woken.set):
         clock.sleep(FOREVER if until is None else max(until - clock.now(), 0.0), woken)
     if not future.done():
-        gone = context.gone() is grpc.StatusCode.CANCELLED
-        return driver.fail(errors.Cancelled("the client has gone", local=True) if gone else in_vain())
+        gone = context.gone()
+        if gone is None or gone is grpc.StatusCode.DEADLINE_EXCEEDED:
+            return driver.fail(in_vain())
+        return driver.fail(errors.of(gone)(context.details_of(gone), local=True))
     tell, news = news_of(future, driver)
     return tell(news)
 
 
-def behavior(
-    method: Method, stack: Layers, handler: Behavior, clock: Clock, waiter: Waiter = refuse_to_wait
-) -> Behavior:
+def behavior(endpoint: Endpoint, waiter: Waiter = refuse_to_wait) -> Behavior:
     """The handler's function with the interceptors around it, of the same shape."""
-    make = _streaming if method.kind.response_streaming else _unary
-    if getattr(handler, "experimental_non_blocking", False):
+    make = _streaming if endpoint.method.kind.response_streaming else _unary
+    if getattr(endpoint.handler, "experimental_non_blocking", False):
         make = _non_blocking
-    return functools.update_wrapper(make(method, stack, handler, clock, waiter), handler)
+    return functools.update_wrapper(make(endpoint, waiter), endpoint.handler)
 
 
 def _next(driver: Driver, step: Any, waiter: Waiter, context: ServicerContext) -> Any:
@@ -114,11 +113,12 @@ def _incoming(messages: Iterator[Any], context: ServicerContext, hook: Pass | No
     next(messages, None)
 
 
-def _unary(method: Method, stack: Layers, handler: Behavior, clock: Clock, waiter: Waiter) -> Behavior:
+def _unary(endpoint: Endpoint, waiter: Waiter) -> Behavior:
+    method, stack, handler, clock, stop = endpoint.parts
     now, unary = clock.now, not method.kind.request_streaming
 
     def behave(argument: Any, native: Any) -> Any:
-        context = ServicerContext(native, clock)
+        context = ServicerContext(native, clock, stop)
         call = context.arrived(method, argument)
         driver = Driver(stack)
         step = driver.start(call)
@@ -161,9 +161,11 @@ def _performed(call: Call, handler: Behavior, argument: Any, context: ServicerCo
     return context.outcome(error, response, context.gone())
 
 
-def _streaming(method: Method, stack: Layers, handler: Behavior, clock: Clock, waiter: Waiter) -> Behavior:
+def _streaming(endpoint: Endpoint, waiter: Waiter) -> Behavior:
+    method, stack, handler, clock, stop = endpoint.parts
+
     def behave(argument: Any, native: Any) -> Iterator[Any]:
-        context = ServicerContext(native, clock)
+        context = ServicerContext(native, clock, stop)
         driver = Driver(stack)
         step = driver.start(context.arrived(method, argument))
         dropped = False
@@ -259,14 +261,15 @@ def _telling(serialize: Pass | None) -> Pass | None:
 _TELLING: WeakSet[Pass] = WeakSet()
 
 
-def _non_blocking(method: Method, stack: Layers, handler: Behavior, clock: Clock, waiter: Waiter) -> Behavior:
+def _non_blocking(endpoint: Endpoint, waiter: Waiter) -> Behavior:
     """For handlers that return at once and send through a callback, like the health service's Watch.
 
     grpc calls them with a function that sends one response, or with None ends the stream.
     """
+    method, stack, handler, clock, stop = endpoint.parts
 
     def behave(argument: Any, native: Any, send: Callable[[Any], object]) -> None:
-        context = ServicerContext(native, clock)
+        context = ServicerContext(native, clock, stop)
         driver = Driver(stack)
         step = _next(driver, driver.start(context.arrived(method, argument)), waiter, context)
         if type(step) is Outcome:
@@ -386,20 +389,19 @@ def _fail(context: ServicerContext, outcome: Outcome, error: BaseException | Non
     context.fail(outcome)
 
 
-def handlers(interceptors: tuple[Interceptor, ...], clock: Clock) -> Compiled:
+def handlers(interceptors: tuple[Interceptor, ...], clock: Clock, stop: Stop | None = None) -> Compiled:
     """The handlers of sync servers, with the interceptors around them."""
     unchecked = [interceptors]  # until the first RPC it is not known that the server is a sync one
 
     def wrap(handler: Any, name: str) -> Any:
         if unchecked:
             _say_what_cannot_run(unchecked.pop())
-        method = Method(name, kind_of(handler))
-        stack = layers(interceptors, method)
+        endpoint = Endpoint(handler, name, interceptors, clock, stop)
+        kind = endpoint.method.kind
         # In the middle of a stream, grpc makes of what cannot be deserialized the end of it.
-        deserializer = decoder(handler.request_deserializer) if method.kind.request_streaming else None
-        serializer = _telling(handler.response_serializer) if method.kind.response_streaming else None
-        behave = behavior(method, stack, function_of(handler), clock)
-        return with_function(handler, behave, deserializer=deserializer, serializer=serializer)
+        deserializer = decoder(handler.request_deserializer) if kind.request_streaming else None
+        serializer = _telling(handler.response_serializer) if kind.response_streaming else None
+        return with_function(handler, behavior(endpoint), deserializer=deserializer, serializer=serializer)
 
     return Compiled(wrap)
 
