@@ -47,8 +47,11 @@ def is_safe(safe: Safe, call: Call, presumed: bool = False) -> bool:
     return safe if isinstance(safe, bool) else safe(call)
 
 
-def was_not_executed(call: Call, outcome: Outcome, before: int) -> bool:
-    """Is it certain that nobody has executed the call? before: the attempts that the RPC had made when it was sent.
+def was_not_executed(call: Call, outcome: Outcome, before: int, unconnected: bool = False) -> bool:
+    """Is it certain that nobody has executed the call?
+
+    before: the attempts that the RPC had made when it was sent. unconnected: is it known of that moment that the channel
+    could not connect, and that the call does not wait until it can?
 
     It never left, for an interceptor further in refused it or there were no credentials; no connection was made; the
     transport says that the server did not look at it; or a server of ours says that it refused it. A status that a
@@ -61,16 +64,21 @@ def was_not_executed(call: Call, outcome: Outcome, before: int) -> bool:
     told = told_by_server(call, outcome.trailing_metadata)
     if told is not None:
         return told
-    made_here = not (outcome.initial_metadata or outcome.trailing_metadata or sent_by_peer(_debug_text(outcome)))
-    return made_here and _says_unseen(call, outcome)
+    if outcome.initial_metadata or outcome.trailing_metadata or sent_by_peer(_debug_text(outcome)):
+        return False  # not grpc's own words, but a server's
+    if says_unconnected(outcome):  # so a server may say of its dependency; but to that server there is a connection
+        return unconnected or cannot_connect(call)
+    return meaning_of(outcome.code, outcome.details) in EXONERATING
 
 
-def _says_unseen(call: Call, outcome: Outcome) -> bool:
-    """Does grpc's text say that no server has looked at the call?"""
-    meaning = meaning_of(outcome.code, outcome.details)
-    if meaning is Meaning.UNCONNECTED:  # so a server may say of its dependency; but then there is a connection to it
-        return call.method.target is not None and call.method.target.cannot_connect()
-    return meaning in EXONERATING
+def says_unconnected(outcome: Outcome) -> bool:
+    """Are these the words of a channel that could not connect?"""
+    return meaning_of(outcome.code, outcome.details) is Meaning.UNCONNECTED
+
+
+def cannot_connect(call: Call) -> bool:
+    """Is the channel known to have no connection at the moment, since none could be made?"""
+    return call.method.target is not None and call.method.target.cannot_connect()
 
 
 def _debug_text(outcome: Outcome) -> str:

@@ -26,9 +26,11 @@ from interpose.interceptors.repeating import (
     Safe,
     are_failures,
     asked_by_server,
+    cannot_connect,
     is_safe,
     may_pass,
     numbered,
+    says_unconnected,
     was_not_executed,
     was_not_executed_by_convention,
 )
@@ -239,9 +241,9 @@ class Retry:
         if not self._budget.spend(self._clock.now()):  # asked last: a yes is counted
             course.obstacle = "the budget for retries is used up"
             return None
-        course.sent = max(course.sent, outcome.attempts)
         number = course.count(asked is None)
-        return RetryDetails(call=numbered(call, number).after(pause), outcome=outcome, number=number, pause=pause)
+        call = course.watched(numbered(call, number), outcome).after(pause)
+        return RetryDetails(call=call, outcome=outcome, number=number, pause=pause)
 
     # - is it worth it? -
 
@@ -310,7 +312,7 @@ class Retry:
         presumed = self._resumes(call) or self._is_named(call, outcome)
         return (
             is_safe(self._safe, call, presumed)
-            or was_not_executed(call, outcome, course.sent)
+            or was_not_executed(call, outcome, course.sent, course.unconnected)
             or (self._safe is BY_CONVENTION and was_not_executed_by_convention(call, outcome))
         )
 
@@ -350,18 +352,20 @@ class Retry:
 class _Course:
     """How one RPC has gone so far.
 
-    call: what was sent at first. number: of the last retry; step: of the backoff. sent: attempts of the RPC up to it.
-    heard, last: how many messages have come that could be resumed behind, and the last of them; delivered: how many have
-    reached the caller. obstacle: why a retry that was worth it was not made.
+    call: what was sent at first. number: of the last retry; step: of the backoff. sent: attempts of the RPC up to it;
+    unconnected: could the channel not connect when it was sent? heard, last: how many messages have come that could be
+    resumed behind, and the last of them; delivered: how many have reached the caller. obstacle: why a retry that was
+    worth it was not made.
     """
 
-    __slots__ = ("call", "delivered", "heard", "last", "number", "obstacle", "sent", "step")
+    __slots__ = ("call", "delivered", "heard", "last", "number", "obstacle", "sent", "step", "unconnected")
 
     def __init__(self, call: Call) -> None:
         self.call = call
         self.number = self.step = self.sent = self.heard = self.delivered = 0
         self.last: Any = None
         self.obstacle = ""
+        self.unconnected = False
 
     def hear(self, message: Any) -> None:
         """The stream makes progress: all begins anew."""
@@ -374,6 +378,19 @@ class _Course:
         self.number += 1
         self.step = self.step + 1 if by_backoff else 0
         return self.number
+
+    def watched(self, call: Call, outcome: Outcome) -> Call:
+        """The call that follows this outcome; if there was no connection, see whether there is one when it is sent.
+
+        Looked at behind the failure only, one that has just come about would hide that there was none.
+        """
+        self.sent = max(self.sent, outcome.attempts)
+        self.unconnected = False
+
+        def look(_: object) -> None:
+            self.unconnected = cannot_connect(call)
+
+        return call.tap(requests=look) if says_unconnected(outcome) and call.side is Side.CLIENT else call
 
     def note(self, outcome: Outcome) -> None:
         """Let the failure tell the number of attempts, and why there was no other."""

@@ -9,7 +9,7 @@ Every kind of RPC is served as if both directions streamed: on the wire they are
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -119,15 +119,18 @@ class Peer:
 
 
 @contextmanager
-def peer(*attempts: tuple[Step, ...], streams: int | None = None) -> Iterator[Peer]:
+def peer(
+    *attempts: tuple[Step, ...], streams: int | None = None, options: Sequence[tuple[str, Any]] = ()
+) -> Iterator[Peer]:
     """Serve these attempts, one after the other; one more is refused with UNIMPLEMENTED.
 
-    streams: how many may be open at a time on a connection; others wait at the client.
+    streams: how many may be open at a time on a connection; others wait at the client. options: others of the server.
     """
     served = Peer(attempts)
     handler = grpc.stream_stream_rpc_method_handler(served.serve, decode, encode)
+    limit = [] if streams is None else [("grpc.max_concurrent_streams", streams)]
     with futures.ThreadPoolExecutor(8) as pool:
-        server = grpc.server(pool, options=None if streams is None else [("grpc.max_concurrent_streams", streams)])
+        server = grpc.server(pool, options=[*options, *limit])
         methods = {kind.value: handler for kind in Kind}
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, methods),))
         served.target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"

@@ -116,6 +116,11 @@ def gone_away(stream: int) -> tuple[bytes, bool]:
     return frame(GOAWAY, 0, 0, (0).to_bytes(4) + NO_ERROR.to_bytes(4)), True
 
 
+def gone_away_behind(stream: int) -> tuple[bytes, bool]:
+    """The connection will end once this stream has been answered; and it ends at once."""
+    return frame(GOAWAY, 0, 0, stream.to_bytes(4) + NO_ERROR.to_bytes(4)), True
+
+
 def cut_off(stream: int) -> tuple[bytes, bool]:
     """The connection ends without a word."""
     return b"", True
