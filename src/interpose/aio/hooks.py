@@ -32,7 +32,7 @@ class Hook:
     async def intercepted(self, continuation: Any, details: Any, request: Any) -> Any:
         """The hook, which grpc calls by a name of its own for each kind."""
         begin = partial(self._begin, continuation, details.method)
-        stub = self.stubs(self._route(self.kind, details.method, begin))
+        stub = self.stubs(self._route(self.kind, details.method, begin), asyncio.get_running_loop())
         if not self.kind.request_streaming:
             return stub(request, **options_of(details))
         calls: list[weakref.ref[Any]] = []
