@@ -32,6 +32,7 @@ PUBLIC = [
     "errors",
     "intercept_channel",
     "intercept_server",
+    "native_interceptors",
     "request_id",
     "server_interceptor",
     "wait",

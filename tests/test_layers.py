@@ -13,7 +13,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "interpose"
 NOUNS = {"_call", "_outcome", "_method", "_metadata", "_messages", "_flow", "errors", "context", "_clock"}
 # What both shells share.
 NOUNS |= {"_answer", "_codec", "_executed", "_handlers", "_native", "_patterns", "_scope", "_unmatched", "_wording"}
-FRONT_DOOR = {"__init__", "_attach", "_describe"}
+FRONT_DOOR = {"__init__", "_attach", "_describe", "_native_interceptors"}
 
 # room: the rooms of ours that it may import
 ARROWS = {

@@ -7,6 +7,7 @@ from interpose._describe import describe
 from interpose._flow import AsyncFlow, Flow, Interceptor, chain, wait, when
 from interpose._metadata import Metadata
 from interpose._method import Idempotency, Kind, Method, Side
+from interpose._native_interceptors import native_interceptors
 from interpose._outcome import Outcome
 from interpose.context import current_call, deadline, detached, request_id
 from interpose.errors import StatusError
@@ -32,6 +33,7 @@ __all__ = [
     "errors",
     "intercept_channel",
     "intercept_server",
+    "native_interceptors",
     "request_id",
     "server_interceptor",
     "wait",

@@ -48,6 +48,11 @@ def encoded(message: Any, encode: Callable[[Any], bytes]) -> Encoded:
     return Encoded(message, data)
 
 
+def plain(request: Any) -> Any:
+    """The message itself, of one that may have been serialized."""
+    return request.message if type(request) is Encoded else request
+
+
 # --- (de)serializers that fail ----------------------------------------------------------------------------------------
 
 

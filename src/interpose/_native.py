@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 import grpc.aio
@@ -14,7 +14,7 @@ from interpose._call import Call
 from interpose._clock import FOREVER, Clock
 from interpose._codec import bearable, encoder
 from interpose._flow import Driver, Layers, Wait
-from interpose._method import Method
+from interpose._method import Kind, Method
 from interpose._outcome import OK, Outcome, told_by
 from interpose._wording import made_here
 
@@ -58,6 +58,15 @@ class Route:
         self.native = make(bearable(self.encode) if self.uploads else self.encode)
         self.clock = clock
         self.pauses = pauses
+
+
+Hooked: TypeAlias = Callable[[Kind, Any, Any], Route]  # kind, path, native multi-callable → the way of one RPC
+
+
+def options_of(details: Any) -> dict[str, Any]:
+    """What the application said of a call, from what grpc tells a native interceptor of it."""
+    names = ("timeout", "metadata", "credentials", "wait_for_ready", "compression")
+    return {name: getattr(details, name, None) for name in names}
 
 
 def failure(

@@ -30,6 +30,10 @@ MIXED = "The iterator and read/write APIs may not be mixed on a single RPC."  # 
 class _Handle(grpc.aio.Call):
     """A call as grpc.aio knows it, over an exchange."""
 
+    # Older versions of grpc.aio (1.66) look for it as they close a channel, on each call that a task waits in, and fail
+    # where there is none. With another channel's they leave the call alone; ours ends with its attempt.
+    _channel = None
+
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
 

@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -28,7 +28,7 @@ class GenerationError(RuntimeError):
 
 
 @contextmanager
-def from_extra(distribution: str) -> Iterator[None]:
+def from_extra(distribution: str) -> Generator[None]:
     """Import in here what only the extra `demo` brings: without it, GenerationError with the line to install it."""
     try:
         yield

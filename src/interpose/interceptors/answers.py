@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 from interpose import context
 from interpose._call import Call
 from interpose._messages import compose, show_initial_metadata
-from interpose._metadata import Metadata, Pair
+from interpose._metadata import Metadata
 from interpose._method import Idempotency, Kind, Side, Target
 from interpose._outcome import Outcome
 from interpose.mechanisms.options import is_flag, is_function_or_none
@@ -118,7 +118,7 @@ def hooked(call: Call, outcome: Outcome) -> Outcome:
     return outcome.with_response(hook(outcome.response))
 
 
-def given(call: Call, answer: Outcome, mark: Pair) -> Outcome:
+def given(call: Call, answer: Outcome, mark: tuple[str, str]) -> Outcome:
     """A copied answer, for a call that was not sent: marked, and seen by the call's taps as if it had come now."""
     if not answer.ok:
         return answer

@@ -244,7 +244,9 @@ class CircuitBreaker:
         if not isinstance(key, str):
             raise TypeError(f"CircuitBreaker: key must give a text, not {key!r:.100}")
         mode = self._mode
-        breaker = (self._held and self._held.get(key)) or self._breakers[key]
+        breaker = self._held.get(key) if self._held else None
+        if breaker is None:
+            breaker = self._breakers[key]
         if self._mode is not mode:  # an operator has come between, and may not have found it
             breaker.force(self._mode, self._clock.now())
         return breaker
