@@ -1,0 +1,492 @@
+"""How often: refuse or delay calls that come faster than a limit, for each caller."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+import sys
+import time
+from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Protocol, TypeAlias
+
+from grpc import StatusCode
+
+from interpose import context, errors
+from interpose._call import Call
+from interpose._clock import SYSTEM, Clock
+from interpose._flow import Flow, wait
+from interpose._metadata import Pair
+from interpose._method import Side
+from interpose.mechanisms import addresses, pushback
+from interpose.mechanisms.gcra import Gcra, Together
+from interpose.mechanisms.options import insist, is_clock, is_flag, is_function_or_none, is_whole
+from interpose.mechanisms.rate import Rate
+from interpose.mechanisms.seldom import Seldom
+
+__all__ = [
+    "Limit",
+    "LocalStore",
+    "Rate",
+    "RateLimit",
+    "RateLimitState",
+    "RateLimited",
+    "RefusalDetails",
+    "by_identity",
+    "by_metadata",
+    "by_method",
+    "by_peer",
+]
+
+_log = logging.getLogger("interpose")
+
+MAX_KEYS = 100_000  # of one store; 20 MB
+MAX_KEY = 24  # characters; a longer key is kept as its digest, so that no peer decides how much memory it takes
+MAX_CACHED = 256  # characters of a key whose digest is remembered, like the name of a method
+MAX_LIMITS = 16  # for one call
+LONGEST_WAIT = 3600.0  # seconds
+
+LIMIT, REMAINING, RESET = "ratelimit-limit", "ratelimit-remaining", "ratelimit-reset"
+
+Key: TypeAlias = Callable[[Call], str | None]
+Early: TypeAlias = tuple[int, ...]  # by how many nanoseconds a call comes too early, for each limit; 0 or less: in time
+
+
+def not_executed(call: Call, pushback: float) -> tuple[Pair, ...]:  # until that of the branch `retry` is here
+    from interpose.mechanisms import pushback as p
+
+    return (("interpose-not-executed", call.method.full_name), (p.KEY, str(min(math.ceil(pushback * 1000), 2**31 - 1))))
+
+
+# --- keys -----------------------------------------------------------------------------------------------------------
+
+
+def by_peer(call: Call) -> str:
+    """A count for each host that calls: its IPv4 address, or the first 64 bits of an IPv6 one; behind `RealIp` the client's.
+
+    Not for each connection, which cost a client nothing. All that come through a unix socket are one. On a client there is
+    a count for each target.
+    """
+    if call.side is Side.CLIENT:
+        return str(call.method.target or "")
+    address = context.real_ip()
+    if address is None:
+        peer = call.peer or ""
+        address = addresses.host_of_peer(peer) or peer
+    return addresses.holder(address)
+
+
+def by_identity(call: Call) -> str:
+    """A count for each caller whose identity is known, and `by_peer` for all others; on a client for each target."""
+    identity = _identity() if call.side is Side.SERVER else None
+    return by_peer(call) if identity is None else f"id:{identity}"
+
+
+def by_method(call: Call) -> str:
+    """A count for each method, like "/pay.v1.Cards/Charge"."""
+    return call.method.full_name
+
+
+def by_metadata(key: str) -> Key:
+    """A count for each value that calls have under a metadata key, and `by_peer` for those without.
+
+    A client is free in what it sends: use a key that something before this has verified. Values are not logged.
+    """
+
+    def by_value(call: Call) -> str:
+        value = call.metadata.get(key)
+        if value is None:
+            return by_peer(call)
+        return f"{key}:{value.hex() if isinstance(value, bytes) else value}"
+
+    return by_value
+
+
+def _identity() -> str | None:
+    """Who calls, as far as an interceptor has found out."""
+    identity = getattr(context, "identity", lambda: None)()
+    return None if identity is None else str(getattr(identity, "subject", identity))
+
+
+def bounded(key: object) -> str | None:
+    """The key as it is kept: of no more than `MAX_KEY` characters. TypeError for one that is no text."""
+    if key is None:
+        return None
+    if not isinstance(key, str):
+        raise TypeError(f"RateLimit: key must give a text, or None for a call that is not limited, not {key!r:.100}")
+    if len(key) <= MAX_KEY:
+        return key
+    return digest(key) if len(key) <= MAX_CACHED else digest.__wrapped__(key)
+
+
+@lru_cache(1024)
+def digest(key: str) -> str:
+    """A text of `MAX_KEY` characters that no other key has."""
+    return hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=MAX_KEY // 2).hexdigest()
+
+
+# --- what users see -------------------------------------------------------------------------------------------------
+
+
+class RateLimited(errors.ResourceExhausted):
+    """RESOURCE_EXHAUSTED, made here: the call came faster than a limit lets it, and no handler was called.
+
+    retry_in: seconds until one may pass.
+    """
+
+    retry_in: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A rate with a key of its own: `Limit("1000/second", key=by_method)`.
+
+    rate: a `Rate`, or a text like "100/second". key: None: that of the `RateLimit`.
+    """
+
+    rate: Rate | str
+    key: Key | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefusalDetails:
+    """What `on_refuse` is told of a call that came too early.
+
+    limit: the rate that it has to wait for longest. key: whose count that is. retry_in: seconds
+    until one may pass. dry_run: it was let pass all the same.
+    """
+
+    call: Call
+    limit: Rate
+    key: str
+    retry_in: float
+    dry_run: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateLimitState:
+    """What a `RateLimit` has done so far.
+
+    admitted: calls that passed, those that were delayed, unchecked or only dry-run refused included. delayed: of them
+    had to wait. unchecked: of them passed because the store did not answer. refused: calls that came too early.
+    keys: counts that are kept in this process.
+    """
+
+    limits: tuple[Rate, ...]
+    admitted: int
+    delayed: int
+    unchecked: int
+    refused: int
+    keys: int
+
+
+# --- stores ---------------------------------------------------------------------------------------------------------
+
+
+class Limiter(Protocol):
+    """The counts of one `RateLimit`."""
+
+    def take(self, keys: Sequence[str | None], patience: int) -> Early | None | Awaitable[Early | None]:
+        """Let one more call pass under all keys, unless it comes more than `patience` nanoseconds too early for one.
+
+        keys: one per rate; None: that rate does not count the call. None as the answer: let it pass unchecked.
+        """
+        ...
+
+    def __len__(self) -> int:
+        """How many counts it keeps in this process."""
+        ...
+
+
+class Store(Protocol):
+    """Where counts are kept: `LocalStore`, or `interpose.contrib.redis.RedisStore`."""
+
+    def limiter(self, rates: Sequence[Rate], *, one_key: bool, patience: float, clock: Clock) -> Limiter:
+        """The counts of these rates. one_key: all have the same key. patience: the longest wait, in seconds."""
+        ...
+
+
+class LocalStore:
+    """Counts in the memory of this process.
+
+    max_keys: how many are kept at most, 200 bytes each; of the rest the one used longest ago is forgotten, and that
+              caller may send a whole burst again.
+    """
+
+    def __init__(self, max_keys: int = MAX_KEYS) -> None:
+        insist(
+            "LocalStore",
+            (is_whole(max_keys, 1, 10**8), f"max_keys must be a whole number from 1 to 10^8, not {max_keys!r}"),
+        )
+        self._max_keys = max_keys
+
+    def limiter(self, rates: Sequence[Rate], *, one_key: bool = True, patience: float = 0.0, clock: Clock) -> Limiter:
+        """The counts of these rates, in this process."""
+        share = max(1, self._max_keys // len(rates))
+        made = list[tuple[Gcra, int]]()
+        for rate in rates:
+            parts, step = rate.ticks(10**9)
+            made.append((Gcra(step, rate.at_once, share, math.ceil(patience * 10**9) * parts), parts))
+        return _One(*made[0], clock) if len(made) == 1 and ONE_STEP else _Several(made, clock)
+
+
+# Without a GIL a decision is several steps.
+ONE_STEP: bool = getattr(sys, "_is_gil_enabled", lambda: True)()
+
+
+class _One:
+    """One rate. This is what most calls go through."""
+
+    def __init__(self, rate: Gcra, parts: int, clock: Clock) -> None:
+        self._take = rate.take
+        self._rate = rate
+        self._parts = parts
+        self._now = nanoseconds(clock)
+
+    def take(self, keys: Sequence[str | None], patience: int) -> Early:
+        (key,) = keys
+        if key is None:
+            return (0,)
+        parts = self._parts
+        if parts == 1:
+            return (self._take(key, self._now(), patience),)
+        return (-(-self._take(key, self._now() * parts, patience * parts) // parts),)
+
+    def __len__(self) -> int:
+        return len(self._rate)
+
+
+class _Several:
+    """Several rates."""
+
+    def __init__(self, rates: Sequence[tuple[Gcra, int]], clock: Clock) -> None:
+        self._rates = rates
+        self._together = Together(rates)
+        self._now = nanoseconds(clock)
+
+    def take(self, keys: Sequence[str | None], patience: int) -> Early:
+        return tuple(self._together.take(keys, self._now(), patience))
+
+    def __len__(self) -> int:
+        return sum(len(rate) for rate, _ in self._rates)
+
+
+def nanoseconds(clock: Clock) -> Callable[[], int]:
+    """The time of a clock in whole nanoseconds."""
+    return time.monotonic_ns if clock is SYSTEM else lambda: round(clock.now() * 10**9)
+
+
+# --- the interceptor ------------------------------------------------------------------------------------------------
+
+
+class RateLimit:
+    """Refuse calls that come faster than a limit, for each caller; or on a client, delay them.
+
+    `RateLimit("100/second")`: a caller may send 100 calls at once, and one more every 10 ms. Never more than the burst
+    plus the rate times the time, in any stretch of time. One RPC is one call, however many messages it streams. What
+    comes too early ends with RESOURCE_EXHAUSTED (`RateLimited`) before the handler is called or a message of a stream is
+    read. The client is told when to come back: as `grpc-retry-pushback-ms`, as google.rpc.RetryInfo, and that the call
+    was not executed, so that `Retry` sends it again then if RESOURCE_EXHAUSTED is among its codes.
+
+    limits: a rate like "100/second", "10/minute", "5 per 2 hours", a `Rate`, a `Limit` with a key of its own, or several
+            of these. A call has to meet them all; if it does not, it is counted by none.
+    burst:  how many calls may come at once, for limits that are given as text. None: as many as in the period.
+    key:    whose count it is: `by_identity`, `by_peer`, `by_method`, `by_metadata(…)`, or your function of the call that
+            gives a text, or None for a call that is not limited.
+    store:  where counts are kept: `LocalStore()`, of this process, or a `RedisStore` that many processes share.
+    wait:   True: a call that comes too early waits for its turn, up to its deadline and an hour at most; in the order in
+            which they came. A number: up to so many seconds. Only what would wait longer is refused. A turn that was
+            given is used up, also if the call is cancelled meanwhile. For clients: on a sync server each call that
+            waits keeps a thread.
+    trailers: tell the limit on admitted calls too (server): `ratelimit-limit`, `ratelimit-remaining` and
+            `ratelimit-reset` (seconds until the whole burst is there again) in the trailing metadata. That costs some
+            10 microseconds on the wire. Refused calls always have them.
+    dry_run: count, log and call `on_refuse`, but let every call pass at once.
+    clock:  where the time is read; the one that was given to the channel or server.
+    on_refuse: called with `RefusalDetails` for each call that came too early; what it raises is logged.
+
+    The log has a warning at most once a minute, with the number of calls that were refused.
+    """
+
+    def __init__(
+        self,
+        limits: Rate | Limit | str | Iterable[Rate | Limit | str],
+        *,
+        burst: int | None = None,
+        key: Key = by_identity,
+        store: Store | None = None,
+        wait: bool | float = False,
+        trailers: bool = False,
+        dry_run: bool = False,
+        clock: Clock = SYSTEM,
+        on_refuse: Callable[[RefusalDetails], object] | None = None,
+    ) -> None:
+        rates, keys, faults = _limits(limits, burst, key)
+        insist(
+            "RateLimit",
+            *((False, fault) for fault in faults),
+            (callable(key), f"key must be a function of the call, like by_peer, not {key!r}"),
+            (
+                store is None or callable(getattr(store, "limiter", None)),
+                f"store must be a LocalStore or a RedisStore, not {store!r}",
+            ),
+            (
+                is_flag(wait) or (isinstance(wait, (int, float)) and 0 <= wait <= LONGEST_WAIT),
+                f"wait must be True, False or a number of seconds from 0 to {LONGEST_WAIT:g}, not {wait!r}",
+            ),
+            (is_flag(trailers), f"trailers must be True or False, not {trailers!r}"),
+            (is_flag(dry_run), f"dry_run must be True or False, not {dry_run!r}"),
+            (is_clock(clock), f"clock must have a method now(), not be {clock!r}"),
+            (is_function_or_none(on_refuse), f"on_refuse must be a function of RefusalDetails, not {on_refuse!r}"),
+        )
+        self._rates = rates
+        self._keys = keys
+        self._one_key = all(one is keys[0] for one in keys)
+        self._patience = LONGEST_WAIT if wait is True else float(wait)
+        self._store = LocalStore() if store is None else store
+        self._limiter = self._store.limiter(rates, one_key=self._one_key, patience=self._patience, clock=clock)
+        self._trailers = trailers
+        self._dry_run = dry_run
+        self._clock = clock
+        self._on_refuse = on_refuse
+        self._warned = Seldom(60)
+        self._admitted = self._delayed = self._unchecked = self._refused = 0
+
+    def __call__(self, call: Call) -> Flow:
+        if call.delay:  # a retry that waits: it comes when it is sent
+            yield from _until_sent(call, self._clock)
+            call = call.after(0.0)
+        keys = self._keys_of(call)
+        patience = self._patience_of(call) if self._patience else 0
+        early = self._limiter.take(tuple(map(bounded, keys)), patience)
+        if not (early is None or isinstance(early, tuple)):
+            early = yield from wait(early)
+        if early is None:
+            self._unchecked += 1
+            early = ()
+        by = max(early, default=0)
+        if by > patience:
+            self._refuse(call, keys, early)
+        self._admitted += 1
+        if by > 0 and not self._dry_run:
+            self._delayed += 1
+            call = call.after(by / 10**9)
+        outcome = yield call
+        if self._trailers and call.side is Side.SERVER and early:
+            return outcome.with_trailing_metadata(*_told(self._rates, keys, early))
+        return None
+
+    def snapshot(self) -> RateLimitState:
+        """What it has done so far."""
+        return RateLimitState(
+            limits=self._rates,
+            admitted=self._admitted,
+            delayed=self._delayed,
+            unchecked=self._unchecked,
+            refused=self._refused,
+            keys=len(self._limiter),
+        )
+
+    def _keys_of(self, call: Call) -> tuple[str | None, ...]:
+        if self._one_key:
+            return (self._keys[0](call),) * len(self._keys)
+        return tuple(key(call) for key in self._keys)
+
+    def _patience_of(self, call: Call) -> int:
+        """How many nanoseconds the call may wait."""
+        if self._dry_run:
+            return 0
+        deadline = call.deadline
+        left = self._patience if deadline is None else min(self._patience, deadline - self._clock.now())
+        return max(int(left * 10**9), 0)
+
+    def _refuse(self, call: Call, keys: Sequence[str | None], early: Early) -> None:
+        """The call came too early: raises, unless this is a dry run."""
+        self._refused += 1
+        by, rate, key = max(zip(early, self._rates, keys, strict=True), key=lambda one: one[0])
+        retry_in = by / 10**9
+        self._tell(RefusalDetails(call=call, limit=rate, key=key or "", retry_in=retry_in, dry_run=self._dry_run))
+        count = self._warned.happened(self._clock.now())
+        if count:
+            would = "would have refused" if self._dry_run else "has refused"
+            _log.warning("RateLimit %s %d calls since its last warning; the last one met %s", would, count, rate)
+        if not self._dry_run:
+            raise refusal(call, retry_in, _told(self._rates, keys, early))
+
+    def _tell(self, details: RefusalDetails) -> None:
+        if self._on_refuse is None:
+            return
+        try:
+            self._on_refuse(details)
+        except Exception:
+            _log.exception("on_refuse failed; the call is refused all the same")
+
+
+def refusal(call: Call, retry_in: float, told: Iterable[Pair] = ()) -> RateLimited:
+    """What a call ends with that came too early."""
+    details = f"too many calls: try again in {math.ceil(retry_in * 1000) / 1000:.3f} s"
+    rich = pushback.retry_info(StatusCode.RESOURCE_EXHAUSTED.value[0], details, retry_in)
+    pairs = (*not_executed(call, retry_in), (errors.RICH_KEY, rich), *told)
+    error = RateLimited(details, trailing_metadata=pairs, local=True)
+    error.retry_in = retry_in
+    return error
+
+
+def _told(rates: Sequence[Rate], keys: Sequence[str | None], early: Early) -> tuple[Pair, ...]:
+    """What the client is told of the limit that is nearest: one value per key, for grpc-js joins several to one text."""
+    counted = [(rate, by / 10**9) for rate, key, by in zip(rates, keys, early, strict=True) if key is not None]
+    if not counted:
+        return ()
+    left, rate, by = min(((_left(rate, by), rate, by) for rate, by in counted), key=lambda one: (one[0], -one[2]))
+    reset = by + rate.at_once * rate.per / rate.count
+    return (LIMIT, str(rate.count)), (REMAINING, str(left)), (RESET, str(math.ceil(reset)))
+
+
+def _left(rate: Rate, early: float) -> int:
+    """How many more may come at once."""
+    return 0 if early > 0 else math.floor(-early * rate.count / rate.per + 1e-6)
+
+
+def _until_sent(call: Call, clock: Clock) -> Generator[Any, Any, None]:
+    """Wait out the delay of a call."""
+    sent: Future[None] = Future()
+    alarm = clock.call_later(call.delay, lambda: sent.set_result(None))
+    try:
+        yield from wait(sent)
+    finally:
+        alarm.cancel()
+
+
+# --- options --------------------------------------------------------------------------------------------------------
+
+
+def _limits(limits: object, burst: object, key: Key) -> tuple[tuple[Rate, ...], tuple[Key, ...], list[str]]:
+    """Rates, the key of each, and what is wrong with them."""
+    several = isinstance(limits, Iterable) and not isinstance(limits, (str, bytes))
+    given = list(limits) if several else [limits]  # type: ignore[call-overload]  # Iterable, as was just asked
+    rates, keys, faults = list[Rate](), list[Key](), list[str]()
+    if not 1 <= len(given) <= MAX_LIMITS:
+        faults.append(f"limits must be from 1 to {MAX_LIMITS} limits, like '100/second', not {limits!r:.100}")
+    for one in given:
+        limit = one if isinstance(one, Limit) else Limit(one)
+        if not (limit.key is None or callable(limit.key)):
+            faults.append(f"key of a Limit must be None or a function of the call, like by_peer, not {limit.key!r}")
+        try:
+            rates.append(_rate(limit.rate, burst))
+            keys.append(key if limit.key is None else limit.key)
+        except ValueError as error:
+            faults.append(str(error).removeprefix("Rate: "))
+    return tuple(rates), tuple(keys), faults
+
+
+def _rate(given: object, burst: object) -> Rate:
+    if isinstance(given, str):
+        return Rate.of(given, burst)  # type: ignore[arg-type]  # it judges the burst itself
+    if not isinstance(given, Rate):
+        raise ValueError(f"{given!r:.100} is no limit: write it like '100/second', or as Rate(100)")
+    if burst is not None:
+        raise ValueError(f"burst is for limits that are given as text; write Rate({given.count}, burst={burst!r})")
+    return given
