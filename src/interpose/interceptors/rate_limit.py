@@ -18,6 +18,7 @@ from grpc import StatusCode
 from interpose import context, errors
 from interpose._call import Call
 from interpose._clock import SYSTEM, Clock
+from interpose._executed import not_executed
 from interpose._flow import Flow, wait
 from interpose._metadata import Pair
 from interpose._method import Side
@@ -53,12 +54,6 @@ LIMIT, REMAINING, RESET = "ratelimit-limit", "ratelimit-remaining", "ratelimit-r
 
 Key: TypeAlias = Callable[[Call], str | None]
 Early: TypeAlias = tuple[int, ...]  # by how many nanoseconds a call comes too early, for each limit; 0 or less: in time
-
-
-def not_executed(call: Call, pushback: float) -> tuple[Pair, ...]:  # until that of the branch `retry` is here
-    from interpose.mechanisms import pushback as p
-
-    return (("interpose-not-executed", call.method.full_name), (p.KEY, str(min(math.ceil(pushback * 1000), 2**31 - 1))))
 
 
 # --- keys -----------------------------------------------------------------------------------------------------------
@@ -106,9 +101,9 @@ def by_metadata(key: str) -> Key:
 
 
 def _identity() -> str | None:
-    """Who calls, as far as an interceptor has found out."""
+    """Who calls, as far as an interceptor has found out: the subject, and the issuer that vouches for it."""
     identity = getattr(context, "identity", lambda: None)()
-    return None if identity is None else str(getattr(identity, "subject", identity))
+    return None if identity is None else f"{identity.issuer or ''}|{identity.subject}"
 
 
 def bounded(key: object) -> str | None:
@@ -189,7 +184,7 @@ class RateLimitState:
 class Limiter(Protocol):
     """The counts of one `RateLimit`."""
 
-    def take(self, keys: Sequence[str | None], patience: int) -> Early | None | Awaitable[Early | None]:
+    def take(self, keys: Sequence[str | None], patience: int) -> Early | Awaitable[Early | None] | None:
         """Let one more call pass under all keys, unless it comes more than `patience` nanoseconds too early for one.
 
         keys: one per rate; None: that rate does not count the call. None as the answer: let it pass unchecked.

@@ -48,7 +48,7 @@ class Gcra:
         times = self._next
         try:
             early = times[key] - now
-            if early < self._first:
+            if early < self._first:  # noqa: PLR1730  max() is a call
                 early = self._first
             if early <= patience:
                 times[key] = now + early + self._step
@@ -60,7 +60,7 @@ class Gcra:
             times.setdefault(key, now + self._first)
             self._forget_others()
             return self.take(key, now, patience)
-        try:
+        try:  # noqa: SIM105  suppress() costs as much as all the rest
             times.move_to_end(key)
         except KeyError:  # forgotten meanwhile
             pass
