@@ -7,7 +7,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import lru_cache
@@ -54,6 +54,7 @@ LIMIT, REMAINING, RESET = "ratelimit-limit", "ratelimit-remaining", "ratelimit-r
 
 Key: TypeAlias = Callable[[Call], str | None]
 Early: TypeAlias = tuple[int, ...]  # by how many nanoseconds a call comes too early, for each limit; 0 or less: in time
+Decision: TypeAlias = Early | None  # None: the store does not answer, and the call passes unchecked
 
 
 # --- keys -----------------------------------------------------------------------------------------------------------
@@ -166,7 +167,8 @@ class RateLimitState:
     """What a `RateLimit` has done so far.
 
     admitted: calls that passed, those that were delayed, unchecked or only dry-run refused included. delayed: of them
-    had to wait. unchecked: of them passed because the store did not answer. refused: calls that came too early.
+    had to wait. unchecked: of them passed because the store did not answer. refused: calls that came too early, and those
+    that were refused because the store did not answer.
     keys: counts that are kept in this process.
     """
 
@@ -181,13 +183,22 @@ class RateLimitState:
 # --- stores ---------------------------------------------------------------------------------------------------------
 
 
+class Unanswered(Exception):
+    """The store does not answer, and no call may pass unchecked. retry_in: seconds until it is asked again."""
+
+    def __init__(self, retry_in: float) -> None:
+        super().__init__(retry_in)
+        self.retry_in = retry_in
+
+
 class Limiter(Protocol):
     """The counts of one `RateLimit`."""
 
-    def take(self, keys: Sequence[str | None], patience: int) -> Early | Awaitable[Early | None] | None:
+    def take(self, keys: Sequence[str | None], patience: int) -> Decision | Generator[Any, Any, Decision]:
         """Let one more call pass under all keys, unless it comes more than `patience` nanoseconds too early for one.
 
-        keys: one per rate; None: that rate does not count the call. None as the answer: let it pass unchecked.
+        keys: one per rate; None: that rate does not count the call. None as the answer: let it pass unchecked. A store
+        that has to be waited for gives a part of a flow, for `yield from`. `Unanswered` if it does not know.
         """
         ...
 
@@ -356,9 +367,13 @@ class RateLimit:
             call = call.after(0.0)
         keys = self._keys_of(call)
         patience = self._patience_of(call) if self._patience else 0
-        early = self._limiter.take(tuple(map(bounded, keys)), patience)
-        if not (early is None or isinstance(early, tuple)):
-            early = yield from wait(early)
+        try:
+            early = self._limiter.take(tuple(map(bounded, keys)), patience)
+            if isinstance(early, Generator):
+                early = yield from early
+        except Unanswered as unanswered:
+            self._refuse_unchecked(call, unanswered.retry_in)
+            early = None
         if early is None:
             self._unchecked += 1
             early = ()
@@ -373,6 +388,11 @@ class RateLimit:
         if self._trailers and call.side is Side.SERVER and early:
             return outcome.with_trailing_metadata(*_told(self._rates, keys, early))
         return None
+
+    def unfit(self, asyncio: bool) -> str | None:
+        """Why it cannot run on this side, as far as its store says; None if it can."""
+        ask = getattr(self._store, "unfit", None)
+        return None if ask is None else ask(asyncio)
 
     def snapshot(self) -> RateLimitState:
         """What it has done so far."""
@@ -410,6 +430,14 @@ class RateLimit:
             _log.warning("RateLimit %s %d calls since its last warning; the last one met %s", would, count, rate)
         if not self._dry_run:
             raise refusal(call, retry_in, _told(self._rates, keys, early))
+
+    def _refuse_unchecked(self, call: Call, retry_in: float) -> None:
+        """Nothing is known of the call: raises, unless this is a dry run."""
+        if self._dry_run:
+            return
+        self._refused += 1
+        details = "the rate limit cannot be checked"
+        raise errors.Unavailable(details, trailing_metadata=not_executed(call, retry_in), local=True)
 
     def _tell(self, details: RefusalDetails) -> None:
         if self._on_refuse is None:
