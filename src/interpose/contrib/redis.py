@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import logging
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
@@ -26,12 +27,11 @@ except ImportError as missing:
 
 from interpose._clock import SYSTEM, Clock
 from interpose._flow import wait
-from interpose.interceptors.rate_limit import Early, Limiter, LocalStore, Rate, Unanswered, digest
-from interpose.mechanisms.breaker import Breaker, Mode, Policy, Refusal, State, Transition
+from interpose.interceptors.rate_limit import Early, Keys, Limiter, LocalStore, Rate, Unanswered, digest
 from interpose.mechanisms.options import insist, is_clock, is_flag
+from interpose.mechanisms.outage import Outage
 from interpose.mechanisms.seldom import Seldom
 from interpose.mechanisms.text import one_line
-from interpose.mechanisms.window import calls
 
 _log = logging.getLogger("interpose")
 
@@ -39,18 +39,22 @@ TIMEOUT = 0.05  # seconds
 LONGEST_TIMEOUT = 60.0
 PREFIX = "interpose"
 MAX_PREFIX = 100  # characters
+MAX_ASKED = 4096  # questions that are kept, of some 500 bytes
 MAX_ERROR = 200  # characters of an error in the log
 
 # Three failures in a row, and Redis is left alone for a second; then one call tries it.
 FAILURES_IN_A_ROW = 3
 LEFT_ALONE = 1.0
-POLICY = Policy(1.0, FAILURES_IN_A_ROW, calls(FAILURES_IN_A_ROW), LEFT_ALONE, 1)
 
 FAILURES = (RedisError, OSError, RuntimeError)  # RuntimeError: of asyncio, for a loop that is closed
 
 SENTINELS = (redis.sentinel.SentinelConnectionPool, redis.asyncio.sentinel.SentinelConnectionPool)
 BLOCKING = (redis.BlockingConnectionPool, redis.asyncio.BlockingConnectionPool)
 POOLS = (redis.ConnectionPool, redis.asyncio.ConnectionPool)  # the others inherit from these
+
+# Before redis-py 5.3 a pool asks what a connection is for; later ones warn if they are told.
+_ASKS = inspect.signature(redis.ConnectionPool.get_connection).parameters["command_name"].default
+NAMED = ("EVALSHA",) if _ASKS is inspect.Parameter.empty else ()
 
 # Options of a connection that a pool puts there itself, by how they begin.
 OF_ITS_POOL = ("maint_", "orig_", "himport_", "connection_pool", "retry")
@@ -84,9 +88,9 @@ end
 
 local limits, early, wait = {}, {}, 0
 for i, key in ipairs(KEYS) do
-  local j = 5 * i - 4
-  local limit = {parts = tonumber(ARGV[j]), step = tonumber(ARGV[j + 1]), step_rest = tonumber(ARGV[j + 2]),
-                 first = tonumber(ARGV[j + 3]), first_rest = tonumber(ARGV[j + 4])}
+  local parts, step, step_rest, first, first_rest = string.match(ARGV[i], '(%S+) (%S+) (%S+) (%S+) (%S+)')
+  local limit = {parts = tonumber(parts), step = tonumber(step), step_rest = tonumber(step_rest),
+                 first = tonumber(first), first_rest = tonumber(first_rest)}
   local whole, rest = limit.first, limit.first_rest
   local kept = redis.call('GET', key)
   local next, part, at = string.match(kept or '', '^(%d+) (%d+) (%d+)$')
@@ -106,7 +110,9 @@ if wait <= tonumber(ARGV[#ARGV]) then
     whole, rest = whole + wait + limit.step, rest + limit.step_rest
     if rest >= limit.parts then whole, rest = whole + 1, rest - limit.parts end
     local kept = string.format('%.0f %.0f %.0f', now + whole, rest, now)
-    redis.call('SET', key, kept, 'PX', string.format('%.0f', math.floor(whole / 1000) + 1))
+    -- After that time it is as good as none.
+    local lasts = string.format('%.0f', math.floor((whole - limit.first) / 1000) + 1)
+    redis.call('SET', key, kept, 'PX', lasts)
   end
 end
 return early
@@ -121,11 +127,11 @@ SHA = hashlib.sha1(SCRIPT.encode()).hexdigest()  # noqa: S324  by it Redis knows
 class RedisState:
     """What a `RedisStore` has done so far.
 
-    mode: CLOSED while Redis is asked, OPEN while it is left alone, HALF_OPEN while one call tries it. answered: decisions
-    that came from Redis. failed: questions that it did not answer. left_alone: decisions made without asking.
+    out: does Redis not answer, so that it is left alone but for one call a second? answered: decisions that came from it.
+    failed: questions that it did not answer. left_alone: decisions made without asking.
     """
 
-    mode: Mode
+    out: bool
     answered: int
     failed: int
     left_alone: int
@@ -187,12 +193,12 @@ class RedisStore:
         self._asyncio = isinstance(given, (redis.asyncio.Redis, AsyncRedisCluster))
         self._given = given
         self._timeout = timeout
-        self._own: Any = None  # our client
+        self._line: Any = None
         self._prefix = prefix
         self._fail = fail
         self._share = share
         self._clock = clock
-        self._breaker = Breaker(POLICY, _tell)
+        self._outage = Outage(FAILURES_IN_A_ROW, LEFT_ALONE)
         self._warned = Seldom(60)
         self._answered = self._failed = self._left_alone = 0
 
@@ -215,59 +221,58 @@ class RedisStore:
     def snapshot(self) -> RedisState:
         """What it has done so far."""
         return RedisState(
-            mode=self._breaker.mode, answered=self._answered, failed=self._failed, left_alone=self._left_alone
+            out=self._outage.on, answered=self._answered, failed=self._failed, left_alone=self._left_alone
         )
 
     def close(self) -> None:
         """Close its connections (sync clients). It opens new ones if it is used again."""
-        own, self._own = self._own, None
-        if own is not None:
-            own.close()
-            if not _is_cluster(own):
-                own.connection_pool.disconnect()
+        line, self._line = self._line, None
+        if line is not None:
+            line.close()
 
     async def aclose(self) -> None:
         """Close its connections (clients of redis.asyncio). It opens new ones if it is used again."""
-        own, self._own = self._own, None
-        if own is not None:
-            await own.aclose()
-            if not _is_cluster(own):
-                await own.connection_pool.disconnect()
+        line, self._line = self._line, None
+        if line is not None:
+            await line.aclose()
 
     def __repr__(self) -> str:
         return f"RedisStore(prefix={self._prefix!r}, fail={self._fail!r})"
 
     # - for the limiters -
 
-    def client(self) -> Any:
-        """Our client; made when it is first needed, for that of a cluster connects at once."""
-        if self._own is None:
-            self._own = _beside(self._given, self._timeout, self._asyncio)
-        return self._own
-
-    def admit(self) -> State | None:
-        """May Redis be asked? What to give to `report`."""
-        admitted = self._breaker.admit(self._clock.now())
-        if isinstance(admitted, Refusal):
+    def may_ask(self) -> bool:
+        """May Redis be asked? If not, the decision is made without."""
+        if not self._outage.may_ask(self._clock.now()):
             self._left_alone += 1
-            return None
-        return admitted
+            return False
+        return True
 
-    def report(self, admitted: State, healthy: bool | None) -> None:
-        """It has answered, failed, or (None) the call did not wait for it."""
-        if healthy:
-            self._answered += 1
-        self._breaker.report(admitted, healthy, self._clock.now())
+    def answer_to(self, question: Question) -> Generator[Any, Any, list[int]]:
+        """What Redis answers: by how many microseconds the call comes too early, for each limit."""
+        if self._line is None:  # made when it is first needed, for that to a cluster connects at once
+            self._line = _line_beside(self._given, self._timeout, self._asyncio)
+        reply: Any = self._line.ask(question)
+        if self._asyncio:
+            reply = yield from wait(reply)
+        if not (isinstance(reply, list) and len(reply) == question.count and isinstance(reply[0], int)):
+            raise RedisError(f"the script has answered {reply!r:.100}")
+        self._answered += 1
+        if self._outage.answered():
+            _log.warning("RedisStore: Redis answers again")
+        return reply
 
     def failed(self, error: BaseException) -> None:
         """It has not answered."""
+        now = self._clock.now()
         self._failed += 1
-        count = self._warned.happened(self._clock.now())
+        self._outage.failed(now)
+        count = self._warned.happened(now)
         if count:
             why = one_line(f"{type(error).__name__}: {error}", MAX_ERROR)
             _log.warning("RedisStore: %d failures since the last warning; %s. %s", count, why, _MEANWHILE[self._fail])
 
-    def without(self, local: Limiter | None, keys: Sequence[str | None], patience: int) -> Early | None:
+    def without(self, local: Limiter | None, keys: Keys, patience: int) -> Early | None:
         """The decision without Redis."""
         if self._fail == "closed":
             raise Unanswered(LEFT_ALONE)
@@ -281,11 +286,6 @@ _MEANWHILE = {
 }
 
 
-def _tell(transition: Transition) -> None:
-    if transition.after is Mode.CLOSED:
-        _log.warning("RedisStore: Redis answers again")
-
-
 # --- limiters -------------------------------------------------------------------------------------------------------
 
 
@@ -295,60 +295,69 @@ class _RedisLimiter:
     def __init__(self, store: RedisStore, rates: Sequence[Rate], one_key: bool, local: Limiter | None) -> None:
         self._store = store
         self._local = local
+        self._asked: dict[Keys, Question] = {}
         self._numbers = [_numbers(rate) for rate in rates]
         # In braces stands what a cluster chooses the node by.
         named = f"{store._prefix}:{{%s}}" if one_key else f"{{{store._prefix}}}:%s"
         self._names = [f"{named}:{rate.count}/{round(rate.per * 10**6)}/{rate.at_once}" for rate in rates]
 
-    def take(self, keys: Sequence[str | None], patience: int) -> Generator[Any, Any, Early | None]:
+    def take(self, keys: Keys, patience: int) -> Generator[Any, Any, Early | None]:
         """The decision, as part of a flow: with a sync client it waits for nothing."""
         store = self._store
-        question = self._question(keys, patience)
-        if not question[0]:
-            return (0,) * len(keys)
-        admitted = store.admit()
-        if admitted is None:
+        if not store.may_ask():
             return store.without(self._local, keys, patience)
-        healthy = None
         try:
-            try:
-                reply = yield from wait(store.client().evalsha(SHA, *question))
-            except NoScriptError:  # a server that has restarted
-                reply = yield from wait(store.client().eval(SCRIPT, *question))
-            early = self._early(keys, reply)
-            healthy = True
+            question = self._asked.get(keys) if patience == 0 else None
+            question = question or self._question(keys, patience)
+            reply = question.count and (yield from store.answer_to(question))
         except FAILURES as error:
-            healthy = False
             store.failed(error)
             return store.without(self._local, keys, patience)
-        finally:
-            store.report(admitted, healthy)
-        return early
-
-    def _question(self, keys: Sequence[str | None], patience: int) -> list[Any]:
-        """Number of keys, keys, and arguments of the script."""
-        names, numbers = list[Any](), list[int]()
-        for key, name, own in zip(keys, self._names, self._numbers, strict=True):
-            if key is not None:
-                names.append(name % digest(key))  # no secret that a key is made of goes to Redis
-                numbers += own
-        return [len(names), *names, *numbers, patience // 1000]
-
-    def _early(self, keys: Sequence[str | None], reply: Any) -> Early:
-        """What the script has answered, in nanoseconds."""
-        if not (isinstance(reply, list) and all(isinstance(early, int) for early in reply)):
-            raise RedisError(f"the script has answered {reply!r:.100}")
-        told = iter(reply)
+        if question.count == 1 == len(keys):
+            return (1000 * reply[0],)
+        told = iter(reply or ())
         return tuple(0 if key is None else 1000 * next(told) for key in keys)
+
+    def _question(self, keys: Keys, patience: int) -> Question:
+        """The command for these keys. Those of callers that come again and again are made once."""
+        asked = [
+            # No secret that a key is made of goes to Redis.
+            (name % digest(key), numbers)
+            for key, name, numbers in zip(keys, self._names, self._numbers, strict=True)
+            if key is not None
+        ]
+        names, numbers = [name for name, _ in asked], [numbers for _, numbers in asked]
+        question = Question(len(asked), (len(asked), *names, *numbers, patience // 1000))
+        if patience == 0:
+            if len(self._asked) >= MAX_ASKED:
+                self._asked.clear()
+            self._asked[keys] = question
+        return question
 
     def __len__(self) -> int:
         return 0 if self._local is None else len(self._local)
 
 
-def _numbers(rate: Rate) -> list[int]:
+class Question:
+    """The script with its arguments. count: of how many limits. packed: as it is sent."""
+
+    __slots__ = ("arguments", "count", "packed")
+
+    def __init__(self, count: int, arguments: tuple[Any, ...]) -> None:
+        self.count = count
+        self.arguments = arguments
+        self.packed: Any = None
+
+    def pack(self, connection: Any) -> Any:
+        """As it is sent; made once."""
+        self.packed = connection.pack_command("EVALSHA", SHA, *self.arguments)
+        return self.packed
+
+
+def _numbers(rate: Rate) -> str:
     """A rate as the script takes it: ticks of a microsecond; step and earliest time as microseconds and ticks."""
     parts, step = rate.ticks(10**6)
-    return [parts, *divmod(step, parts), *divmod(-(rate.at_once - 1) * step, parts)]
+    return " ".join(map(str, [parts, *divmod(step, parts), *divmod(-(rate.at_once - 1) * step, parts)]))
 
 
 # --- connections ----------------------------------------------------------------------------------------------------
@@ -384,42 +393,105 @@ def _from_url(url: str, asyncio: bool) -> tuple[Any, str]:
     ) else f"the URL names no server; {hint}"
 
 
-def _is_cluster(client: Any) -> bool:
-    return isinstance(client, (RedisCluster, AsyncRedisCluster))
-
-
-def _beside(given: Any, timeout: float, asyncio: bool) -> Any:
-    """A client beside the given one, to the same server, that never sends anything twice and waits no longer than that.
-
-    Sentinel's pool finds the server by itself.
-    """
+def _line_beside(given: Any, timeout: float, asyncio: bool) -> Any:
+    """A line to the server of this client, that never sends anything twice and waits no longer than that."""
     strict = _strict(timeout, asyncio)
-    if _is_cluster(given):
-        return _beside_cluster(given, strict, asyncio)
+    if isinstance(given, (RedisCluster, AsyncRedisCluster)):
+        return (_AsyncCluster if asyncio else _Cluster)(_cluster_beside(given, strict, asyncio))
     pool = given.connection_pool
     options = {name: value for name, value in pool.connection_kwargs.items() if not name.startswith(OF_ITS_POOL)}
     options |= strict | {"connection_class": pool.connection_class, "max_connections": pool.max_connections}
+    return (_AsyncLine if asyncio else _Line)(_pool_beside(pool, options, timeout))
+
+
+def _pool_beside(pool: Any, options: dict[str, Any], timeout: float) -> Any:
+    """A pool of the same kind. That of a Sentinel finds the server by itself."""
     if isinstance(pool, SENTINELS):
-        own = type(pool)(
-            pool.service_name,
-            pool.sentinel_manager,
-            is_master=pool.is_master,
-            check_connection=pool.check_connection,
-            **options,
-        )
-    else:
-        waiting = {"timeout": timeout} if isinstance(pool, BLOCKING) else {}
-        own = type(pool)(**options, **waiting)
-    return type(given)(connection_pool=own)
+        sentinel = {"is_master": pool.is_master, "check_connection": pool.check_connection}
+        return type(pool)(pool.service_name, pool.sentinel_manager, **sentinel, **options)
+    return type(pool)(**options, **({"timeout": timeout} if isinstance(pool, BLOCKING) else {}))
 
 
-def _beside_cluster(given: Any, strict: dict[str, Any], asyncio: bool) -> Any:
+def _cluster_beside(given: Any, strict: dict[str, Any], asyncio: bool) -> Any:
     manager = given.nodes_manager
     options = {name: value for name, value in manager.connection_kwargs.items() if name.startswith(OF_A_CLUSTER)}
-    secure = "ssl_cert_reqs" in options or manager.connection_kwargs.get("ssl", False)
+    secure = "ssl_cert_reqs" in options or bool(manager.connection_kwargs.get("ssl"))
     node = AsyncClusterNode if asyncio else ClusterNode
     nodes = [node(one.host, one.port) for one in manager.startup_nodes.values()]
-    return type(given)(startup_nodes=nodes, cluster_error_retry_attempts=0, ssl=bool(secure), **options, **strict)
+    return type(given)(startup_nodes=nodes, cluster_error_retry_attempts=0, ssl=secure, **options, **strict)
+
+
+class _Line:
+    """Commands over connections of a pool. A client of redis-py does more on the way than the script takes."""
+
+    def __init__(self, pool: Any) -> None:
+        self._pool = pool
+
+    def ask(self, question: Question) -> Any:
+        """Run the script, and give its answer."""
+        connection = self._pool.get_connection(*NAMED)
+        try:
+            connection.send_packed_command(question.packed or question.pack(connection))
+            try:
+                return connection.read_response()
+            except NoScriptError:  # a server that has restarted
+                connection.send_command("EVAL", SCRIPT, *question.arguments)
+                return connection.read_response()
+        finally:
+            self._pool.release(connection)
+
+    def close(self) -> None:
+        self._pool.disconnect()
+
+
+class _AsyncLine:
+    """The same, awaited."""
+
+    def __init__(self, pool: Any) -> None:
+        self._pool = pool
+
+    async def ask(self, question: Question) -> Any:
+        connection = await self._pool.get_connection(*NAMED)
+        try:
+            await connection.send_packed_command(question.packed or question.pack(connection))
+            try:
+                return await connection.read_response()
+            except NoScriptError:  # a server that has restarted
+                await connection.send_command("EVAL", SCRIPT, *question.arguments)
+                return await connection.read_response()
+        finally:
+            await self._pool.release(connection)
+
+    async def aclose(self) -> None:
+        await self._pool.disconnect()
+
+
+class _Cluster:
+    """The same, to the node of its keys."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self.close = client.close
+
+    def ask(self, question: Question) -> Any:
+        try:
+            return self._client.evalsha(SHA, *question.arguments)
+        except NoScriptError:
+            return self._client.eval(SCRIPT, *question.arguments)
+
+
+class _AsyncCluster:
+    """The same, awaited."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self.aclose = client.aclose
+
+    async def ask(self, question: Question) -> Any:
+        try:
+            return await self._client.evalsha(SHA, *question.arguments)
+        except NoScriptError:
+            return await self._client.eval(SCRIPT, *question.arguments)
 
 
 def _strict(timeout: float, asyncio: bool) -> dict[str, Any]:

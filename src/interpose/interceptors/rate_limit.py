@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeAlias
 from grpc import StatusCode
 
 from interpose import context, errors
-from interpose._call import Call
+from interpose._call import NOTHING, Call
 from interpose._clock import SYSTEM, Clock
 from interpose._executed import not_executed
 from interpose._flow import Flow, wait
@@ -44,6 +44,8 @@ __all__ = [
 
 _log = logging.getLogger("interpose")
 
+NANOSECONDS = 10**9  # in a second
+
 MAX_KEYS = 100_000  # of one store; 20 MB
 MAX_KEY = 24  # characters; a longer key is kept as its digest, so that no peer decides how much memory it takes
 MAX_CACHED = 256  # characters of a key whose digest is remembered, like the name of a method
@@ -53,8 +55,13 @@ LONGEST_WAIT = 3600.0  # seconds
 LIMIT, REMAINING, RESET = "ratelimit-limit", "ratelimit-remaining", "ratelimit-reset"
 
 Key: TypeAlias = Callable[[Call], str | None]
+Keys: TypeAlias = tuple[str | None, ...]  # of one call: one per rate; None: that rate does not count it
 Early: TypeAlias = tuple[int, ...]  # by how many nanoseconds a call comes too early, for each limit; 0 or less: in time
 Decision: TypeAlias = Early | None  # None: the store does not answer, and the call passes unchecked
+
+
+_CLIENT = Side.CLIENT
+_real_ip = context._real_ip.get
 
 
 # --- keys -----------------------------------------------------------------------------------------------------------
@@ -66,19 +73,20 @@ def by_peer(call: Call) -> str:
     Not for each connection, which cost a client nothing. All that come through a unix socket are one. On a client there is
     a count for each target.
     """
-    if call.side is Side.CLIENT:
+    if call._side is _CLIENT:
         return str(call.method.target or "")
-    address = context.real_ip()
-    if address is None:
-        peer = call.peer or ""
-        address = addresses.host_of_peer(peer) or peer
-    return addresses.holder(address)
+    address = _real_ip()
+    return addresses.holder_of_peer(call.peer or "") if address is None else addresses.holder(address)
 
 
 def by_identity(call: Call) -> str:
     """A count for each caller whose identity is known, and `by_peer` for all others; on a client for each target."""
-    identity = _identity() if call.side is Side.SERVER else None
-    return by_peer(call) if identity is None else f"id:{identity}"
+    identity = None if call._side is _CLIENT else _IDENTITY()
+    return by_peer(call) if identity is None else f"{identity.issuer or ''}|{identity.subject}"
+
+
+# Left by an interceptor that finds out who calls: with a subject, and the issuer that vouches for it.
+_IDENTITY: Callable[[], Any] = getattr(context, "identity", lambda: None)
 
 
 def by_method(call: Call) -> str:
@@ -101,21 +109,15 @@ def by_metadata(key: str) -> Key:
     return by_value
 
 
-def _identity() -> str | None:
-    """Who calls, as far as an interceptor has found out: the subject, and the issuer that vouches for it."""
-    identity = getattr(context, "identity", lambda: None)()
-    return None if identity is None else f"{identity.issuer or ''}|{identity.subject}"
-
-
 def bounded(key: object) -> str | None:
     """The key as it is kept: of no more than `MAX_KEY` characters. TypeError for one that is no text."""
+    if isinstance(key, str):
+        if len(key) <= MAX_KEY:
+            return key
+        return digest(key) if len(key) <= MAX_CACHED else digest.__wrapped__(key)
     if key is None:
         return None
-    if not isinstance(key, str):
-        raise TypeError(f"RateLimit: key must give a text, or None for a call that is not limited, not {key!r:.100}")
-    if len(key) <= MAX_KEY:
-        return key
-    return digest(key) if len(key) <= MAX_CACHED else digest.__wrapped__(key)
+    raise TypeError(f"RateLimit: key must give a text, or None for a call that is not limited, not {key!r:.100}")
 
 
 @lru_cache(1024)
@@ -194,7 +196,7 @@ class Unanswered(Exception):
 class Limiter(Protocol):
     """The counts of one `RateLimit`."""
 
-    def take(self, keys: Sequence[str | None], patience: int) -> Decision | Generator[Any, Any, Decision]:
+    def take(self, keys: Keys, patience: int) -> Decision | Generator[Any, Any, Decision]:
         """Let one more call pass under all keys, unless it comes more than `patience` nanoseconds too early for one.
 
         keys: one per rate; None: that rate does not count the call. None as the answer: let it pass unchecked. A store
@@ -234,8 +236,8 @@ class LocalStore:
         share = max(1, self._max_keys // len(rates))
         made = list[tuple[Gcra, int]]()
         for rate in rates:
-            parts, step = rate.ticks(10**9)
-            made.append((Gcra(step, rate.at_once, share, math.ceil(patience * 10**9) * parts), parts))
+            parts, step = rate.ticks(NANOSECONDS)
+            made.append((Gcra(step, rate.at_once, share, math.ceil(patience * NANOSECONDS) * parts), parts))
         return _One(*made[0], clock) if len(made) == 1 and ONE_STEP else _Several(made, clock)
 
 
@@ -247,19 +249,21 @@ class _One:
     """One rate. This is what most calls go through."""
 
     def __init__(self, rate: Gcra, parts: int, clock: Clock) -> None:
-        self._take = rate.take
         self._rate = rate
+        self._take = rate.take
         self._parts = parts
-        self._now = nanoseconds(clock)
+        now = nanoseconds(clock)
+        self._now = now if parts == 1 else lambda: now() * parts
 
-    def take(self, keys: Sequence[str | None], patience: int) -> Early:
+    def quick(self, key: str | None) -> bool:
+        """Let one more pass, if it is in time."""
+        return key is None or self._take(key, self._now()) <= 0
+
+    def take(self, keys: Keys, patience: int) -> Early:
         (key,) = keys
         if key is None:
             return (0,)
-        parts = self._parts
-        if parts == 1:
-            return (self._take(key, self._now(), patience),)
-        return (-(-self._take(key, self._now() * parts, patience * parts) // parts),)
+        return (-(-self._take(key, self._now(), patience * self._parts) // self._parts),)
 
     def __len__(self) -> int:
         return len(self._rate)
@@ -273,7 +277,7 @@ class _Several:
         self._together = Together(rates)
         self._now = nanoseconds(clock)
 
-    def take(self, keys: Sequence[str | None], patience: int) -> Early:
+    def take(self, keys: Keys, patience: int) -> Early:
         return tuple(self._together.take(keys, self._now(), patience))
 
     def __len__(self) -> int:
@@ -282,7 +286,7 @@ class _Several:
 
 def nanoseconds(clock: Clock) -> Callable[[], int]:
     """The time of a clock in whole nanoseconds."""
-    return time.monotonic_ns if clock is SYSTEM else lambda: round(clock.now() * 10**9)
+    return time.monotonic_ns if clock is SYSTEM else lambda: round(clock.now() * NANOSECONDS)
 
 
 # --- the interceptor ------------------------------------------------------------------------------------------------
@@ -354,6 +358,8 @@ class RateLimit:
         self._patience = LONGEST_WAIT if wait is True else float(wait)
         self._store = LocalStore() if store is None else store
         self._limiter = self._store.limiter(rates, one_key=self._one_key, patience=self._patience, clock=clock)
+        # Not where what is left has to be told.
+        self._quick = None if trailers else getattr(self._limiter, "quick", None)
         self._trailers = trailers
         self._dry_run = dry_run
         self._clock = clock
@@ -362,30 +368,31 @@ class RateLimit:
         self._admitted = self._delayed = self._unchecked = self._refused = 0
 
     def __call__(self, call: Call) -> Flow:
+        # What most calls are: in time, for one limit that is counted here.
+        if self._quick is not None and call._asks is NOTHING and self._quick(bounded(self._keys[0](call))):
+            self._admitted += 1
+            yield call
+            return None
+        return (yield from self._considered(call))
+
+    def _considered(self, call: Call) -> Flow:
         if call.delay:  # a retry that waits: it comes when it is sent
             yield from _until_sent(call, self._clock)
             call = call.after(0.0)
-        keys = self._keys_of(call)
-        patience = self._patience_of(call) if self._patience else 0
+        keys, patience = self._keys_of(call), self._patience_of(call)
         try:
-            early = self._limiter.take(tuple(map(bounded, keys)), patience)
+            early = self._limiter.take(keys, patience)
             if isinstance(early, Generator):
                 early = yield from early
         except Unanswered as unanswered:
-            self._refuse_unchecked(call, unanswered.retry_in)
-            early = None
+            early = self._unanswered(call, unanswered)
         if early is None:
             self._unchecked += 1
-            early = ()
-        by = max(early, default=0)
-        if by > patience:
-            self._refuse(call, keys, early)
+        elif (by := max(early)) > 0:
+            call = self._too_early(call, keys, early, by, patience)
         self._admitted += 1
-        if by > 0 and not self._dry_run:
-            self._delayed += 1
-            call = call.after(by / 10**9)
         outcome = yield call
-        if self._trailers and call.side is Side.SERVER and early:
+        if self._trailers and early is not None and call.side is Side.SERVER:
             return outcome.with_trailing_metadata(*_told(self._rates, keys, early))
         return None
 
@@ -405,39 +412,50 @@ class RateLimit:
             keys=len(self._limiter),
         )
 
-    def _keys_of(self, call: Call) -> tuple[str | None, ...]:
+    def _keys_of(self, call: Call) -> Keys:
         if self._one_key:
-            return (self._keys[0](call),) * len(self._keys)
-        return tuple(key(call) for key in self._keys)
+            return (bounded(self._keys[0](call)),) * len(self._keys)
+        return tuple(bounded(key(call)) for key in self._keys)
 
     def _patience_of(self, call: Call) -> int:
         """How many nanoseconds the call may wait."""
-        if self._dry_run:
+        if self._dry_run or not self._patience:
             return 0
         deadline = call.deadline
         left = self._patience if deadline is None else min(self._patience, deadline - self._clock.now())
-        return max(int(left * 10**9), 0)
+        return max(int(left * NANOSECONDS), 0)
 
-    def _refuse(self, call: Call, keys: Sequence[str | None], early: Early) -> None:
-        """The call came too early: raises, unless this is a dry run."""
+    def _too_early(self, call: Call, keys: Keys, early: Early, by: int, patience: int) -> Call:
+        """The call as it waits for its turn. Raises if it cannot, unless this is a dry run."""
+        if by <= patience:
+            self._delayed += 1
+            return call.after(by / NANOSECONDS)
         self._refused += 1
-        by, rate, key = max(zip(early, self._rates, keys, strict=True), key=lambda one: one[0])
-        retry_in = by / 10**9
-        self._tell(RefusalDetails(call=call, limit=rate, key=key or "", retry_in=retry_in, dry_run=self._dry_run))
-        count = self._warned.happened(self._clock.now())
-        if count:
-            would = "would have refused" if self._dry_run else "has refused"
-            _log.warning("RateLimit %s %d calls since its last warning; the last one met %s", would, count, rate)
+        rate, key = next(
+            (rate, key) for rate, key, one in zip(self._rates, self._keys, early, strict=True) if one == by
+        )
+        retry_in = by / NANOSECONDS
+        self._warn(rate)
+        if self._on_refuse is not None:
+            details = RefusalDetails(call=call, limit=rate, key=key(call), retry_in=retry_in, dry_run=self._dry_run)
+            self._tell(details)
         if not self._dry_run:
             raise refusal(call, retry_in, _told(self._rates, keys, early))
+        return call
 
-    def _refuse_unchecked(self, call: Call, retry_in: float) -> None:
-        """Nothing is known of the call: raises, unless this is a dry run."""
+    def _unanswered(self, call: Call, unanswered: Unanswered) -> None:
+        """Nothing is known of the call. Raises, unless this is a dry run."""
         if self._dry_run:
             return
         self._refused += 1
-        details = "the rate limit cannot be checked"
-        raise errors.Unavailable(details, trailing_metadata=not_executed(call, retry_in), local=True)
+        trailing = not_executed(call, unanswered.retry_in)
+        raise errors.Unavailable("the rate limit cannot be checked", trailing_metadata=trailing, local=True)
+
+    def _warn(self, rate: Rate) -> None:
+        count = self._warned.happened(self._clock.now())
+        if count:
+            did = "would have refused" if self._dry_run else "has refused"
+            _log.warning("RateLimit %s %d calls since its last warning; the last one met %s", did, count, rate)
 
     def _tell(self, details: RefusalDetails) -> None:
         if self._on_refuse is None:
@@ -458,9 +476,9 @@ def refusal(call: Call, retry_in: float, told: Iterable[Pair] = ()) -> RateLimit
     return error
 
 
-def _told(rates: Sequence[Rate], keys: Sequence[str | None], early: Early) -> tuple[Pair, ...]:
+def _told(rates: Sequence[Rate], keys: Keys, early: Early) -> tuple[Pair, ...]:
     """What the client is told of the limit that is nearest: one value per key, for grpc-js joins several to one text."""
-    counted = [(rate, by / 10**9) for rate, key, by in zip(rates, keys, early, strict=True) if key is not None]
+    counted = [(rate, by / NANOSECONDS) for rate, key, by in zip(rates, keys, early, strict=True) if key is not None]
     if not counted:
         return ()
     left, rate, by = min(((_left(rate, by), rate, by) for rate, by in counted), key=lambda one: (one[0], -one[2]))

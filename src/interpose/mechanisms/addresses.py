@@ -30,13 +30,19 @@ def parsed(text: str) -> Address | None:
 
 
 def host_of_peer(peer: str) -> str:
-    """The host in a peer as grpc writes it: "ipv4:10.0.0.1:5000", "ipv6:%5B::1%5D:5000". Empty for "unix:" and others."""
+    """The address in a peer as grpc writes it: "ipv4:10.0.0.1:5000", "ipv6:%5B::1%5D:5000". Empty for "unix:" and others."""
     scheme, _, rest = peer.partition(":")
     host = rest.rpartition(":")[0]
     if scheme == "ipv4":
         return host
     # The brackets are percent-encoded, and so is the % before a zone.
     return unquote(host).removeprefix("[").removesuffix("]") if scheme == "ipv6" else ""
+
+
+@lru_cache(8192)  # connections, or more
+def holder_of_peer(peer: str) -> str:
+    """The host behind a peer as grpc writes it; the peer itself if it has no address."""
+    return holder(host_of_peer(peer) or peer)
 
 
 def is_unix(peer: str) -> bool:
