@@ -41,6 +41,10 @@ EXTRA_ARROWS = [
     ("interceptors/cache.py", "interpose.interceptors.answers"),
     ("interceptors/coalesce.py", "interpose.interceptors.answers"),
     ("mechanisms/redaction.py", "interpose.mechanisms.runtimes"),
+    # More than fits into one file.
+    ("contrib/redis/__init__.py", "interpose.contrib.redis"),
+    ("contrib/redis/store.py", "interpose.contrib.redis"),
+    ("contrib/redis/lines.py", "interpose.contrib.redis"),
 ]
 
 WAITING = {"threading", "asyncio"}

@@ -50,7 +50,7 @@ class Handlers:
 
     def _compile(self, handler: Any, name: str) -> Any:
         method = Method(name, kind_of(handler))
-        stack = layers(self._interceptors, method)
+        stack = layers(self._interceptors, method, asyncio=True)
         function = function_of(handler)
         if not (inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)):
             return Plain(handler, method, stack, function, self._clock)

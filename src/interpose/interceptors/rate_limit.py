@@ -385,7 +385,8 @@ class RateLimit:
             if isinstance(early, Generator):
                 early = yield from early
         except Unanswered as unanswered:
-            early = self._unanswered(call, unanswered)
+            self._refuse_unchecked(call, unanswered)
+            early = None
         if early is None:
             self._unchecked += 1
         elif (by := max(early)) > 0:
@@ -400,6 +401,11 @@ class RateLimit:
         """Why it cannot run on this side, as far as its store says; None if it can."""
         ask = getattr(self._store, "unfit", None)
         return None if ask is None else ask(asyncio)
+
+    def check_served(self, served: Any) -> Iterable[str]:
+        """The same, for a server that looks at its interceptors when it starts. served: tells whether it is an asyncio one."""
+        fault = self.unfit(served.asyncio)
+        return () if fault is None else (f"RateLimit: {fault}",)
 
     def snapshot(self) -> RateLimitState:
         """What it has done so far."""
@@ -437,13 +443,15 @@ class RateLimit:
         retry_in = by / NANOSECONDS
         self._warn(rate)
         if self._on_refuse is not None:
-            details = RefusalDetails(call=call, limit=rate, key=key(call), retry_in=retry_in, dry_run=self._dry_run)
+            details = RefusalDetails(
+                call=call, limit=rate, key=str(key(call)), retry_in=retry_in, dry_run=self._dry_run
+            )
             self._tell(details)
         if not self._dry_run:
             raise refusal(call, retry_in, _told(self._rates, keys, early))
         return call
 
-    def _unanswered(self, call: Call, unanswered: Unanswered) -> None:
+    def _refuse_unchecked(self, call: Call, unanswered: Unanswered) -> None:
         """Nothing is known of the call. Raises, unless this is a dry run."""
         if self._dry_run:
             return
@@ -483,7 +491,7 @@ def _told(rates: Sequence[Rate], keys: Keys, early: Early) -> tuple[Pair, ...]:
         return ()
     left, rate, by = min(((_left(rate, by), rate, by) for rate, by in counted), key=lambda one: (one[0], -one[2]))
     reset = by + rate.at_once * rate.per / rate.count
-    return (LIMIT, str(rate.count)), (REMAINING, str(left)), (RESET, str(math.ceil(reset)))
+    return Pair(LIMIT, str(rate.count)), Pair(REMAINING, str(left)), Pair(RESET, str(math.ceil(reset)))
 
 
 def _left(rate: Rate, early: float) -> int:
@@ -507,7 +515,7 @@ def _until_sent(call: Call, clock: Clock) -> Generator[Any, Any, None]:
 def _limits(limits: object, burst: object, key: Key) -> tuple[tuple[Rate, ...], tuple[Key, ...], list[str]]:
     """Rates, the key of each, and what is wrong with them."""
     several = isinstance(limits, Iterable) and not isinstance(limits, (str, bytes))
-    given = list(limits) if several else [limits]  # type: ignore[call-overload]  # Iterable, as was just asked
+    given: list[Any] = list(limits) if several else [limits]  # type: ignore[call-overload]  # Iterable, as was just asked
     rates, keys, faults = list[Rate](), list[Key](), list[str]()
     if not 1 <= len(given) <= MAX_LIMITS:
         faults.append(f"limits must be from 1 to {MAX_LIMITS} limits, like '100/second', not {limits!r:.100}")

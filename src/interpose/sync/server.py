@@ -394,7 +394,7 @@ def handlers(interceptors: tuple[Interceptor, ...], clock: Clock) -> Compiled:
         if unchecked:
             _say_what_cannot_run(unchecked.pop())
         method = Method(name, kind_of(handler))
-        stack = layers(interceptors, method)
+        stack = layers(interceptors, method, asyncio=False)
         # In the middle of a stream, grpc makes of what cannot be deserialized the end of it.
         deserializer = decoder(handler.request_deserializer) if method.kind.request_streaming else None
         serializer = _telling(handler.response_serializer) if method.kind.response_streaming else None
