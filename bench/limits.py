@@ -178,7 +178,7 @@ def main() -> None:
     for line in table():
         print(line, flush=True)
     if not which("redis-server"):
-        print("SKIPPED Redis: there is no redis-server; scripts/redis installs it", file=sys.stderr)
+        print("SKIPPED Redis: there is no redis-server; `scripts/interop --install` installs it", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -32,10 +32,10 @@ def made(rate: Rate, keys: int = 100, patience: int = 0) -> tuple[Gcra, int]:
 class Law:
     """The law itself, as slow as it is plain: of calls at these times, may one more pass?"""
 
-    def __init__(self, rate: Rate) -> None:
-        self._parts, self._step = rate.ticks(10**9)
+    def __init__(self, rate: Rate, per_second: int = 10**9) -> None:
+        self._parts, self._step = rate.ticks(per_second)
         self._burst = rate.at_once
-        self.passed: list[int] = []  # nanoseconds
+        self.passed: list[int] = []  # times, `per_second` of them in a second
 
     def allows(self, now: int) -> bool:
         """From each call that has passed until now: no more than the burst, and the rate times the time between."""
