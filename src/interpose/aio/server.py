@@ -72,6 +72,8 @@ async def _attend(driver: Driver, step: Any, context: ServicerContext) -> Any:
         while type(step) is Wait:
             try:
                 value = await joined(step, context.deadline(), context._clock)
+            except asyncio.CancelledError as error:
+                step = driver.fail(_gone(context) or error)
             except BaseException as error:
                 step = driver.fail(error)
             else:
@@ -88,6 +90,14 @@ async def _attend(driver: Driver, step: Any, context: ServicerContext) -> Any:
             step = driver.tell(_outcome(context, error))
         else:
             return step
+
+
+def _gone(context: ServicerContext) -> errors.StatusError | None:
+    """What a flow is told that waits while the client goes; None if it has not gone."""
+    task = asyncio.current_task()
+    if task is None or not task.cancelling():
+        return None
+    return errors.of(context.why_gone())("the client has gone", local=True)
 
 
 async def _sleep(seconds: float, clock: Clock) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import tempfile
+import threading
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -60,10 +62,44 @@ class RedisServer:
         return int(stats.get(f"cmdstat_{command}", {}).get("calls", 0))
 
 
+class LosingProxy:
+    """Stands before Redis, passes all on, and once loses the answer to an EVALSHA, and the connection with it."""
+
+    def __init__(self, port: int) -> None:
+        self._redis = port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self.lost = threading.Event()
+        self._thread = threading.Thread(target=self._serve)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._thread.join(PATIENCE)
+        self._listener.close()
+
+    def _serve(self) -> None:
+        """One connection after the other, one question after the other."""
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:  # closed
+                return
+            with client, socket.create_connection(("127.0.0.1", self._redis)) as server:
+                while question := client.recv(65536):
+                    server.sendall(question)
+                    answer = server.recv(65536)
+                    if b"EVALSHA" in question and not self.lost.is_set():
+                        self.lost.set()
+                        break
+                    client.sendall(answer)
+
+
 def free_port() -> int:
     """A port that is free at the moment, and below those that connections take."""
-    import socket
-
     while True:
         with socket.socket() as found:
             found.bind(("127.0.0.1", 0))

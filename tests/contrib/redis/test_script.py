@@ -66,9 +66,7 @@ def test_it_lets_pass_what_the_law_allows_and_nothing_else(
 
 @given(rates, st.lists(st.tuples(pauses, st.sampled_from([0, 0, 0, HOUR, -HOUR])), max_size=30))
 @settings(max_examples=examples(40))
-def test_a_clock_that_jumps_lets_no_more_pass(
-    running: RedisServer, rate: Rate, calls: list[tuple[int, int]]
-) -> None:
+def test_a_clock_that_jumps_lets_no_more_pass(running: RedisServer, rate: Rate, calls: list[tuple[int, int]]) -> None:
     """By the time that went forwards; and a jump back keeps no caller out for longer than a step."""
     asked, now, forwards, law = Asked(running), START, 0, exact(rate)
     parts, step = rate.ticks(SECOND)

@@ -30,6 +30,9 @@ POOLS = (redis.ConnectionPool, redis.asyncio.ConnectionPool)  # the others inher
 _ASKS = inspect.signature(redis.ConnectionPool.get_connection).parameters["command_name"].default
 NAMED = ("EVALSHA",) if _ASKS is inspect.Parameter.empty else ()
 
+# Before redis-py 6 a cluster's own retries had an option of their own; later ones warn if it is used.
+ONCE = {"cluster_error_retry_attempts": 0} if redis.__version__.startswith("5.") else {}
+
 # Options of a connection that a pool puts there itself, by how they begin.
 OF_ITS_POOL = ("maint_", "orig_", "himport_", "connection_pool", "retry")
 # Options that the nodes of a cluster have from the application.
@@ -108,7 +111,7 @@ def _cluster_beside(given: Any, strict: dict[str, Any], asyncio: bool) -> Any:
     secure = "ssl_cert_reqs" in options or bool(manager.connection_kwargs.get("ssl"))
     node = AsyncClusterNode if asyncio else ClusterNode
     nodes = [node(one.host, one.port) for one in manager.startup_nodes.values()]
-    return type(given)(startup_nodes=nodes, cluster_error_retry_attempts=0, ssl=secure, **options, **strict)
+    return type(given)(startup_nodes=nodes, ssl=secure, **options, **strict, **ONCE)
 
 
 class _Line:
