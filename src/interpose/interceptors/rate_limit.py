@@ -489,7 +489,9 @@ def _told(rates: Sequence[Rate], keys: Keys, early: Early) -> tuple[Pair, ...]:
     counted = [(rate, by / NANOSECONDS) for rate, key, by in zip(rates, keys, early, strict=True) if key is not None]
     if not counted:
         return ()
-    left, rate, by = min(((_left(rate, by), rate, by) for rate, by in counted), key=lambda one: (one[0], -one[2]))
+    left, rate, by = min(
+        ((_left(rate, by), rate, by) for rate, by in counted), key=lambda one: (one[0], one[1].count / one[1].per)
+    )
     reset = by + rate.at_once * rate.per / rate.count
     return Pair(LIMIT, str(rate.count)), Pair(REMAINING, str(left)), Pair(RESET, str(math.ceil(reset)))
 
