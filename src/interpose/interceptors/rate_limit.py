@@ -7,6 +7,7 @@ import logging
 import math
 import sys
 import time
+from base64 import urlsafe_b64encode
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -46,8 +47,8 @@ _log = logging.getLogger("interpose")
 
 NANOSECONDS = 10**9  # in a second
 
-MAX_KEYS = 100_000  # of one store; 20 MB
-MAX_KEY = 24  # characters; a longer key is kept as its digest, so that no peer decides how much memory it takes
+MAX_KEYS = 100_000  # of one store; 25 MB at most
+MAX_KEY = 16  # characters; a longer key is kept as its digest, so that no peer decides how much memory it takes
 MAX_CACHED = 256  # characters of a key whose digest is remembered, like the name of a method
 MAX_LIMITS = 16  # for one call
 LONGEST_WAIT = 3600.0  # seconds
@@ -120,10 +121,11 @@ def bounded(key: object) -> str | None:
     raise TypeError(f"RateLimit: key must give a text, or None for a call that is not limited, not {key!r:.100}")
 
 
-@lru_cache(1024)
+@lru_cache(4096)
 def digest(key: str) -> str:
-    """A text of `MAX_KEY` characters that no other key has."""
-    return hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=MAX_KEY // 2).hexdigest()
+    """A text of `MAX_KEY` characters, 96 bits, that no other key has."""
+    code = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=MAX_KEY * 6 // 8).digest()
+    return urlsafe_b64encode(code).decode("ascii")
 
 
 # --- what users see -------------------------------------------------------------------------------------------------
@@ -220,7 +222,7 @@ class Store(Protocol):
 class LocalStore:
     """Counts in the memory of this process.
 
-    max_keys: how many are kept at most, 200 bytes each; of the rest the one used longest ago is forgotten, and that
+    max_keys: how many are kept at most, up to 250 bytes each; of the rest the one used longest ago is forgotten, and that
               caller may send a whole burst again.
     """
 
@@ -466,8 +468,7 @@ class RateLimit:
             _log.warning("RateLimit %s %d calls since its last warning; the last one met %s", did, count, rate)
 
     def _tell(self, details: RefusalDetails) -> None:
-        if self._on_refuse is None:
-            return
+        assert self._on_refuse is not None
         try:
             self._on_refuse(details)
         except Exception:

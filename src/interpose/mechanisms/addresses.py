@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from itertools import islice
 from typing import TypeAlias
 from urllib.parse import unquote
 
@@ -111,13 +112,8 @@ def last_untrusted(entries: Iterable[str], trusted: Collection[Network]) -> Addr
 
 
 def _from_the_end(lists: Iterable[str]) -> Iterator[str]:
-    left = MOST_HOPS
-    for text in reversed(list(lists)):
-        # Cut at so many commas and not at each: a stranger may send thousands.
-        entries = text.rsplit(",", left)
-        for entry in reversed(entries):
-            if not left:
-                yield ""  # no address
-                return
-            left -= 1
-            yield entry
+    """The entries of all lists, the last first; behind so many as can be, one that is no address."""
+    # Cut at so many commas and not at each: a stranger may send thousands.
+    entries = (entry for text in reversed(list(lists)) for entry in reversed(text.rsplit(",", MOST_HOPS)))
+    yield from islice(entries, MOST_HOPS)
+    yield from islice(("" for _ in entries), 1)

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import tempfile
 import threading
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -44,10 +45,7 @@ class RedisServer:
             self._process = subprocess.Popen(
                 [*command, self._folder.name, *self._options], stdout=out, stderr=subprocess.STDOUT
             )
-        retry = redis.retry.Retry(redis.backoff.ConstantBackoff(0.01), PATIENCE * 100)
-        errors = [redis.ConnectionError, redis.exceptions.BusyLoadingError]
-        self.client = redis.Redis(port=self.port, retry=retry, retry_on_error=errors)
-        assert self.client.ping(), log.read_text()
+        self.client = client_of(self._process, self.port)
 
     def stop(self) -> None:
         """Kill it."""
@@ -96,6 +94,16 @@ class LosingProxy:
                         self.lost.set()
                         break
                     client.sendall(answer)
+
+
+def client_of(process: subprocess.Popen[bytes], port: int) -> Any:
+    """A client of a server that is starting, once it answers."""
+    client = redis.Redis(port=port)
+    while process.poll() is None:
+        with suppress(redis.ConnectionError):
+            client.ping()
+            return client
+    raise RuntimeError(f"{process.args!r} has ended, with {process.returncode}")
 
 
 def free_port() -> int:

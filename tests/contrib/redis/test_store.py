@@ -23,7 +23,7 @@ from interpose.contrib.redis.script import SCRIPT
 from interpose.interceptors import Limit, RateLimit
 from interpose.interceptors.rate_limit import by_metadata
 from interpose.testing import PLACES, Echo, FakeClock, FaultProxy, Place, Stub, ok, play
-from tests.contrib.redis.server import PATIENCE, LosingProxy, RedisServer, free_port
+from tests.contrib.redis.server import PATIENCE, LosingProxy, RedisServer, client_of, free_port
 from tests.interceptors.driving import requests
 
 pytestmark = pytest.mark.needs("redis")
@@ -459,10 +459,7 @@ def test_a_sentinel(server: RedisServer) -> None:
     config.write_text(f"port {port}\nbind 127.0.0.1\nsentinel monitor shop 127.0.0.1 {server.port} 1\n")
     process = subprocess.Popen(["redis-server", str(config), "--sentinel"], stdout=subprocess.DEVNULL, cwd=folder)
     try:
-        retry = redis.retry.Retry(redis.backoff.ConstantBackoff(0.01), PATIENCE * 100)
-        watch = redis.Redis(port=port, retry=retry, retry_on_error=[redis.ConnectionError])
-        assert watch.ping()
-        watch.close()
+        client_of(process, port).close()
         sentinel = redis.Sentinel([("127.0.0.1", port)])
         store = RedisStore(sentinel.master_for("shop"), timeout=PATIENCE)
         limit = RateLimit("1/hour", store=store)
@@ -555,6 +552,9 @@ def test_a_pool_of_another_kind() -> None:
 
     class Pool:
         connection_kwargs: dict[str, Any] = {}  # noqa: RUF012
+
+        def disconnect(self) -> None:
+            pass
 
     client = a_client(1)
     client.connection_pool = Pool()
