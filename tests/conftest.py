@@ -21,6 +21,7 @@ def outside_any_rpc() -> None:
     """A test begins as an application does, whatever an earlier one left in the context they share."""
     context._call.set(None)
     context._request_id.set(None)
+    context._real_ip.set(None)
 
 
 @pytest.fixture(autouse=True)

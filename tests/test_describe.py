@@ -15,6 +15,8 @@ from interpose.interceptors import (
     Fallback,
     FaultInjection,
     Hedge,
+    RateLimit,
+    RealIp,
     RequestId,
     Retry,
 )
@@ -29,7 +31,8 @@ CLIENT = [
     CircuitBreaker(),
     FaultInjection(),
 ]
-MADE = {type(made).__name__: made for made in (*CLIENT, Hedge(), AccessLog(), ExceptionToStatus())}
+LIMITS = [RateLimit("1/second"), RealIp(["10.0.0.0/8"])]
+MADE = {type(made).__name__: made for made in (*CLIENT, Hedge(), AccessLog(), ExceptionToStatus(), *LIMITS)}
 
 
 def token(call: Call) -> Flow:

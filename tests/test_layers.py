@@ -41,6 +41,10 @@ EXTRA_ARROWS = [
     ("interceptors/cache.py", "interpose.interceptors.answers"),
     ("interceptors/coalesce.py", "interpose.interceptors.answers"),
     ("mechanisms/redaction.py", "interpose.mechanisms.runtimes"),
+    # More than fits into one file.
+    ("contrib/redis/__init__.py", "interpose.contrib.redis"),
+    ("contrib/redis/store.py", "interpose.contrib.redis"),
+    ("contrib/redis/lines.py", "interpose.contrib.redis"),
 ]
 
 WAITING = {"threading", "asyncio"}
@@ -66,7 +70,7 @@ def allowed(file: PurePosixPath, room: str, name: str) -> bool:
     top, *rest = name.split(".")
     if top == "interpose":
         return arrow_allowed(file, room, rest, name)
-    if name == "threading.Lock":  # held for a few lines of arithmetic, it is no waiting
+    if name in {"threading.Lock", "threading.RLock"}:  # held for a few lines of arithmetic, it is no waiting
         return room in MAY_WAIT or room == "mechanisms" or file == CLOCK
     if top in WAITING or name == "time.sleep":
         return room in MAY_WAIT or (file == CLOCK and top == "threading")

@@ -9,7 +9,7 @@ import grpc.aio
 
 from interpose import aio, sync
 from interpose._clock import SYSTEM, Clock
-from interpose._flow import Interceptor, check, check_sync, named
+from interpose._flow import Interceptor, check, check_fit, check_sync, named
 from interpose._handlers import refuse_late
 
 C = TypeVar("C")
@@ -34,8 +34,10 @@ def intercept_channel(channel: C, *interceptors: Interceptor, clock: Clock = SYS
     wrapped: Any
     if isinstance(channel, grpc.Channel):
         check_sync(interceptors)
+        check_fit(interceptors, asyncio=False)
         wrapped = sync.intercept(channel, interceptors, clock)
     else:
+        check_fit(interceptors, asyncio=True)
         wrapped = aio.intercept(channel, interceptors, clock)
     result: C = wrapped
     return result
@@ -67,8 +69,10 @@ def intercept_server(server: S, *interceptors: Interceptor, clock: Clock = SYSTE
     wrapped: Any
     if isinstance(server, grpc.Server):
         check_sync(interceptors, "server")
+        check_fit(interceptors, asyncio=False)
         wrapped = sync.serve(server, interceptors, clock)
     else:
+        check_fit(interceptors, asyncio=True)
         wrapped = aio.serve(server, interceptors, clock)
     result: S = wrapped
     return result

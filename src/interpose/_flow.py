@@ -238,17 +238,23 @@ def when(condition: Condition, *interceptors: Interceptor) -> Chain:
     return When(patterns, interceptors)
 
 
-def layers(interceptors: tuple[Interceptor, ...], method: Method, *, used: bool = True) -> Layers:
+def layers(
+    interceptors: tuple[Interceptor, ...], method: Method, *, used: bool = True, asyncio: bool | None = None
+) -> Layers:
     """Compile a stack for one method: chains opened, those that do not apply left out, async ones lifted.
 
     used: a stub or server is about to use the method, so patterns that do not match it may be reported.
+    asyncio: of which kind the server is; an interceptor that is unfit for it fails every call with its name.
     """
     compiled: list[Layer] = []
     for interceptor in interceptors:
         if isinstance(interceptor, Chain):
             if used and isinstance(interceptor, When):
                 interceptor.unmatched.see(method)
-            compiled += layers(_selected(interceptor, method), method, used=used)
+            compiled += layers(_selected(interceptor, method), method, used=used, asyncio=asyncio)
+        elif asyncio is not None and (fault := unfit(interceptor, asyncio)):
+            _log.error("%s: %s", method, fault)
+            compiled.append(_faulty(fault))
         elif is_async(interceptor):
             compiled.append(_lifted(cast(Callable[[Call], AsyncFlow], interceptor)))
         else:
@@ -276,11 +282,16 @@ def _selected(chain: Chain, method: Method) -> tuple[Interceptor, ...]:
     ) as error:  # a sync server asks on its one serving thread, which must live
         blame = f"{chain!r} failed: its condition raised {type(error).__name__}"
         _log.exception("%s for %s", blame, method)
+        return (_faulty(blame),)
 
-        def failed(call: Call) -> Flow:
-            raise errors.Internal(blame, local=True)
 
-        return (failed,)
+def _faulty(blame: str) -> Callable[[Call], Flow]:
+    """An interceptor that fails every call with this text."""
+
+    def failed(call: Call) -> Flow:
+        raise errors.Internal(blame, local=True)
+
+    return failed
 
 
 def _lifted(interceptor: Callable[[Call], AsyncFlow]) -> Layer:
@@ -373,6 +384,22 @@ def check_sync(interceptors: tuple[Interceptor, ...], where: str = "channel") ->
                 f"is an `async def` generator, and this {where} is a sync one: write it as a plain generator, "
                 "which runs on both, or use grpc.aio",
             )
+
+
+def check_fit(interceptors: tuple[Interceptor, ...], asyncio: bool) -> None:
+    """TypeError if one of them cannot run on a channel or server of this kind."""
+    for interceptor in interceptors:
+        if isinstance(interceptor, Chain):
+            check_fit(interceptor.interceptors, asyncio)
+        elif fault := unfit(interceptor, asyncio):
+            raise TypeError(fault)
+
+
+def unfit(interceptor: Interceptor, asyncio: bool) -> str | None:
+    """Why an interceptor cannot run there, by its own word: the method `unfit` that it may have; None if it can."""
+    ask = getattr(interceptor, "unfit", None)
+    fault = None if ask is None else ask(asyncio)
+    return fault and f"{name_of(interceptor)} cannot run here: {fault}"
 
 
 _NATIVE = (

@@ -32,10 +32,17 @@ class Endpoint:
     __slots__ = ("clock", "handler", "layers", "method", "stop")
 
     def __init__(
-        self, handler: Any, name: str, interceptors: tuple[Interceptor, ...], clock: Clock, stop: Stop | None
+        self,
+        handler: Any,
+        name: str,
+        interceptors: tuple[Interceptor, ...],
+        clock: Clock,
+        stop: Stop | None,
+        *,
+        asyncio: bool,
     ) -> None:
         self.method = Method(name, kind_of(handler))
-        self.layers: Layers = layers(interceptors, self.method)
+        self.layers: Layers = layers(interceptors, self.method, asyncio=asyncio)
         self.handler = function_of(handler)
         self.clock = clock
         self.stop = stop  # of the server, where it is known

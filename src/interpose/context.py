@@ -26,6 +26,7 @@ class Inherited(NamedTuple):
 
 _call: ContextVar[Call | None] = ContextVar("interpose.call", default=None)
 _request_id: ContextVar[str | None] = ContextVar("interpose.request_id", default=None)
+_real_ip: ContextVar[str | None] = ContextVar("interpose.real_ip", default=None)
 _inherited: ContextVar[Inherited | None] = ContextVar("interpose.inherited", default=None)
 
 
@@ -37,6 +38,11 @@ def current_call() -> Call | None:
 def request_id() -> str | None:
     """The id of the request that is being handled here, or None; left by `RequestId`."""
     return _request_id.get()
+
+
+def real_ip() -> str | None:
+    """The address of the client whose request is being handled here, like "203.0.113.7", or None; left by `RealIp`."""
+    return _real_ip.get()
 
 
 def deadline() -> float | None:
@@ -75,6 +81,11 @@ def set_current_call(call: Call) -> None:
 def set_request_id(value: str) -> None:
     """Used by interceptors: what `request_id()` gives from here on in this RPC."""
     _request_id.set(value)
+
+
+def set_real_ip(value: str | None) -> None:
+    """Used by interceptors: what `real_ip()` gives from here on in this RPC."""
+    _real_ip.set(value)
 
 
 def set_inherited(value: Inherited) -> None:

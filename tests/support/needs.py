@@ -47,6 +47,7 @@ NEEDS = {
             *("libguava-java", "libgoogle-gson-java", "libperfmark-java"),
         ),
     ),
+    "redis": Need("redis-server", programs("redis-server"), ("redis-server",)),
     "openssl": Need("the program openssl", programs("openssl"), ("openssl",)),
 }
 

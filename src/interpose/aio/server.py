@@ -52,7 +52,7 @@ class Handlers:
 
     def compile(self, handler: Any, name: str) -> Any:
         """The handler with the interceptors around it; a plain one as what has to be bound for each RPC."""
-        endpoint = Endpoint(handler, name, self._interceptors, self._clock, self._stop)
+        endpoint = Endpoint(handler, name, self._interceptors, self._clock, self._stop, asyncio=True)
         function, streams = endpoint.handler, endpoint.method.kind.response_streaming
         if not (inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)):
             return Plain(handler, endpoint)
@@ -69,6 +69,8 @@ async def _attend(driver: Driver, step: Any, context: ServicerContext) -> Any:
         while type(step) is Wait:
             try:
                 value = await joined(step, context.deadline(), context._clock)
+            except asyncio.CancelledError as error:
+                step = driver.fail(_gone(context) or error)
             except BaseException as error:
                 step = driver.fail(error)
             else:
@@ -85,6 +87,14 @@ async def _attend(driver: Driver, step: Any, context: ServicerContext) -> Any:
             step = driver.tell(_outcome(context, error))
         else:
             return step
+
+
+def _gone(context: ServicerContext) -> errors.StatusError | None:
+    """What a flow is told that waits while the client goes; None if it has not gone."""
+    task = asyncio.current_task()
+    if task is None or not task.cancelling():
+        return None
+    return errors.of(context.why_gone())("the client has gone", local=True)
 
 
 async def _sleep(seconds: float, clock: Clock) -> None:

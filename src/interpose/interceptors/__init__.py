@@ -13,6 +13,16 @@ from interpose.interceptors.fallback import Fallback, FallbackDetails
 from interpose.interceptors.fault_injection import FaultInjection, InjectedFault
 from interpose.interceptors.hedge import Hedge, HedgeDetails
 from interpose.interceptors.propagate_context import PropagateContext
+from interpose.interceptors.rate_limit import (
+    Limit,
+    LocalStore,
+    Rate,
+    RateLimit,
+    RateLimited,
+    RateLimitState,
+    RefusalDetails,
+)
+from interpose.interceptors.real_ip import RealIp
 from interpose.interceptors.request_id import RequestId, RequestIdFilter
 from interpose.interceptors.retry import BY_CONVENTION, Retry, RetryDetails
 from interpose.mechanisms.budget import RatioBudget, RetryBudget
@@ -37,9 +47,17 @@ __all__ = [
     "HedgeDetails",
     "InjectedFault",
     "JsonFormatter",
+    "Limit",
+    "LocalStore",
     "PropagateContext",
+    "Rate",
+    "RateLimit",
+    "RateLimitState",
+    "RateLimited",
     "RatioBudget",
+    "RealIp",
     "Redactor",
+    "RefusalDetails",
     "RequestId",
     "RequestIdFilter",
     "Retry",

@@ -1,0 +1,544 @@
+"""How often: refuse or delay calls that come faster than a limit, for each caller."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+import sys
+import time
+from base64 import urlsafe_b64encode
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Protocol, TypeAlias
+
+from grpc import StatusCode
+
+from interpose import context, errors
+from interpose._call import NOTHING, Call
+from interpose._clock import SYSTEM, Clock
+from interpose._executed import not_executed
+from interpose._flow import Flow, wait
+from interpose._metadata import Pair
+from interpose._method import Side
+from interpose.mechanisms import addresses, pushback
+from interpose.mechanisms.gcra import Gcra, Together
+from interpose.mechanisms.options import insist, is_clock, is_flag, is_function_or_none, is_whole
+from interpose.mechanisms.rate import Rate
+from interpose.mechanisms.seldom import Seldom
+
+__all__ = [
+    "Limit",
+    "LocalStore",
+    "Rate",
+    "RateLimit",
+    "RateLimitState",
+    "RateLimited",
+    "RefusalDetails",
+    "by_identity",
+    "by_metadata",
+    "by_method",
+    "by_peer",
+]
+
+_log = logging.getLogger("interpose")
+
+NANOSECONDS = 10**9  # in a second
+
+MAX_KEYS = 100_000  # of one store; 25 MB at most
+MAX_KEY = 16  # characters; a longer key is kept as its digest, so that no peer decides how much memory it takes
+MAX_CACHED = 256  # characters of a key whose digest is remembered, like the name of a method
+MAX_LIMITS = 16  # for one call
+LONGEST_WAIT = 3600.0  # seconds
+
+LIMIT, REMAINING, RESET = "ratelimit-limit", "ratelimit-remaining", "ratelimit-reset"
+
+Key: TypeAlias = Callable[[Call], str | None]
+Keys: TypeAlias = tuple[str | None, ...]  # of one call: one per rate; None: that rate does not count it
+Early: TypeAlias = tuple[int, ...]  # by how many nanoseconds a call comes too early, for each limit; 0 or less: in time
+Decision: TypeAlias = Early | None  # None: the store does not answer, and the call passes unchecked
+
+
+_CLIENT = Side.CLIENT
+_real_ip = context._real_ip.get
+
+
+# --- keys -----------------------------------------------------------------------------------------------------------
+
+
+def by_peer(call: Call) -> str:
+    """A count for each host that calls: its IPv4 address, or the first 64 bits of an IPv6 one; behind `RealIp` the client's.
+
+    Not for each connection, which cost a client nothing. All that come through a unix socket are one. On a client there is
+    a count for each target.
+    """
+    if call._side is _CLIENT:
+        return str(call.method.target or "")
+    address = _real_ip()
+    return addresses.holder_of_peer(call.peer or "") if address is None else addresses.holder(address)
+
+
+def by_identity(call: Call) -> str:
+    """A count for each caller whose identity is known, and `by_peer` for all others; on a client for each target."""
+    identity = None if call._side is _CLIENT else _IDENTITY()
+    return by_peer(call) if identity is None else f"{identity.issuer or ''}|{identity.subject}"
+
+
+# Left by an interceptor that finds out who calls: with a subject, and the issuer that vouches for it.
+_IDENTITY: Callable[[], Any] = getattr(context, "identity", lambda: None)
+
+
+def by_method(call: Call) -> str:
+    """A count for each method, like "/pay.v1.Cards/Charge"."""
+    return call.method.full_name
+
+
+def by_metadata(key: str) -> Key:
+    """A count for each value that calls have under a metadata key, and `by_peer` for those without.
+
+    A client is free in what it sends: use a key that something before this has verified. Values are not logged.
+    """
+
+    def by_value(call: Call) -> str:
+        value = call.metadata.get(key)
+        if value is None:
+            return by_peer(call)
+        return f"{key}:{value.hex() if isinstance(value, bytes) else value}"
+
+    return by_value
+
+
+def bounded(key: object) -> str | None:
+    """The key as it is kept: of no more than `MAX_KEY` characters. TypeError for one that is no text."""
+    if isinstance(key, str):
+        if len(key) <= MAX_KEY:
+            return key
+        return digest(key) if len(key) <= MAX_CACHED else digest.__wrapped__(key)
+    if key is None:
+        return None
+    raise TypeError(f"RateLimit: key must give a text, or None for a call that is not limited, not {key!r:.100}")
+
+
+@lru_cache(4096)
+def digest(key: str) -> str:
+    """A text of `MAX_KEY` characters, 96 bits, that no other key has."""
+    code = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=MAX_KEY * 6 // 8).digest()
+    return urlsafe_b64encode(code).decode("ascii")
+
+
+# --- what users see -------------------------------------------------------------------------------------------------
+
+
+class RateLimited(errors.ResourceExhausted):
+    """RESOURCE_EXHAUSTED, made here: the call came faster than a limit lets it, and no handler was called.
+
+    retry_in: seconds until one may pass.
+    """
+
+    retry_in: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A rate with a key of its own: `Limit("1000/second", key=by_method)`.
+
+    rate: a `Rate`, or a text like "100/second". key: None: that of the `RateLimit`.
+    """
+
+    rate: Rate | str
+    key: Key | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefusalDetails:
+    """What `on_refuse` is told of a call that came too early.
+
+    limit: the rate that it has to wait for longest. key: whose count that is. retry_in: seconds
+    until one may pass. dry_run: it was let pass all the same.
+    """
+
+    call: Call
+    limit: Rate
+    key: str
+    retry_in: float
+    dry_run: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateLimitState:
+    """What a `RateLimit` has done so far.
+
+    admitted: calls that passed, those that were delayed, unchecked or only dry-run refused included. delayed: of them
+    had to wait. unchecked: of them passed because the store did not answer. refused: calls that came too early, and those
+    that were refused because the store did not answer.
+    keys: counts that are kept in this process.
+    """
+
+    limits: tuple[Rate, ...]
+    admitted: int
+    delayed: int
+    unchecked: int
+    refused: int
+    keys: int
+
+
+# --- stores ---------------------------------------------------------------------------------------------------------
+
+
+class Unanswered(Exception):
+    """The store does not answer, and no call may pass unchecked. retry_in: seconds until it is asked again."""
+
+    def __init__(self, retry_in: float) -> None:
+        super().__init__(retry_in)
+        self.retry_in = retry_in
+
+
+class Limiter(Protocol):
+    """The counts of one `RateLimit`."""
+
+    def take(self, keys: Keys, patience: int) -> Decision | Generator[Any, Any, Decision]:
+        """Let one more call pass under all keys, unless it comes more than `patience` nanoseconds too early for one.
+
+        keys: one per rate; None: that rate does not count the call. None as the answer: let it pass unchecked. A store
+        that has to be waited for gives a part of a flow, for `yield from`. `Unanswered` if it does not know.
+        """
+        ...
+
+    def __len__(self) -> int:
+        """How many counts it keeps in this process."""
+        ...
+
+
+class Store(Protocol):
+    """Where counts are kept: `LocalStore`, or `interpose.contrib.redis.RedisStore`."""
+
+    def limiter(self, rates: Sequence[Rate], *, one_key: bool, patience: float, clock: Clock) -> Limiter:
+        """The counts of these rates. one_key: all have the same key. patience: the longest wait, in seconds."""
+        ...
+
+
+class LocalStore:
+    """Counts in the memory of this process.
+
+    max_keys: how many are kept at most, up to 250 bytes each; of the rest the one used longest ago is forgotten, and that
+              caller may send a whole burst again.
+    """
+
+    def __init__(self, max_keys: int = MAX_KEYS) -> None:
+        insist(
+            "LocalStore",
+            (is_whole(max_keys, 1, 10**8), f"max_keys must be a whole number from 1 to 10^8, not {max_keys!r}"),
+        )
+        self._max_keys = max_keys
+
+    def limiter(self, rates: Sequence[Rate], *, one_key: bool = True, patience: float = 0.0, clock: Clock) -> Limiter:
+        """The counts of these rates, in this process."""
+        share = max(1, self._max_keys // len(rates))
+        made = list[tuple[Gcra, int]]()
+        for rate in rates:
+            parts, step = rate.ticks(NANOSECONDS)
+            made.append((Gcra(step, rate.at_once, share, math.ceil(patience * NANOSECONDS) * parts), parts))
+        return _One(*made[0], clock) if len(made) == 1 and ONE_STEP else _Several(made, clock)
+
+
+# Without a GIL a decision is several steps.
+ONE_STEP: bool = getattr(sys, "_is_gil_enabled", lambda: True)()
+
+
+class _One:
+    """One rate. This is what most calls go through."""
+
+    def __init__(self, rate: Gcra, parts: int, clock: Clock) -> None:
+        self._rate = rate
+        self._take = rate.take
+        self._parts = parts
+        now = nanoseconds(clock)
+        self._now = now if parts == 1 else lambda: now() * parts
+
+    def quick(self, key: str | None) -> bool:
+        """Let one more pass, if it is in time."""
+        return key is None or self._take(key, self._now()) <= 0
+
+    def take(self, keys: Keys, patience: int) -> Early:
+        (key,) = keys
+        if key is None:
+            return (0,)
+        return (-(-self._take(key, self._now(), patience * self._parts) // self._parts),)
+
+    def __len__(self) -> int:
+        return len(self._rate)
+
+
+class _Several:
+    """Several rates."""
+
+    def __init__(self, rates: Sequence[tuple[Gcra, int]], clock: Clock) -> None:
+        self._rates = rates
+        self._together = Together(rates)
+        self._now = nanoseconds(clock)
+
+    def take(self, keys: Keys, patience: int) -> Early:
+        return tuple(self._together.take(keys, self._now(), patience))
+
+    def __len__(self) -> int:
+        return sum(len(rate) for rate, _ in self._rates)
+
+
+def nanoseconds(clock: Clock) -> Callable[[], int]:
+    """The time of a clock in whole nanoseconds."""
+    return time.monotonic_ns if clock is SYSTEM else lambda: round(clock.now() * NANOSECONDS)
+
+
+# --- the interceptor ------------------------------------------------------------------------------------------------
+
+
+class RateLimit:
+    """Refuse calls that come faster than a limit, for each caller; or on a client, delay them.
+
+    `RateLimit("100/second")`: a caller may send 100 calls at once, and one more every 10 ms. Never more than the burst
+    plus the rate times the time, in any stretch of time. One RPC is one call, however many messages it streams. What
+    comes too early ends with RESOURCE_EXHAUSTED (`RateLimited`) before the handler is called or a message of a stream is
+    read. The client is told when to come back: as `grpc-retry-pushback-ms`, as google.rpc.RetryInfo, and that the call
+    was not executed, so that `Retry` sends it again then if RESOURCE_EXHAUSTED is among its codes.
+
+    limits: a rate like "100/second", "10/minute", "5 per 2 hours", a `Rate`, a `Limit` with a key of its own, or several
+            of these. A call has to meet them all; if it does not, it is counted by none.
+    burst:  how many calls may come at once, for limits that are given as text. None: as many as in the period.
+    key:    whose count it is: `by_identity`, `by_peer`, `by_method`, `by_metadata(…)`, or your function of the call that
+            gives a text, or None for a call that is not limited.
+    store:  where counts are kept: `LocalStore()`, of this process, or a `RedisStore` that many processes share.
+    wait:   True: a call that comes too early waits for its turn, up to its deadline and an hour at most; in the order in
+            which they came. A number: up to so many seconds. Only what would wait longer is refused. A turn that was
+            given is used up, also if the call is cancelled meanwhile. For clients: on a sync server each call that
+            waits keeps a thread.
+    trailers: tell the limit on admitted calls too (server): `ratelimit-limit`, `ratelimit-remaining` and
+            `ratelimit-reset` (seconds until the whole burst is there again) in the trailing metadata. That costs some
+            10 microseconds on the wire. Refused calls always have them.
+    dry_run: count, log and call `on_refuse`, but let every call pass at once.
+    clock:  where the time is read; the one that was given to the channel or server.
+    on_refuse: called with `RefusalDetails` for each call that came too early; what it raises is logged.
+
+    The log has a warning at most once a minute, with the number of calls that were refused.
+    """
+
+    def __init__(
+        self,
+        limits: Rate | Limit | str | Iterable[Rate | Limit | str],
+        *,
+        burst: int | None = None,
+        key: Key = by_identity,
+        store: Store | None = None,
+        wait: bool | float = False,
+        trailers: bool = False,
+        dry_run: bool = False,
+        clock: Clock = SYSTEM,
+        on_refuse: Callable[[RefusalDetails], object] | None = None,
+    ) -> None:
+        rates, keys, faults = _limits(limits, burst, key)
+        insist(
+            "RateLimit",
+            *((False, fault) for fault in faults),
+            (callable(key), f"key must be a function of the call, like by_peer, not {key!r}"),
+            (
+                store is None or callable(getattr(store, "limiter", None)),
+                f"store must be a LocalStore or a RedisStore, not {store!r}",
+            ),
+            (
+                is_flag(wait) or (isinstance(wait, (int, float)) and 0 <= wait <= LONGEST_WAIT),
+                f"wait must be True, False or a number of seconds from 0 to {LONGEST_WAIT:g}, not {wait!r}",
+            ),
+            (is_flag(trailers), f"trailers must be True or False, not {trailers!r}"),
+            (is_flag(dry_run), f"dry_run must be True or False, not {dry_run!r}"),
+            (is_clock(clock), f"clock must have a method now(), not be {clock!r}"),
+            (is_function_or_none(on_refuse), f"on_refuse must be a function of RefusalDetails, not {on_refuse!r}"),
+        )
+        self._rates = rates
+        self._keys = keys
+        self._one_key = all(one is keys[0] for one in keys)
+        self._patience = LONGEST_WAIT if wait is True else float(wait)
+        self._store = LocalStore() if store is None else store
+        self._limiter = self._store.limiter(rates, one_key=self._one_key, patience=self._patience, clock=clock)
+        # Not where what is left has to be told.
+        self._quick = None if trailers else getattr(self._limiter, "quick", None)
+        self._trailers = trailers
+        self._dry_run = dry_run
+        self._clock = clock
+        self._on_refuse = on_refuse
+        self._warned = Seldom(60)
+        self._admitted = self._delayed = self._unchecked = self._refused = 0
+
+    def __call__(self, call: Call) -> Flow:
+        # What most calls are: in time, for one limit that is counted here.
+        if self._quick is not None and call._asks is NOTHING and self._quick(bounded(self._keys[0](call))):
+            self._admitted += 1
+            yield call
+            return None
+        return (yield from self._considered(call))
+
+    def _considered(self, call: Call) -> Flow:
+        if call.delay:  # a retry that waits: it comes when it is sent
+            yield from _until_sent(call, self._clock)
+            call = call.after(0.0)
+        keys, patience = self._keys_of(call), self._patience_of(call)
+        try:
+            early = self._limiter.take(keys, patience)
+            if isinstance(early, Generator):
+                early = yield from early
+        except Unanswered as unanswered:
+            self._refuse_unchecked(call, unanswered)
+            early = None
+        if early is None:
+            self._unchecked += 1
+        elif (by := max(early)) > 0:
+            call = self._too_early(call, keys, early, by, patience)
+        self._admitted += 1
+        outcome = yield call
+        if self._trailers and early is not None and call.side is Side.SERVER:
+            return outcome.with_trailing_metadata(*_told(self._rates, keys, early))
+        return None
+
+    def unfit(self, asyncio: bool) -> str | None:
+        """Why it cannot run on this side, as far as its store says; None if it can."""
+        ask = getattr(self._store, "unfit", None)
+        return None if ask is None else ask(asyncio)
+
+    def check_served(self, served: Any) -> Iterable[str]:
+        """The same, for a server that looks at its interceptors when it starts. served: tells whether it is an asyncio one."""
+        fault = self.unfit(served.asyncio)
+        return () if fault is None else (f"RateLimit: {fault}",)
+
+    def snapshot(self) -> RateLimitState:
+        """What it has done so far."""
+        return RateLimitState(
+            limits=self._rates,
+            admitted=self._admitted,
+            delayed=self._delayed,
+            unchecked=self._unchecked,
+            refused=self._refused,
+            keys=len(self._limiter),
+        )
+
+    def _keys_of(self, call: Call) -> Keys:
+        if self._one_key:
+            return (bounded(self._keys[0](call)),) * len(self._keys)
+        return tuple(bounded(key(call)) for key in self._keys)
+
+    def _patience_of(self, call: Call) -> int:
+        """How many nanoseconds the call may wait."""
+        if self._dry_run or not self._patience:
+            return 0
+        deadline = call.deadline
+        left = self._patience if deadline is None else min(self._patience, deadline - self._clock.now())
+        return max(int(left * NANOSECONDS), 0)
+
+    def _too_early(self, call: Call, keys: Keys, early: Early, by: int, patience: int) -> Call:
+        """The call as it waits for its turn. Raises if it cannot, unless this is a dry run."""
+        if by <= patience:
+            self._delayed += 1
+            return call.after(by / NANOSECONDS)
+        self._refused += 1
+        rate, key = next(
+            (rate, key) for rate, key, one in zip(self._rates, self._keys, early, strict=True) if one == by
+        )
+        retry_in = by / NANOSECONDS
+        self._warn(rate)
+        if self._on_refuse is not None:
+            details = RefusalDetails(
+                call=call, limit=rate, key=str(key(call)), retry_in=retry_in, dry_run=self._dry_run
+            )
+            self._tell(details)
+        if not self._dry_run:
+            raise refusal(call, retry_in, _told(self._rates, keys, early))
+        return call
+
+    def _refuse_unchecked(self, call: Call, unanswered: Unanswered) -> None:
+        """Nothing is known of the call. Raises, unless this is a dry run."""
+        if self._dry_run:
+            return
+        self._refused += 1
+        trailing = not_executed(call, unanswered.retry_in)
+        raise errors.Unavailable("the rate limit cannot be checked", trailing_metadata=trailing, local=True)
+
+    def _warn(self, rate: Rate) -> None:
+        count = self._warned.happened(self._clock.now())
+        if count:
+            did = "would have refused" if self._dry_run else "has refused"
+            _log.warning("RateLimit %s %d calls since its last warning; the last one met %s", did, count, rate)
+
+    def _tell(self, details: RefusalDetails) -> None:
+        assert self._on_refuse is not None
+        try:
+            self._on_refuse(details)
+        except Exception:
+            _log.exception("on_refuse failed; the call is refused all the same")
+
+
+def refusal(call: Call, retry_in: float, told: Iterable[Pair] = ()) -> RateLimited:
+    """What a call ends with that came too early."""
+    details = f"too many calls: try again in {math.ceil(retry_in * 1000) / 1000:.3f} s"
+    rich = pushback.retry_info(StatusCode.RESOURCE_EXHAUSTED.value[0], details, retry_in)
+    pairs = (*not_executed(call, retry_in), (errors.RICH_KEY, rich), *told)
+    error = RateLimited(details, trailing_metadata=pairs, local=True)
+    error.retry_in = retry_in
+    return error
+
+
+def _told(rates: Sequence[Rate], keys: Keys, early: Early) -> tuple[Pair, ...]:
+    """What the client is told of the limit that is nearest: one value per key, for grpc-js joins several to one text."""
+    counted = [(rate, by / NANOSECONDS) for rate, key, by in zip(rates, keys, early, strict=True) if key is not None]
+    if not counted:
+        return ()
+    left, rate, by = min(
+        ((_left(rate, by), rate, by) for rate, by in counted), key=lambda one: (one[0], one[1].count / one[1].per)
+    )
+    reset = by + rate.at_once * rate.per / rate.count
+    return Pair(LIMIT, str(rate.count)), Pair(REMAINING, str(left)), Pair(RESET, str(math.ceil(reset)))
+
+
+def _left(rate: Rate, early: float) -> int:
+    """How many more may come at once."""
+    return 0 if early > 0 else math.floor(-early * rate.count / rate.per + 1e-6)
+
+
+def _until_sent(call: Call, clock: Clock) -> Generator[Any, Any, None]:
+    """Wait out the delay of a call."""
+    sent: Future[None] = Future()
+    alarm = clock.call_later(call.delay, lambda: sent.set_result(None))
+    try:
+        yield from wait(sent)
+    finally:
+        alarm.cancel()
+
+
+# --- options --------------------------------------------------------------------------------------------------------
+
+
+def _limits(limits: object, burst: object, key: Key) -> tuple[tuple[Rate, ...], tuple[Key, ...], list[str]]:
+    """Rates, the key of each, and what is wrong with them."""
+    several = isinstance(limits, Iterable) and not isinstance(limits, (str, bytes))
+    given: list[Any] = list(limits) if several else [limits]  # type: ignore[call-overload]  # Iterable, as was just asked
+    rates, keys, faults = list[Rate](), list[Key](), list[str]()
+    if not 1 <= len(given) <= MAX_LIMITS:
+        faults.append(f"limits must be from 1 to {MAX_LIMITS} limits, like '100/second', not {limits!r:.100}")
+    for one in given:
+        limit = one if isinstance(one, Limit) else Limit(one)
+        if not (limit.key is None or callable(limit.key)):
+            faults.append(f"key of a Limit must be None or a function of the call, like by_peer, not {limit.key!r}")
+        try:
+            rates.append(_rate(limit.rate, burst))
+            keys.append(key if limit.key is None else limit.key)
+        except ValueError as error:
+            faults.append(str(error).removeprefix("Rate: "))
+    return tuple(rates), tuple(keys), faults
+
+
+def _rate(given: object, burst: object) -> Rate:
+    if isinstance(given, str):
+        return Rate.of(given, burst)  # type: ignore[arg-type]  # it judges the burst itself
+    if not isinstance(given, Rate):
+        raise ValueError(f"{given!r:.100} is no limit: write it like '100/second', or as Rate(100)")
+    if burst is not None:
+        raise ValueError(f"burst is for limits that are given as text; write Rate({given.count}, burst={burst!r})")
+    return given
