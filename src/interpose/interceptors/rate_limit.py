@@ -494,7 +494,7 @@ def _told(rates: Sequence[Rate], keys: Keys, early: Early) -> tuple[Pair, ...]:
         ((_left(rate, by), rate, by) for rate, by in counted), key=lambda one: (one[0], one[1].count / one[1].per)
     )
     reset = by + rate.at_once * rate.per / rate.count
-    return Pair(LIMIT, str(rate.count)), Pair(REMAINING, str(left)), Pair(RESET, str(math.ceil(reset)))
+    return (LIMIT, str(rate.count)), (REMAINING, str(left)), (RESET, str(math.ceil(reset)))
 
 
 def _left(rate: Rate, early: float) -> int:
