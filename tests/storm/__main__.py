@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.storm.rows import LONG, Row, Scale, table
 
-PARTS = ("errors", "tails", "outage", "faults", "flat")
+PARTS = ("errors", "tails", "outage", "faults", "once", "flat")
 
 
 def options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -20,6 +20,7 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", choices=PARTS, action="append", help="this part alone; may be given several times")
     parser.add_argument("--seconds", type=float, default=LONG.seconds, help="how long each kind of fault goes on")
     parser.add_argument("--calls", type=int, default=LONG.calls, help="how many calls, where they are counted")
+    parser.add_argument("--restarts", type=int, default=LONG.restarts, help="how many, where they are counted")
     parser.add_argument("--pictures", type=Path, metavar="FOLDER", help="draw pictures into this folder")
     return parser.parse_args(arguments)
 
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows: list[Row] = []
     for part in asked.only or PARTS:
         sys.stderr.write(f"==> {part}\n")
-        found = import_module(f"tests.storm.{part}").findings(Scale(asked.seconds, asked.calls))
+        found = import_module(f"tests.storm.{part}").findings(Scale(asked.seconds, asked.calls, asked.restarts))
         rows += found.rows
         sys.stderr.writelines(f"{note}\n" for note in found.notes)
         if asked.pictures is not None:

@@ -25,14 +25,18 @@ class Arrival(NamedTuple):
 class Backend:
     """One server; entered, it serves at `target`, a unix socket. Each start is a new process; the file goes on.
 
-    sort: "async" or "plain", its handlers and with them grpc's stack.
+    sort: "async" or "plain", its handlers and with them grpc's stack. target: another place to serve at. work: seconds that
+    a handler takes behind the execution of a call.
     """
 
-    def __init__(self, folder: str, sort: str = "async", name: str = "server") -> None:
+    def __init__(
+        self, folder: str, sort: str = "async", name: str = "server", target: str = "", work: float | None = None
+    ) -> None:
         self._file = Path(folder) / f"{name}.log"
         self._sort = sort
         self._faults: dict[str, Any] = {}
-        self.target = f"unix:{Path(folder) / name}.sock"
+        self._work = [] if work is None else [str(work)]
+        self.target = target or f"unix:{Path(folder) / name}.sock"
 
     def __enter__(self) -> Backend:
         self.start()
@@ -53,6 +57,7 @@ class Backend:
                 self.target,
                 str(self._file),
                 self._sort,
+                *self._work,
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -78,6 +83,10 @@ class Backend:
     def stop(self) -> None:
         """Stop it gracefully: it says GOAWAY and finishes what it has begun."""
         self._end(signal.SIGTERM)
+
+    def begin_to_stop(self) -> None:
+        """The same, without waiting for it."""
+        self._process.send_signal(signal.SIGTERM)
 
     def _end(self, by: signal.Signals) -> None:
         self._process.send_signal(by)

@@ -20,13 +20,14 @@ class Row(NamedTuple):
 
 
 class Scale(NamedTuple):
-    """How long a run is. seconds: of a scenario that lasts for a time. calls: of one that counts."""
+    """How long a run is. seconds: of a scenario that lasts for a time. calls, restarts: of one that counts."""
 
     seconds: float
     calls: int
+    restarts: int = 0
 
 
-LONG = Scale(20.0, 20_000)
+LONG = Scale(20.0, 20_000, 200)
 SHORT = Scale(1.5, 600)
 
 

@@ -1,4 +1,4 @@
-"""The server of a storm, in a process of its own: `python -m tests.storm.server ADDRESS FILE (async|plain)`.
+"""The server of a storm, in a process of its own: `python -m tests.storm.server ADDRESS FILE (async|plain) [SECONDS]`.
 
 It tells each arrival and each execution of a call to the file by one write, before it answers: so that is there after a
 `kill -9`. It says "ready" when it serves. A line of JSON on its standard input changes the faults that it injects, and is
@@ -30,7 +30,9 @@ from interpose.testing.echo import decode, encode
 READS, SEARCHES, WRITES, ORDERS = SERVICES = ("storm.Reads", "storm.Searches", "storm.Writes", "storm.Orders")
 ID = "x-storm-id"
 REQUESTS, ANSWERS = 3, 5  # messages of a stream
-WORK = 0.002  # seconds between the execution of a call and its answer, and between the messages of an answer
+WORK = (
+    0.002  # seconds between the execution of a call and its answer, and between the messages of an answer; or SECONDS
+)
 GRACE = 5.0  # seconds that open calls have when the server is stopped
 THREADS = 64
 
@@ -208,8 +210,10 @@ async def _serve_async(address: str, register: Register) -> None:
     await server.stop(GRACE)
 
 
-def main(address: str, path: str, sort: str) -> None:
+def main(address: str, path: str, sort: str, work: str = "") -> None:
     """Serve until told to stop."""
+    global WORK  # noqa: PLW0603  a process has one
+    WORK = float(work) if work else WORK
     logging.getLogger("interpose").setLevel(logging.ERROR)  # it warns that faults are on, which is the point
     register = Register(path)
     threading.Thread(target=_obey, args=(register,), daemon=True).start()

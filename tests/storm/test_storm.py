@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from interpose.mechanisms.budget import RetryBudget
-from tests.storm import errors, faults, flat, outage, tails
+from tests.storm import errors, faults, flat, once, outage, tails
 from tests.storm.__main__ import PARTS, options
 from tests.storm.book import Book
 from tests.storm.pictures import Axis, Band, Chart, Line, thin, whole
@@ -43,6 +43,16 @@ def test_no_call_is_lost_hung_or_answered_twice(name: str, sort: str) -> None:
     assert run.broken == 0
     assert run.doubles[ORDERS] == run.doubles[WRITES] == 0
     assert run.recovery < faults.PATIENCE
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize(("stack", "sort"), [("Retry()", "plain"), ("both", "async")])
+def test_a_rolling_restart_executes_nothing_twice(stack: str, sort: str) -> None:
+    """Calls that nobody has declared safe, and were executed without an answer, are not sent again; others are."""
+    run = once.run(stack, sort, 1)
+
+    assert (run.doubles, run.broken) == (0, 0)
+    assert run.unanswered and run.again
 
 
 @pytest.mark.alone
@@ -145,4 +155,4 @@ def test_a_picture_is_drawn_to_scale() -> None:
 def test_its_options() -> None:
     """A part may be chosen, and every part is there."""
     assert options(["--only", "tails", "--seconds", "2"]).only == ["tails"]
-    assert set(PARTS) == {"errors", "faults", "flat", "outage", "tails"}
+    assert set(PARTS) == {"errors", "faults", "flat", "once", "outage", "tails"}
