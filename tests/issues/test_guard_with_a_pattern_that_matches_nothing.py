@@ -7,6 +7,7 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
+from google.protobuf import descriptor_pb2, descriptor_pool
 
 from interpose import Call, Flow, Kind, Method, chain, errors, intercept_channel, when
 from interpose._flow import layers
@@ -95,6 +96,21 @@ def test_a_service_that_no_proto_has(generated: Generated, warned: Any) -> None:
 
     (message,) = warned()
     assert f"write '/{service.full_name}/*' if that service is meant" in message
+
+
+def test_another_service_that_there_is(warned: Any) -> None:
+    """Of the same name in another package, or nearly the same: it may be called yet, so nothing is said."""
+    file = descriptor_pb2.FileDescriptorProto(name="guarded.proto", package="guarded.v1")
+    file.message_type.add(name="Empty")
+    for name in ("Catalog", "Catalogs"):
+        file.service.add(name=name).method.add(name="Get", input_type="Empty", output_type="Empty")
+    descriptor_pool.Default().Add(file)
+
+    see(when("/guarded.v1.Catalogs/*", require_token), "/guarded.v1.Catalog/Get")
+    assert not warned()
+
+    see(when("/guarded.v1.Catalogz/*", require_token), "/guarded.v1.Catalog/Get")
+    assert len(warned()) == 1
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,31 @@ def buf(compiled: bytes) -> Registry:
     return create_file_registry(files["secrets.proto"], files.get)
 
 
+MARKS = """
+syntax = "proto3"; package marks; import "google/protobuf/descriptor.proto";
+enum Care { PUBLIC = 0; PRIVATE = 1 [debug_redact = true]; }
+message Holder { message Inner { extend google.protobuf.FieldOptions { Care care = 50003; } } }
+"""
+MARKED = """
+syntax = "proto3"; package marked; import "marks.proto";
+message Login { string user = 1; string password = 2 [(marks.Holder.Inner.care) = PRIVATE]; }
+"""
+
+
+def test_marks_that_another_file_declares(tmp_path: Path) -> None:
+    """Wherever they stand in it: protobuf-py keeps options of other files as unknown fields."""
+    (tmp_path / "marks.proto").write_text(MARKS)
+    (tmp_path / "marked.proto").write_text(MARKED)
+    known, out = Path(grpc_tools.__file__).parent / "_proto", tmp_path / "out.bin"
+    arguments = [f"-I{tmp_path}", f"-I{known}", f"--descriptor_set_out={out}", "--include_imports", "marked.proto"]
+    assert protoc.main(["protoc", *arguments]) == 0
+    files = {file.name: file for file in FileDescriptorSet.from_binary(out.read_bytes()).file}
+    login = create_file_registry(files["marked.proto"], files.get).message("marked.Login")
+    assert login is not None
+
+    assert Redactor()(login.type(user="Jo", password=SECRET)) == {"user": "Jo", "password": REDACTED}
+
+
 def everything(pb: Any) -> Any:
     """An order with a secret in each place that secrets.proto has, and some that only a rule hides."""
     card = pb.Card(number="42", owner="Jo", pin=SECRET, brand=1, chip=b"abc")
