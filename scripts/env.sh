@@ -72,7 +72,7 @@ suite() {
     shift
     say "Tests that share the machine"
     together=0
-    $program --part=together --numprocesses="${WORKERS:-auto}" --dist=worksteal "$@" || together=$?
+    $program --part=together --numprocesses=auto --dist=worksteal "$@" || together=$?
     [ "$together" != 2 ] || return 2   # interrupted
     say "Tests that need the machine to themselves"
     alone=0
