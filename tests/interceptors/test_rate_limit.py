@@ -87,7 +87,7 @@ def test_others_read_the_retry_info() -> None:
 def test_our_retry_comes_back_in_time(place: Place) -> None:
     """Neither too early nor without need, and although the call is not known to be safe."""
     clock = FakeClock(auto=True)
-    retry = Retry(2, codes={EXHAUSTED}, safe=True, clock=clock)
+    retry = Retry(2, codes={EXHAUSTED}, clock=clock)
 
     with Echo().serve(RateLimit("4/minute", burst=1, clock=clock), clock=clock) as target:
         channel = intercept_channel(grpc.insecure_channel(target), retry, clock=clock)
