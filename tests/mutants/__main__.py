@@ -50,11 +50,21 @@ def fails(tree: Path, *arguments: str) -> bool:
     return done.returncode not in (0, 5)
 
 
+def likely(tree: Path, mutant: Mutant) -> list[str]:
+    """The tests that are run first."""
+    return [f"tests/{path}" for path in mutant.tests if (tree / "tests" / path).exists()]
+
+
+def unsound(tree: Path, chosen: list[Mutant]) -> list[str]:
+    """Tests that fail although nothing is broken: what they notice would prove nothing."""
+    paths = sorted({path for mutant in chosen for path in likely(tree, mutant)})
+    return [path for path in paths if fails(tree, *QUICK, path)]
+
+
 def caught(tree: Path, mutant: Mutant) -> dict[str, bool]:
     """Which of `make quick` and `make test` notice; tests of `quick` are tests of `test` too."""
     file = tree / "src" / mutant.file
     whole = file.read_text("utf-8")
-    likely = [f"tests/{path}" for path in mutant.tests if (tree / "tests" / path).exists()]
     try:
         file.write_text(mutant.patched(whole), "utf-8")
         # By themselves the tests of the faults notice every fault: they do not count.
@@ -63,7 +73,7 @@ def caught(tree: Path, mutant: Mutant) -> dict[str, bool]:
         for command, parts in PARTS.items():
             found[command] = any(found.values()) or any(
                 fails(tree, *part, spared, *where)
-                for where in ([*likely], ["--numprocesses=2", "--dist=worksteal"])
+                for where in (likely(tree, mutant), ["--numprocesses=2", "--dist=worksteal"])
                 if where
                 for part in parts
             )
@@ -97,16 +107,20 @@ def main() -> int:
 
     def tried(share: int) -> list[tuple[Mutant, dict[str, bool]]]:
         with copied(ROOT) as tree:
-            rows = []
+            rows: list[tuple[Mutant, dict[str, bool]]] = []
             for mutant in picked[share :: chosen.jobs]:
                 rows.append((mutant, caught(tree, mutant)))
-                print(f"{mutant.area}: {mutant.name}: {rows[-1][1]}", file=sys.stderr, flush=True)
+                sys.stderr.write(f"==> {mutant.area}: {mutant.name}: {rows[-1][1]}\n")
             return rows
 
+    with copied(ROOT) as tree:
+        if broken := unsound(tree, picked):
+            sys.stdout.write(f"These fail although nothing is broken: {' '.join(broken)}\n")
+            return 2
     with ThreadPoolExecutor(chosen.jobs) as pool:
         rows = [row for share in pool.map(tried, range(chosen.jobs)) for row in share]
     rows.sort(key=lambda row: picked.index(row[0]))
-    print(table(rows))
+    sys.stdout.write(table(rows) + "\n")
     passed = [found for _, found in rows if not found["test"]]
     slow = [found for _, found in rows if not found["quick"]]
     return int(bool(passed) or len(slow) * 10 > len(rows))
