@@ -30,6 +30,9 @@ flaky:        ## run the suite ten times in random order, three of them beside a
 torture:      ## the long forms of the hardest tests, in one table
 	@scripts/torture $(ARGS)
 
+mutants:      ## break the source in many places, one after the other, and see which faults the suite catches
+	@scripts/mutants $(ARGS)
+
 storm:        ## a fleet of clients through faults of every kind, in one table and three pictures
 	@scripts/storm $(ARGS)
 
@@ -42,4 +45,4 @@ bench:        ## measure what a layer costs
 clean:        ## remove environments, caches and generated code
 	@scripts/clean
 
-.PHONY: help demo test quick test-all test-floors interop flaky torture storm check bench clean
+.PHONY: help demo test quick test-all test-floors interop flaky torture storm mutants check bench clean
