@@ -83,7 +83,7 @@ def by_peer(call: Call) -> str:
 def by_identity(call: Call) -> str:
     """A count for each caller whose identity is known, and `by_peer` for all others; on a client for each target."""
     identity = None if call._side is _CLIENT else _IDENTITY()
-    return by_peer(call) if identity is None else f"{identity.issuer or ''}|{identity.subject}"
+    return by_peer(call) if identity is None else f"{identity.issuer or ''}\0{identity.subject}"
 
 
 # Left by an interceptor that finds out who calls: with a subject, and the issuer that vouches for it.

@@ -442,6 +442,10 @@ async def test_a_cluster() -> None:
         codes += [code async for code in codes_of(RateLimit(["3/day", "2/day"], store=awaited), calls=3)]
         server.client.script_flush()
         codes += [decided(RateLimit(["3/7 days", "1/day"], store=sync)).code]
+        for store in (sync, awaited):
+            client = store._line._client
+            assert client.retry._retries == 0
+            assert not redis.__version__.startswith("5.") or client.cluster_error_retry_attempts == 0
         sync.close()
         await awaited.aclose()
         given[0].close()
@@ -482,6 +486,7 @@ def test_a_pool_that_blocks(asyncio: bool) -> None:
 
     own = line_beside(module.Redis(connection_pool=pool), 0.05, asyncio)._pool
 
+    assert own.connection_kwargs["retry"]._retries == 0
     assert type(own) is type(pool) and (own.max_connections, own.timeout) == (7, 0.05)
 
 
