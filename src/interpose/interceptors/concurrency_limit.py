@@ -7,6 +7,7 @@ import logging
 import re
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias
@@ -250,7 +251,7 @@ class ConcurrencyLimit:
             return None
         except BaseException:
             self._slots.leave(asked)
-            SYSTEM.call_later(0, self._slots.settle)
+            self._settle_soon()
             raise
 
     def _priority_of(self, call: Call) -> int:
@@ -284,8 +285,13 @@ class ConcurrencyLimit:
             self._slots.give(partition)
 
     def _dropped(self, partition: str | None) -> None:
-        """A flow was closed, perhaps by the garbage collector, in the middle of anything: others go on on another thread."""
+        """A flow was closed."""
         if self._slots.put_down(partition):
+            self._settle_soon()
+
+    def _settle_soon(self) -> None:
+        """Let others go on, but on another thread: here the garbage collector may have come in the middle of a lock."""
+        with suppress(RuntimeError):  # at the end of the interpreter no thread can start, and nobody waits
             SYSTEM.call_later(0, self._slots.settle)
 
     # - refusing -
@@ -322,9 +328,7 @@ class Meter:
             self._dropped = True
         now = self.now()
         self._times.append(now - began)
-        taken = self._slots.taken
-        if taken > self._most:
-            self._most = taken
+        self._most = max(self._most, self._slots.taken)
         if now >= self._due and len(self._times) >= FEWEST:
             self._slots.do(partial(self._update, now))
 

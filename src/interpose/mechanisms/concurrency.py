@@ -75,8 +75,8 @@ class _Ranged:
             type(self).__name__,
             (
                 whole and minimum <= initial <= maximum,
-                f"initial, minimum and maximum must be whole numbers from 1 to {MOST:,}, minimum <= initial <= maximum, "
-                f"not {initial!r}, {minimum!r} and {maximum!r}",
+                f"minimum <= initial <= maximum must be whole numbers from 1 to {MOST:,}, "
+                + f"not {minimum!r}, {initial!r} and {maximum!r}",
             ),
             *requirements,
         )
