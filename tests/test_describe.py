@@ -10,6 +10,7 @@ from interpose.interceptors import (
     Cache,
     CircuitBreaker,
     Coalesce,
+    ConcurrencyLimit,
     Deadline,
     ExceptionToStatus,
     Fallback,
@@ -27,6 +28,7 @@ CLIENT = [
     Deadline(5),
     Retry(),
     CircuitBreaker(),
+    ConcurrencyLimit(),
     FaultInjection(),
 ]
 MADE = {type(made).__name__: made for made in (*CLIENT, Hedge(), AccessLog(), ExceptionToStatus())}

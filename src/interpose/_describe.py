@@ -34,6 +34,7 @@ RULES = (
     Rule("Retry", "Cache", "answers that are kept count for the budget, as if the server had given them"),
     Rule("Hedge", "Cache", "each copy looks for the answer that the call itself should have found"),
     Rule("ExceptionToStatus", "AccessLog", "the log sees the exception, and not the status that the caller sees"),
+    Rule("ConcurrencyLimit", "AccessLog", "calls that are refused are not in the log"),
     Rule("FaultInjection", "Retry", "faults are not retried, as those of a server would be"),
 )
 

@@ -308,7 +308,19 @@ def test_options_are_looked_at_together() -> None:
             on_shed="log",  # type: ignore[arg-type]
         )
 
-    names = "limit queue queue_timeout priority partition until exempt code pushback clock on_shed".split()
+    names = [
+        "limit",
+        "queue",
+        "queue_timeout",
+        "priority",
+        "partition",
+        "until",
+        "exempt",
+        "code",
+        "pushback",
+        "clock",
+        "on_shed",
+    ]
     assert [fault.split()[0] for fault in str(error.value).removeprefix("ConcurrencyLimit: ").split("; ")] == names
 
 

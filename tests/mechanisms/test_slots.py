@@ -205,7 +205,9 @@ class Model(RuleBasedStateMachine):
         assert not waiting or self.slots.taken >= self.slots.limit
         assert sum(self.slots.holds().values()) == sum(one.partition is not None for one in having)
         refused = [one for one in self.all if answer(one) in {Answer.FULL, Answer.DISPLACED}]
-        assert not any(one.priority > other.priority for one in refused for other in waiting if one.number > other.number)
+        assert not any(
+            one.priority > other.priority for one in refused for other in waiting if one.number > other.number
+        )
 
 
 TestModel = Model.TestCase

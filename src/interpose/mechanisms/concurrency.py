@@ -76,7 +76,7 @@ class _Ranged:
             (
                 whole and minimum <= initial <= maximum,
                 f"minimum <= initial <= maximum must be whole numbers from 1 to {MOST:,}, "
-                + f"not {minimum!r}, {initial!r} and {maximum!r}",
+                f"not {minimum!r}, {initial!r} and {maximum!r}",
             ),
             *requirements,
         )
