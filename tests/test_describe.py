@@ -28,10 +28,9 @@ CLIENT = [
     Deadline(5),
     Retry(),
     CircuitBreaker(),
-    ConcurrencyLimit(),
     FaultInjection(),
 ]
-MADE = {type(made).__name__: made for made in (*CLIENT, Hedge(), AccessLog(), ExceptionToStatus())}
+MADE = {type(made).__name__: made for made in (*CLIENT, Hedge(), AccessLog(), ConcurrencyLimit(), ExceptionToStatus())}
 
 
 def token(call: Call) -> Flow:

@@ -293,7 +293,7 @@ def test_it_can_be_played() -> None:
 
 def test_options_are_looked_at_together() -> None:
     """One error with every fault."""
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ValueError, match="ConcurrencyLimit: ") as error:
         ConcurrencyLimit(
             0,
             queue=-1,

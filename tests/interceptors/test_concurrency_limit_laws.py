@@ -4,7 +4,7 @@ import pytest
 
 from interpose.interceptors.concurrency_limit import Aimd, ConcurrencyLimit, Fixed, Gradient, Vegas
 from interpose.mechanisms.concurrency import Algorithm
-from tests.interceptors.overload import Server, simulated
+from tests.interceptors.overloaded import Server, simulated
 
 FINDING = 10.0  # seconds in which a limit has to be found again
 SERVICE = 0.025  # seconds

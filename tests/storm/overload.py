@@ -179,12 +179,5 @@ def changed(limited: Server, peak: float, cost: float, seconds: float) -> list[R
     limited.load(TIMES * peak, FINDING)
     load = limited.load(TIMES * peak, seconds)
     kept, what = load.goodput / peak, "halved" if cost > COST else "doubled"
-    return [
-        Row(
-            f"{FINDING:g} s after it was {what}",
-            f"{len(load.answers):,} calls",
-            f"{kept:.0%}",
-            f"{GOODPUT:.0%}",
-            kept >= GOODPUT,
-        )
-    ]
+    size = f"{len(load.answers):,} calls"
+    return [Row(f"{FINDING:g} s after it was {what}", size, f"{kept:.0%}", f"{GOODPUT:.0%}", kept >= GOODPUT)]
