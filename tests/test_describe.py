@@ -10,6 +10,7 @@ from interpose.interceptors import (
     Cache,
     CircuitBreaker,
     Coalesce,
+    ConcurrencyLimit,
     Deadline,
     ExceptionToStatus,
     Fallback,
@@ -31,7 +32,7 @@ CLIENT = [
     CircuitBreaker(),
     FaultInjection(),
 ]
-LIMITS = [RateLimit("1/second"), RealIp(["10.0.0.0/8"])]
+LIMITS = [ConcurrencyLimit(), RateLimit("1/second"), RealIp(["10.0.0.0/8"])]
 MADE = {type(made).__name__: made for made in (*CLIENT, Hedge(), AccessLog(), ExceptionToStatus(), *LIMITS)}
 
 

@@ -35,6 +35,7 @@ RULES = (
     Rule("Hedge", "Cache", "each copy looks for the answer that the call itself should have found"),
     Rule("ExceptionToStatus", "AccessLog", "the log sees the exception, and not the status that the caller sees"),
     Rule("RateLimit", "RealIp", "all who come through a proxy are counted as one"),
+    Rule("ConcurrencyLimit", "AccessLog", "calls that are refused are not in the log"),
     Rule("FaultInjection", "Retry", "faults are not retried, as those of a server would be"),
 )
 

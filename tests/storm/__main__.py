@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.storm.rows import LONG, Row, Scale, table
 
-PARTS = ("errors", "tails", "outage", "faults", "once", "flat")
+PARTS = ("errors", "tails", "outage", "overload", "faults", "once", "flat")
 
 
 def options(arguments: Sequence[str] | None) -> argparse.Namespace:

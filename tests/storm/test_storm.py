@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from interpose.mechanisms.budget import RetryBudget
-from tests.storm import errors, faults, flat, once, outage, tails
+from tests.storm import errors, faults, flat, once, outage, overload, tails
 from tests.storm.__main__ import PARTS, options
 from tests.storm.book import Book
 from tests.storm.pictures import Axis, Band, Chart, Line, thin, whole
@@ -85,6 +85,18 @@ def test_a_budget_keeps_retries_from_multiplying_an_outage() -> None:
     assert run.load() <= 1.5
 
 
+@pytest.mark.alone
+def test_a_limit_keeps_a_server_at_work_under_overload() -> None:
+    """Most of what it can serve is served, and calls of high priority before others."""
+    with overload.server("async", limited=True) as server:
+        peak = server.peak(0.5)
+        server.load(overload.TIMES * peak, 1.5)
+        load = server.load(overload.TIMES * peak, 1.0)
+
+    assert load.goodput >= 0.5 * peak  # the long form asks for 0.8; this one has had no time to find the limit
+    assert load.served(important=True) > 2 * load.served(important=False)
+
+
 @pytest.mark.slow
 def test_nothing_grows() -> None:
     """After each round of a storm there are no more threads, tasks and open flows than after the first."""
@@ -155,4 +167,4 @@ def test_a_picture_is_drawn_to_scale() -> None:
 def test_its_options() -> None:
     """A part may be chosen, and every part is there."""
     assert options(["--only", "tails", "--seconds", "2"]).only == ["tails"]
-    assert set(PARTS) == {"errors", "faults", "flat", "once", "outage", "tails"}
+    assert set(PARTS) == {"errors", "faults", "flat", "once", "outage", "overload", "tails"}

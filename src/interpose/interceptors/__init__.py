@@ -7,6 +7,7 @@ from interpose.interceptors.access_log import AccessLog, JsonFormatter, Redactor
 from interpose.interceptors.cache import Cache, CacheState
 from interpose.interceptors.circuit_breaker import CircuitBreaker, CircuitOpen, CircuitState, TransitionDetails
 from interpose.interceptors.coalesce import Coalesce, CoalesceState
+from interpose.interceptors.concurrency_limit import ConcurrencyLimit, ConcurrencyState, ShedDetails
 from interpose.interceptors.deadline import Deadline
 from interpose.interceptors.exception_to_status import ExceptionToStatus
 from interpose.interceptors.fallback import Fallback, FallbackDetails
@@ -38,6 +39,8 @@ __all__ = [
     "CircuitState",
     "Coalesce",
     "CoalesceState",
+    "ConcurrencyLimit",
+    "ConcurrencyState",
     "Deadline",
     "ExceptionToStatus",
     "Fallback",
@@ -63,6 +66,7 @@ __all__ = [
     "Retry",
     "RetryBudget",
     "RetryDetails",
+    "ShedDetails",
     "TransitionDetails",
     "not_executed",
 ]

@@ -19,6 +19,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
+from interpose.mechanisms.turns import Turns
+
 Tally: TypeAlias = tuple[int, int]  # results, and how many of them were failures
 
 
@@ -66,43 +68,6 @@ class Transition(NamedTuple):
     after: Mode
     calls: int
     failures: int
-
-
-# --- turns ----------------------------------------------------------------------------------------------------------
-
-
-class Turns:
-    """Things to do, done in order and one at a time, by whoever comes by. Nobody waits."""
-
-    __slots__ = ("_free", "_waiting")
-
-    def __init__(self) -> None:
-        self._waiting: deque[Callable[[], object]] = deque()
-        self._free = [True]  # whoever pops it has the turn
-
-    def add(self, work: Callable[[], object]) -> None:
-        """Put it last; it is done by the next `run`."""
-        self._waiting.append(work)
-
-    def run(self) -> None:
-        """Do what waits; if somebody is at it already, it is done by them."""
-        while self._waiting:
-            try:
-                self._free.pop()
-            except IndexError:
-                return  # who has the turn looks again when giving it back
-            try:
-                self._work()
-            finally:
-                self._free.append(True)
-
-    def _work(self) -> None:
-        while True:
-            try:
-                work = self._waiting.popleft()
-            except IndexError:
-                return
-            work()
 
 
 # --- states ---------------------------------------------------------------------------------------------------------

@@ -1,0 +1,100 @@
+"""A server in simulated time, with a limit in front of it: what an overload does to those that are admitted."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+
+from interpose import Call, Kind, Outcome, Side, errors
+from interpose._method import Method
+from interpose.interceptors import ConcurrencyLimit
+from interpose.testing import FakeClock
+
+METHOD = Method("/shop.v1.Orders/Place", Kind.UNARY_UNARY)
+PATIENCE = 1.0  # seconds: an answer that comes later is of no use to its caller
+
+
+@dataclass
+class Served:
+    """What became of the calls that arrived in a span of time. times: seconds that the admitted ones took."""
+
+    times: list[float] = field(default_factory=list)
+    shed: int = 0
+
+    @property
+    def useful(self) -> int:
+        """Answers that came in time."""
+        return sum(time <= PATIENCE for time in self.times)
+
+    def quantile(self, share: float) -> float:
+        """The seconds that this share of the admitted took at most."""
+        return sorted(self.times)[int(share * (len(self.times) - 1))]
+
+
+class Server:
+    """Works on `units` calls at a time, the rest waits inside of it in the order of arrival."""
+
+    def __init__(self, limit: ConcurrencyLimit, clock: FakeClock, units: int, service: float, seed: int = 1) -> None:
+        self.units = units
+        self.service = service
+        self._limit = limit
+        self._clock = clock
+        self._random = random.Random(seed)
+        self._ends: list[tuple[float, int, float, Any]] = []
+        self._inside: list[tuple[float, Any]] = []
+        self._numbers = itertools.count()
+
+    def serve(self, rate: float, seconds: float) -> Served:
+        """So many calls per second arrive at random for a time."""
+        served, arrival = Served(), self._clock.now()
+        until = arrival + seconds
+        while (arrival := arrival + self._random.expovariate(rate)) < until:
+            self._run_until(arrival, served)
+            self._clock.advance(max(arrival - self._clock.now(), 0))
+            self._arrive(served)
+        return served
+
+    def _arrive(self, served: Served) -> None:
+        flow = self._limit(Call(METHOD, Side.SERVER, "hello"))
+        try:
+            next(flow)
+        except errors.StatusError:
+            served.shed += 1
+            return
+        self._inside.append((self._clock.now(), flow))
+        self._work()
+
+    def _work(self) -> None:
+        while self._inside and len(self._ends) < self.units:
+            began, flow = self._inside.pop(0)
+            end = self._clock.now() + self.service * self._random.uniform(0.8, 1.2)
+            heapq.heappush(self._ends, (end, next(self._numbers), began, flow))
+
+    def _run_until(self, time: float, served: Served) -> None:
+        while self._ends and self._ends[0][0] <= time:
+            end, _, began, flow = heapq.heappop(self._ends)
+            self._clock.advance(max(end - self._clock.now(), 0))
+            finish(flow)
+            served.times.append(end - began)
+            self._work()
+
+
+def finish(flow: Any, code: grpc.StatusCode = grpc.StatusCode.OK) -> None:
+    """The call of this flow has ended."""
+    try:
+        flow.send(Outcome(code))
+    except StopIteration:
+        return
+    raise AssertionError("it sent the call again")
+
+
+def simulated(limit: Callable[[FakeClock], ConcurrencyLimit], units: int, service: float) -> Server:
+    """A server behind a limit that reads the same simulated clock."""
+    clock = FakeClock()
+    return Server(limit(clock), clock, units, service)

@@ -1,0 +1,78 @@
+"""ConcurrencyLimit: what its algorithms make of an overload, in simulated time."""
+
+import pytest
+
+from interpose.interceptors.concurrency_limit import Aimd, ConcurrencyLimit, Fixed, Gradient, Vegas
+from interpose.mechanisms.concurrency import Algorithm
+from tests.interceptors.overloaded import Server, simulated
+
+FINDING = 10.0  # seconds in which a limit has to be found again
+SERVICE = 0.025  # seconds
+ALGORITHMS = [Gradient(), Vegas(), Aimd(timeout=5 * SERVICE)]
+
+
+def server(algorithm: Algorithm, units: int) -> Server:
+    return simulated(lambda clock: ConcurrencyLimit(algorithm, queue=0, clock=clock), units, SERVICE)
+
+
+@pytest.mark.parametrize("units", [1, 4])
+@pytest.mark.parametrize("algorithm", ALGORITHMS, ids=repr)
+def test_goodput_holds_at_three_times_the_capacity(algorithm: Algorithm, units: int) -> None:
+    """At least 80 % of the capacity is served, the slowest admitted calls at most three times as slow as at half load."""
+    capacity = units / SERVICE
+    calm = server(algorithm, units).serve(capacity / 2, 10)
+    crowded = server(algorithm, units)
+    crowded.serve(3 * capacity, FINDING)
+    overload = crowded.serve(3 * capacity, 10)
+
+    assert not calm.shed or calm.shed < 0.05 * len(calm.times)
+    assert overload.useful >= 0.8 * 10 * capacity
+    assert overload.quantile(0.99) <= max(3 * calm.quantile(0.99), 7 * SERVICE)
+
+
+def test_without_a_limit_it_collapses() -> None:
+    """The same overload without a limit: hardly an answer is of use any more."""
+    crowded = server(Fixed(100_000), 1)
+    crowded.serve(120, FINDING)
+
+    assert crowded.serve(120, 5).useful == 0
+
+
+@pytest.mark.parametrize("algorithm", [Gradient(), Vegas()], ids=repr)
+@pytest.mark.parametrize("units", [(4, 2), (2, 4)], ids=str)
+def test_a_change_of_capacity_is_found(algorithm: Algorithm, units: tuple[int, int]) -> None:
+    """Half as many, or twice as many, are worked on at a time: within 10 s goodput and latency are what they should be."""
+    before, after = units
+    crowded = server(algorithm, before)
+    crowded.serve(3 * before / SERVICE, FINDING)
+    crowded.units = after
+    crowded.serve(3 * after / SERVICE, FINDING)
+    found = crowded.serve(3 * after / SERVICE, 10)
+
+    assert found.useful >= 0.8 * 10 * after / SERVICE
+    assert found.quantile(0.99) <= 6 * SERVICE
+
+
+@pytest.mark.parametrize("algorithm", [Gradient(), Vegas()], ids=repr)
+@pytest.mark.parametrize("slower", [2.0, 0.5])
+def test_a_change_of_speed_is_found(algorithm: Algorithm, slower: float) -> None:
+    """Each call takes twice as long, or half: found within 10 s."""
+    crowded = server(algorithm, 2)
+    crowded.serve(6 / SERVICE, FINDING)
+    crowded.service *= slower
+    crowded.serve(6 / SERVICE / slower, FINDING)
+    found = crowded.serve(6 / SERVICE / slower, 10)
+
+    assert found.useful >= 0.8 * 10 * 2 / crowded.service
+    assert found.quantile(0.99) <= 6 * crowded.service
+
+
+@pytest.mark.parametrize("algorithm", [Gradient(), Vegas()], ids=repr)
+def test_an_overload_that_lasts_does_not_lift_the_limit(algorithm: Algorithm) -> None:
+    """After more than a minute of it calls take no longer than at first: what they take without load is measured anew."""
+    crowded = server(algorithm, 2)
+    crowded.serve(240, FINDING)
+    first = crowded.serve(240, 10)
+    crowded.serve(240, 60)
+
+    assert crowded.serve(240, 10).quantile(0.99) <= 1.5 * first.quantile(0.99)
