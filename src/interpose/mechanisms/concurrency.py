@@ -75,7 +75,7 @@ class _Ranged:
             type(self).__name__,
             (
                 whole and minimum <= initial <= maximum,
-                f"minimum <= initial <= maximum must be whole numbers, 1 to {MOST:,}, not {minimum!r}, {initial!r}, {maximum!r}",
+                f"minimum <= initial <= maximum must be whole, 1 to {MOST:,}, not {minimum!r}, {initial!r}, {maximum!r}",
             ),
             *requirements,
         )
