@@ -1,5 +1,7 @@
 """An outcome tells its metadata also if a native interceptor beneath raised an exception of its own: there are none."""
 
+import gc
+from collections.abc import Iterator
 from typing import Any
 
 import grpc
@@ -8,6 +10,16 @@ import pytest
 
 from interpose import Call, Flow, Kind, Outcome, intercept_channel
 from interpose.testing.echo import Echo, Stub
+
+# The finalizers of grpc.aio's intercepted calls, and callbacks of its own, raise what the interceptor raised.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.fixture(autouse=True)
+def collected_here() -> Iterator[None]:
+    """So that they do it in the test that made them."""
+    yield
+    gc.collect()
 
 
 class Broken:

@@ -69,7 +69,7 @@ async def test_on_asyncio(stack: tuple[Interceptor, ...], kind: Kind) -> None:
 
     taken = [attempt for attempt in echo.attempts if attempt.requests]
     assert taken
-    assert all(attempt.cancelled for attempt in taken)
+    assert all(attempt.responses == 0 for attempt in taken)
 
 
 @pytest.mark.parametrize("stack", STACKS.values(), ids=STACKS)
