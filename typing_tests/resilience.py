@@ -6,7 +6,17 @@ from typing import Any, assert_type
 import grpc
 
 from interpose import Call, Flow, Interceptor, Outcome, chain, describe, intercept_channel, wait
-from interpose.interceptors import CircuitBreaker, Hedge, HedgeDetails, RatioBudget, Retry, RetryBudget, RetryDetails
+from interpose.interceptors import (
+    BY_CONVENTION,
+    CircuitBreaker,
+    Hedge,
+    HedgeDetails,
+    RatioBudget,
+    Retry,
+    RetryBudget,
+    RetryDetails,
+    not_executed,
+)
 from interpose.interceptors.hedge import quantile
 from interpose.mechanisms.backoff import decorrelated, exponential, full_jitter
 from interpose.mechanisms.budget import Budget, Unlimited
@@ -41,6 +51,7 @@ stack: list[Interceptor] = [
     Retry(backoff=full_jitter(0.1, cap=1.0), safe=True, retry_if=not_yet, per_attempt=0.5),
     Retry(backoff=decorrelated(0.1, cap=1.0), safe=lambda call: call.method.name == "Get", resume=behind),
     Retry(errors=(OSError, KeyError), backoff=lambda number: number * 0.1),
+    Retry(safe=BY_CONVENTION),
     Hedge(),
     Hedge(3, delay=quantile(0.95, initial=0.1), safe=True, budget=budget, on_hedge=hedged),
     CircuitBreaker(),
@@ -58,6 +69,7 @@ def asks(call: Call) -> Flow:
     assert_type(call.resumed(), Call)
     assert_type(call.encoded(), bytes)
     assert_type(str(call.method.target), str)
+    assert_type(not_executed(call, pushback=0.5), tuple[tuple[str, str | bytes], ...])
     yield call.hedged(copies=2, delay=0.1, verdict=lambda outcome: None if outcome.details else 0.5, ready=lambda: True)
 
 
@@ -71,6 +83,7 @@ def joins(call: Call) -> Flow:
 Retry(0.5)  # type: ignore[arg-type]
 Retry(codes=grpc.StatusCode.UNAVAILABLE)  # type: ignore[arg-type]
 Hedge(delay="0.1s")  # type: ignore[arg-type]
+Hedge(safe=BY_CONVENTION)  # type: ignore[arg-type]
 Retry(budget=10)  # type: ignore[arg-type]
 assert_type(describe(*stack, method="/a.B/C"), str)
 chain(*stack)

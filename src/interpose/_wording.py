@@ -99,7 +99,10 @@ _PEER = re.compile(r"Error received from peer [^ {]")
 
 
 def sent_by_peer(debug_error_string: str) -> bool:
-    """Does the core say that a server sent this status? False proves nothing: newer versions never say it."""
+    """Does the core say that a server sent this status? False proves nothing: newer versions never say it.
+
+    True is no proof either: of asyncio's stream_unary calls it says so of what the transport made as well.
+    """
     return _PEER.search(debug_error_string) is not None
 
 

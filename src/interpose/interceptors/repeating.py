@@ -37,7 +37,8 @@ class Convention(enum.Enum):
 
 BY_CONVENTION = Convention.BY_CONVENTION
 
-Safe: TypeAlias = bool | Callable[[Call], bool] | Convention | None
+Declared: TypeAlias = bool | Callable[[Call], bool] | None
+Safe: TypeAlias = Declared | Convention
 
 
 def is_safe(safe: Safe, call: Call, presumed: bool = False) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 
 from grpc import StatusCode
 
+from interpose._answer import GONE
 from interpose._call import DEFAULT_BUFFER, Call
 from interpose._clock import FOREVER, SYSTEM, Clock
 from interpose._flow import MAX_RESENDS, Chain, Flow
@@ -249,8 +250,8 @@ class Retry:
 
     def _is_worth_it(self, call: Call, outcome: Outcome) -> bool:
         """Could another attempt end better?"""
-        if outcome.code is StatusCode.CANCELLED and outcome.local:
-            return False  # nobody waits for it any more
+        if _is_over(call, outcome):
+            return False
         said = self._said(outcome)
         if said is not None:
             return bool(said)
@@ -398,6 +399,12 @@ class _Course:
             return
         why = f": {self.obstacle}" if self.obstacle else ""
         outcome.error.add_note(f"Retry: attempt {max(outcome.attempts, 1)} was the last{why}")
+
+
+def _is_over(call: Call, outcome: Outcome) -> bool:
+    """Does nobody wait for the RPC any more? It was cancelled here; or on a server, its client or the server has gone."""
+    gone = call.side is Side.SERVER and outcome.details == GONE.get(outcome.code)
+    return outcome.local and (outcome.code is StatusCode.CANCELLED or gone)
 
 
 # --- options --------------------------------------------------------------------------------------------------------
