@@ -244,6 +244,19 @@ def test_one_that_is_dropped_while_it_waits() -> None:
     assert limit.snapshot().in_flight == 1
 
 
+@pytest.mark.parametrize("asyncio", [False, True])
+def test_a_client_that_goes_while_it_waits(asyncio: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """By its deadline: its place in the queue is free again, and that is no fault of ours."""
+    limit = ConcurrencyLimit(1, queue=1, queue_timeout=PATIENCE)
+    place = next(place for place in SERVERS if place.asyncio is asyncio)
+    holder = asked(limit)
+    with place.open(limit) as rpc:
+        code = rpc.call(timeout=0.1).code
+
+    assert (code, counts(limit)[:2]) == (grpc.StatusCode.DEADLINE_EXCEEDED, (1, 0))
+    assert holder.sends and not caplog.records
+
+
 def test_until_its_first_message_a_stream_counts() -> None:
     """Then its slot is free; with END only when it has ended."""
     seen: list[int] = []

@@ -249,10 +249,12 @@ class ConcurrencyLimit:
             self._slots.leave(asked)
             self._slots.settle()
             return None
-        except BaseException:
+        except BaseException as error:
             self._slots.leave(asked)
             self._settle_soon()
-            raise
+            if isinstance(error, (Exception, GeneratorExit)):
+                raise
+            raise errors.Cancelled("the client has gone", local=True) from None  # asyncio has cancelled the task
 
     def _priority_of(self, call: Call) -> int:
         priority = self._priority
@@ -274,15 +276,19 @@ class ConcurrencyLimit:
     # - giving it back -
 
     def _until_first_message(self, call: Call, partition: str | None) -> Flow:
-        held = [True]  # popped once, by the first message or the end
+        held = [partition]  # popped once, by the first message or the end
+
+        def give(_: object = None) -> None:
+            if held:
+                self._slots.give(held.pop())
+
         try:
-            yield call.tap(responses=lambda _: held and held.pop() and self._slots.give(partition))
+            yield call.tap(responses=give)
         except BaseException:
-            if held and held.pop():
-                self._dropped(partition)
+            if held:
+                self._dropped(held.pop())
             raise
-        if held and held.pop():
-            self._slots.give(partition)
+        give()
 
     def _dropped(self, partition: str | None) -> None:
         """A flow was closed."""
