@@ -236,18 +236,21 @@ class ConcurrencyLimit:
         """Ask for a slot, and wait for it if need be; gives the partition that it is taken for."""
         asked = Asked(self._priority_of(call), self._partition_of(call))
         self._slots.ask(asked)
-        answer = asked.answer.result() if asked.answer.done() else (yield from self._waited(asked))
+        answer = asked.answer.result() if asked.answer.done() else (yield from self._waited(call, asked))
         if answer is not Answer.SLOT:
             raise self._shed(call, asked, _REASONS[answer])
         return asked.partition
 
-    def _waited(self, asked: Asked) -> Any:
+    def _waited(self, call: Call, asked: Asked) -> Any:
         """The answer; None if it does not come in time."""
+        until = self._clock.now() + self._queue_timeout
         try:
-            return (yield from wait(asked.answer, deadline=self._clock.now() + self._queue_timeout))
+            return (yield from wait(asked.answer, deadline=until))
         except errors.DeadlineExceeded:
             self._slots.leave(asked)
             self._slots.settle()
+            if call.deadline is not None and call.deadline <= until:
+                raise  # its own time is over, and not that in the queue
             return None
         except BaseException as error:
             self._slots.leave(asked)
