@@ -7,11 +7,13 @@ import itertools
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import grpc
 
 from interpose import Call, Kind, Outcome, Side, errors
+from interpose._flow import Wait
 from interpose._method import Method
 from interpose.interceptors import ConcurrencyLimit
 from interpose.testing import FakeClock
@@ -26,6 +28,7 @@ class Served:
 
     times: list[float] = field(default_factory=list)
     shed: int = 0
+    important: list[bool] = field(default_factory=list)  # of the calls of high priority: was it served?
 
     @property
     def useful(self) -> int:
@@ -48,27 +51,50 @@ class Server:
         self._random = random.Random(seed)
         self._ends: list[tuple[float, int, float, Any]] = []
         self._inside: list[tuple[float, Any]] = []
+        self._waiting: list[tuple[Any, Any, bool]] = []
         self._numbers = itertools.count()
 
-    def serve(self, rate: float, seconds: float) -> Served:
-        """So many calls per second arrive at random for a time."""
+    def serve(self, rate: float, seconds: float, important: float = 0.0) -> Served:
+        """So many calls per second arrive at random for a time; this share of them with a high priority."""
         served, arrival = Served(), self._clock.now()
         until = arrival + seconds
         while (arrival := arrival + self._random.expovariate(rate)) < until:
             self._run_until(arrival, served)
             self._clock.advance(max(arrival - self._clock.now(), 0))
-            self._arrive(served)
+            self._arrive(served, self._random.random() < important)
+            self._look(served)
         return served
 
-    def _arrive(self, served: Served) -> None:
-        flow = self._limit(Call(METHOD, Side.SERVER, "hello"))
+    def _arrive(self, served: Served, important: bool) -> None:
+        priority = (("x-priority", "10"),) if important else ()
+        flow = self._limit(Call(METHOD, Side.SERVER, "hello", metadata=priority))
+        self._move(flow, lambda: next(flow), important, served)
+
+    def _move(self, flow: Any, move: Callable[[], Any], important: bool, served: Served) -> None:
+        """A flow goes on: to wait, to be worked on, or to be refused."""
         try:
-            next(flow)
+            step = move()
         except errors.StatusError:
             served.shed += 1
+            served.important += [False] * important
             return
+        if type(step) is Wait:
+            self._waiting.append((step, flow, important))
+            return
+        served.important += [True] * important
         self._inside.append((self._clock.now(), flow))
         self._work()
+
+    def _look(self, served: Served) -> None:
+        """Those that wait go on if they have an answer, or if their time is over."""
+        waiting, self._waiting = self._waiting, []
+        for step, flow, important in waiting:
+            if step.awaitable.done():
+                self._move(flow, partial(flow.send, step.awaitable.result()), important, served)
+            elif step.deadline <= self._clock.now():
+                self._move(flow, partial(flow.throw, errors.DeadlineExceeded("in vain")), important, served)
+            else:
+                self._waiting.append((step, flow, important))
 
     def _work(self) -> None:
         while self._inside and len(self._ends) < self.units:
@@ -83,6 +109,7 @@ class Server:
             finish(flow)
             served.times.append(end - began)
             self._work()
+            self._look(served)
 
 
 def finish(flow: Any, code: grpc.StatusCode = grpc.StatusCode.OK) -> None:

@@ -1,5 +1,6 @@
 """ConcurrencyLimit: who gets in, who is refused and how, and that each slot comes back once."""
 
+import asyncio
 import gc
 import statistics
 import threading
@@ -8,6 +9,7 @@ from time import process_time
 from typing import Any
 
 import grpc
+import grpc.aio
 import pytest
 
 from interpose import Call, Flow, Kind, Outcome, Side, errors
@@ -18,6 +20,7 @@ from interpose.interceptors.concurrency_limit import Aimd, Fixed, Gradient, Shed
 from interpose.testing import PLACES, Echo, FakeClock, Place, Stub, failed, ok, play, raised
 from interpose.testing.echo import path
 from tests.interceptors.coalescing import PATIENCE, Asked, answer, call_of
+from tests.interceptors.driving import Told
 
 RESOURCE_EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
@@ -149,10 +152,10 @@ def test_a_busy_caller_does_not_take_all() -> None:
     )
 
 
-@pytest.mark.parametrize("asyncio", [False, True])
-def test_one_that_waits_too_long_is_refused(asyncio: bool) -> None:
+@pytest.mark.parametrize("on_loop", [False, True])
+def test_one_that_waits_too_long_is_refused(on_loop: bool) -> None:
     """After `queue_timeout`, by the clock."""
-    place = next(place for place in SERVERS if place.asyncio is asyncio)
+    place = next(place for place in SERVERS if place.asyncio is on_loop)
     clock = FakeClock(auto=True)
     limit = ConcurrencyLimit(1, queue=1, queue_timeout=5, clock=clock)
     holder = asked(limit)
@@ -242,6 +245,38 @@ def test_one_that_is_dropped_while_it_waits() -> None:
 
     assert other.sends
     assert limit.snapshot().in_flight == 1
+
+
+@pytest.mark.parametrize("on_loop", [False, True])
+def test_a_client_whose_time_is_over_while_it_waits(on_loop: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """Its place in the queue is free again, and that is no fault of ours."""
+    limit, told = ConcurrencyLimit(1, queue=1, queue_timeout=PATIENCE), Told()
+    place = next(place for place in SERVERS if place.asyncio is on_loop)
+    holder = asked(limit)
+    with place.open(told, limit) as rpc:
+        code = rpc.call(timeout=0.1).code
+        assert told.ended.acquire(timeout=PATIENCE)
+
+    assert (code, counts(limit)[:2]) == (grpc.StatusCode.DEADLINE_EXCEEDED, (1, 0))
+    assert holder.sends and not caplog.records
+
+
+async def test_a_client_that_goes_while_it_waits(caplog: pytest.LogCaptureFixture) -> None:
+    """On a loop that is a cancelled task, and no fault of ours either."""
+    clock, told = FakeClock(), Told()
+    limit = ConcurrencyLimit(1, queue=1, clock=clock)
+    holder = asked(limit)
+    async with Echo().serve_aio(told, limit, clock=clock) as target, grpc.aio.insecure_channel(target) as channel:
+        call = Stub(channel).unary_unary("a")
+        waiting = asyncio.ensure_future(call.code())
+        await clock.reached()
+        call.cancel()
+        assert await asyncio.to_thread(told.ended.acquire, timeout=PATIENCE)
+        assert await waiting is grpc.StatusCode.CANCELLED
+
+    assert told.outcomes[0].code is grpc.StatusCode.CANCELLED
+    assert counts(limit)[:2] == (1, 0)
+    assert holder.sends and not caplog.records
 
 
 def test_until_its_first_message_a_stream_counts() -> None:

@@ -69,10 +69,21 @@ def test_a_change_of_speed_is_found(algorithm: Algorithm, slower: float) -> None
 
 @pytest.mark.parametrize("algorithm", [Gradient(), Vegas()], ids=repr)
 def test_an_overload_that_lasts_does_not_lift_the_limit(algorithm: Algorithm) -> None:
-    """After more than a minute of it calls take no longer than at first: what they take without load is measured anew."""
+    """After a minute of it calls take no longer than at first: what they take without load is measured anew."""
     crowded = server(algorithm, 2)
     crowded.serve(240, FINDING)
     first = crowded.serve(240, 10)
-    crowded.serve(240, 60)
+    crowded.serve(240, 40)
 
     assert crowded.serve(240, 10).quantile(0.99) <= 1.5 * first.quantile(0.99)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS, ids=repr)
+def test_the_important_are_served(algorithm: Algorithm) -> None:
+    """One call in five has a high priority: of these at least 95 % are served, at three times the capacity."""
+    crowded = simulated(lambda clock: ConcurrencyLimit(algorithm, queue=8, clock=clock), 1, SERVICE)
+    crowded.serve(3 / SERVICE, FINDING, important=0.2)
+    served = crowded.serve(3 / SERVICE, 10, important=0.2)
+
+    assert sum(served.important) >= 0.95 * len(served.important) > 0
+    assert served.shed > len(served.times)

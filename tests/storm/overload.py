@@ -20,8 +20,8 @@ import grpc.aio
 from tests.storm.hungry import PATH
 from tests.storm.rows import Findings, Row, Scale
 
-COST = 0.01  # seconds of CPU for a call
-DEADLINE = 1.0  # seconds: a later answer is of no use
+COST = 0.04  # seconds of CPU for a call
+DEADLINE = 2.0  # seconds: a later answer is of no use
 TIMES = 3  # how many times the capacity is asked for
 IMPORTANT = 0.2  # the share of calls with a high priority
 GOODPUT, SLOWER, SERVED = 0.8, 3.0, 0.95

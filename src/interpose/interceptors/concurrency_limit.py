@@ -236,23 +236,28 @@ class ConcurrencyLimit:
         """Ask for a slot, and wait for it if need be; gives the partition that it is taken for."""
         asked = Asked(self._priority_of(call), self._partition_of(call))
         self._slots.ask(asked)
-        answer = asked.answer.result() if asked.answer.done() else (yield from self._waited(asked))
+        answer = asked.answer.result() if asked.answer.done() else (yield from self._waited(call, asked))
         if answer is not Answer.SLOT:
             raise self._shed(call, asked, _REASONS[answer])
         return asked.partition
 
-    def _waited(self, asked: Asked) -> Any:
+    def _waited(self, call: Call, asked: Asked) -> Any:
         """The answer; None if it does not come in time."""
+        until = self._clock.now() + self._queue_timeout
         try:
-            return (yield from wait(asked.answer, deadline=self._clock.now() + self._queue_timeout))
+            return (yield from wait(asked.answer, deadline=until))
         except errors.DeadlineExceeded:
             self._slots.leave(asked)
             self._slots.settle()
+            if call.deadline is not None and call.deadline <= until:
+                raise  # its own time is over, and not that in the queue
             return None
-        except BaseException:
+        except BaseException as error:
             self._slots.leave(asked)
             self._settle_soon()
-            raise
+            if isinstance(error, (Exception, GeneratorExit)):
+                raise
+            raise errors.Cancelled("the client has gone", local=True) from None  # asyncio has cancelled the task
 
     def _priority_of(self, call: Call) -> int:
         priority = self._priority
@@ -274,15 +279,19 @@ class ConcurrencyLimit:
     # - giving it back -
 
     def _until_first_message(self, call: Call, partition: str | None) -> Flow:
-        held = [True]  # popped once, by the first message or the end
+        held = [partition]  # popped once, by the first message or the end
+
+        def give(_: object = None) -> None:
+            if held:
+                self._slots.give(held.pop())
+
         try:
-            yield call.tap(responses=lambda _: held and held.pop() and self._slots.give(partition))
+            yield call.tap(responses=give)
         except BaseException:
-            if held and held.pop():
-                self._dropped(partition)
+            if held:
+                self._dropped(held.pop())
             raise
-        if held and held.pop():
-            self._slots.give(partition)
+        give()
 
     def _dropped(self, partition: str | None) -> None:
         """A flow was closed."""
