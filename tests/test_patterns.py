@@ -105,7 +105,7 @@ def test_how_they_print() -> None:
 
 
 pieces = st.sampled_from(["a", "B", ".", "*", "?", "[ab]", "{a,B}", "{a,{b,}}"])
-parts = st.lists(pieces, min_size=1, max_size=4).map("".join)
+parts = st.lists(pieces, min_size=1, max_size=2).map("".join)  # two stand for 81 globs at most; 256 are too many
 
 
 @given(parts, parts, st.text("abB.", min_size=1, max_size=4), st.text("abB", min_size=1, max_size=4))

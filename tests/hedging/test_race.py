@@ -37,7 +37,9 @@ def test_the_first_good_answer_wins(way: Way) -> None:
         assert service.copies[0].cancelled.wait(PATIENCE)
 
     assert response == "second"
-    assert [copy.requests for copy in service.copies] == [way.requests] * 2
+    lost, won = (copy.requests for copy in service.copies)
+    assert won == way.requests
+    assert lost == way.requests[: len(lost)]  # it may be cancelled before it has read all
     [outcome] = above
     assert outcome.ok
     assert outcome.attempts == 2
