@@ -393,7 +393,7 @@ def test_functions_that_give_something_else(option: str) -> None:
 
 @pytest.mark.alone
 def test_it_costs_little() -> None:
-    """Less than a flow that does nothing costs beside the call itself: under 1.5 µs where that takes 1.5."""
+    """Three quarters of a call with a flow that does nothing, at most: that takes 1.9 µs where 1.5 µs are the bound."""
     method = Method("/shop.v1.Orders/Place", Kind.UNARY_UNARY)
 
     def nothing(call: Call) -> Flow:
@@ -410,4 +410,4 @@ def test_it_costs_little() -> None:
     limit = ConcurrencyLimit()
     ratios = [seconds(limit) / seconds(nothing) for _ in range(15)]
 
-    assert statistics.median(ratios) < 2
+    assert statistics.median(ratios) < 1.75
