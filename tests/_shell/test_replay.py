@@ -6,9 +6,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from interpose._call import Overflowed
 from interpose._codec import Encoded
-from interpose._shell.replay import ASK, WAIT, Kept, Reader, Replay
+from interpose._shell.replay import ASK, WAIT, Kept, Need, Reader, Replay
 
-LIMIT = 4
+LIMIT = 1
 
 
 class Readers(RuleBasedStateMachine):
@@ -21,6 +21,8 @@ class Readers(RuleBasedStateMachine):
         self.got: dict[Reader, list[int]] = {}
         self.asking = self.ended = False
         self.lost: set[Reader] = set()
+        self.waiting: set[Reader] = set()
+        self.promised: set[Reader] = set()  # waited when a message came
 
     @property
     def live(self) -> list[Reader]:
@@ -40,18 +42,22 @@ class Readers(RuleBasedStateMachine):
             found = self.replay.next_for(reader)
         except Overflowed:
             assert not self.replay.replayable
+            assert reader not in self.promised, "who waited for a message gets it"
             assert len(got) < len(self.given) - 1, "who is in front, or next to it, goes on"
             self.lost.add(reader)
             return
+        self.promised.discard(reader)
         if isinstance(found, Kept):
             got.append(found.message)
             self.replay.measured(found, 1)
-        elif found is ASK:
+        elif isinstance(found, Need):
+            self.waiting.add(reader)
+        if found is ASK:
             assert not self.asking, "one at a time"
             self.asking = True
         elif found is WAIT:
             assert self.asking
-        else:
+        elif found is None:
             assert self.ended and got == self.given, "the end is the whole"
 
     @precondition(lambda self: self.asking and not self.ended)
@@ -59,6 +65,8 @@ class Readers(RuleBasedStateMachine):
     def give(self, known: bool) -> None:
         self.asking = False
         self.given.append(len(self.given))
+        self.promised |= self.waiting
+        self.waiting.clear()
         message = self.given[-1]
         self.replay.came(Kept(message, Encoded(message, b"m") if known else None))
 
@@ -110,6 +118,22 @@ def test_a_reader_behind_an_overflow_never_sees_an_end() -> None:
     with pytest.raises(Overflowed) as caught:
         replay.next_for(behind)
     assert caught.value.local
+
+
+def test_a_reader_that_waited_gets_what_came() -> None:
+    """However late its thread wakes: it had fallen behind nobody when the message came that was too much."""
+    replay, front, waits = Replay(0), Reader(), Reader()
+    assert (replay.next_for(front), replay.next_for(waits)) == (ASK, WAIT)
+    for message in range(3):
+        replay.came(Kept(message, Encoded(message, b"m")))
+        got = replay.next_for(front)
+        assert isinstance(got, Kept) and got.message == message
+        assert replay.next_for(front) is ASK
+
+    late = replay.next_for(waits)
+    assert isinstance(late, Kept) and late.message == 0
+    with pytest.raises(Overflowed):
+        replay.next_for(waits)
 
 
 def test_the_first_end_counts() -> None:
