@@ -84,14 +84,14 @@ def test_a_clock_that_jumps_lets_no_more_pass(rate: Rate, calls: list[tuple[int,
 
 @given(rates, st.lists(st.tuples(pauses, st.integers(0, 3 * 10**9)), max_size=40))
 def test_calls_that_wait_meet_the_law_in_their_order(rate: Rate, calls: list[tuple[int, int]]) -> None:
-    """Each goes at the earliest time that the law allows; one that would wait longer than it likes takes nothing."""
+    """Each goes at the earliest tick that the law allows; one that would wait longer than it likes takes nothing."""
     gcra, parts = made(rate, patience=3 * 10**9)
-    law, now = Law(rate), START
+    law, now = Law(rate, per_second=10**9 * parts), START
 
     for pause, patience in calls:
         now += pause
         early = gcra.take("a", now * parts, patience * parts)
-        sent = now + max(-(-early // parts), 0)
+        sent = now * parts + max(early, 0)
         assert early <= 0 or not law.allows(sent - 1)
         if early <= patience * parts:
             assert law.allows(sent)

@@ -50,7 +50,8 @@ class RedisServer:
     def stop(self) -> None:
         """Kill it."""
         assert self._process is not None
-        self.client.close()
+        if self.client is not None:
+            self.client.close()
         self._process.kill()
         self._process.wait(PATIENCE)
 
@@ -103,6 +104,7 @@ def client_of(process: subprocess.Popen[bytes], port: int) -> Any:
         with suppress(redis.ConnectionError):
             client.ping()
             return client
+    client.close()
     raise RuntimeError(f"{process.args!r} has ended, with {process.returncode}")
 
 
