@@ -71,7 +71,8 @@ async def test_a_channel_says_where_it_goes_and_through_what() -> None:
     made: list[Any] = [grpc.insecure_channel("localhost:1"), grpc.aio.insecure_channel("localhost:1")]
     for native in made:
         text = repr(intercept_channel(native, Retry(), when("/a.B/*", passes)))
-        assert text.startswith("<intercepted channel to ") and "localhost:1" in text
+        where = "localhost:1" if hasattr(native._channel, "target") else "an unknown target"  # asyncio's, up to 1.66
+        assert text.startswith("<intercepted channel to ") and where in text
         assert "Retry, when('/a.B/*', test_a_channel_says" in text
     made[0].close()
     await made[1].close()
