@@ -36,6 +36,7 @@ class Impatient:
             self.outcomes.append((yield call.answered_within(self.seconds)))
 
 
+@pytest.mark.alone  # the second attempt has to begin within 0.2 s
 @clients
 def test_an_attempt_that_hangs_is_given_up(place: Place) -> None:
     """The attempt fails with DEADLINE_EXCEEDED and can be sent again; at the server it is cancelled."""
@@ -95,6 +96,7 @@ def test_a_stream_that_has_begun_goes_on(place: Place, begun: dict[str, Any]) ->
     assert reply.messages == ["a", "b", "c"] and going_on.is_set()
 
 
+@pytest.mark.alone  # metadata has to come within 0.05 s
 @streams
 def test_metadata_alone_is_a_beginning(place: Place) -> None:
     """The server has taken it up and told so; then the deadline of the call is what limits it."""

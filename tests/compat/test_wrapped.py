@@ -369,7 +369,6 @@ async def test_a_writing_handler_ends_when_its_client_leaves() -> None:
             await asyncio.Event().wait()
         finally:
             ended.append("handler")
-            over.set()
 
     class Each(AsyncServerInterceptor):
         async def intercept(self, method: Any, request_or_iterator: Any, context: Any, method_name: str) -> Any:
@@ -378,6 +377,7 @@ async def test_a_writing_handler_ends_when_its_client_leaves() -> None:
                     yield message
             except asyncio.CancelledError:
                 ended.append("interceptor")
+                over.set()
                 raise
 
     handler = grpc.unary_stream_rpc_method_handler(write, bytes.decode, encode)

