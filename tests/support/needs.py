@@ -77,12 +77,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     """One line of what was left out: at the end of the last part, for all of them."""
     reasons = (str(report.longrepr[-1]) for report in terminalreporter.getreports("skipped"))
     counts = Counter(reason.partition(LEFT_OUT)[2] for reason in reasons if LEFT_OUT in reason)
-    part = config.getoption("part")
-    if part == "together":
-        config.cache.set(COUNTED, dict(counts))
+    cache = getattr(config, "cache", None)  # which `-p no:cacheprovider` takes away
+    if cache is not None and config.getoption("part") == "together":
+        cache.set(COUNTED, dict(counts))
         return
-    if part == "alone":
-        counts.update(config.cache.get(COUNTED, {}))
+    if cache is not None and config.getoption("part") == "alone":
+        counts.update(cache.get(COUNTED, {}))
     if counts:
         what = ", ".join(f"{count} for {what}" for what, count in sorted(counts.items()))
         tests = "1 test was" if counts.total() == 1 else f"{counts.total()} tests were"
