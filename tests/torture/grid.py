@@ -579,6 +579,7 @@ class Grid:
 
     def __init__(self) -> None:
         self._rigs: dict[tuple[Side, bool, str], Rig] = {}
+        self._slow: list[Rig] = []
 
     def __enter__(self) -> Grid:
         self._disabled = logging.root.manager.disable
@@ -586,8 +587,8 @@ class Grid:
         return self
 
     def __exit__(self, *_: object) -> None:
-        while self._rigs:
-            self._rigs.popitem()[1].close()
+        for rig in [*self._rigs.values(), *self._slow]:
+            rig.close()
         logging.disable(self._disabled)
 
     def run(self, cell: Cell) -> Finding | None:
@@ -595,7 +596,8 @@ class Grid:
         place = cell.side, cell.asyncio, cell.form if cell.side is Side.SERVER else ""
         rig = self._rigs.pop(place, None) or Rig(cell)
         if fault(rig, cell):
-            _keep(rig)
+            slow = rig
+            _keep(slow)
             # On a machine under load a second may pass without a hang, so a cell has to fail twice; and it is repeated
             # on new servers until it would have taken all their threads, for the first may have lost one in each cell.
             rig = Rig(cell)
@@ -603,6 +605,7 @@ class Grid:
                 if what := fault(rig, cell):
                     _keep(rig)
                     return Finding(cell, what)
+            self._slow.append(slow)
         self._rigs[place] = rig
         return None
 

@@ -68,3 +68,16 @@ def test_the_grid_sees_a_hang(asyncio: bool, monkeypatch: pytest.MonkeyPatch) ->
 
     assert seen is not None
     assert seen.startswith("DEADLINE_EXCEEDED only after")
+
+
+@pytest.mark.parametrize("asyncio", [False, True])
+def test_a_cell_that_was_slow_once_leaves_nothing_behind(asyncio: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine it is tried again on another server, and both are stopped."""
+    found = iter(["OK only after 1.1 s"])
+    monkeypatch.setattr(grid, "fault", lambda rig, cell: next(found, None) or fault(rig, cell))
+    cell = Cell("Exception", Kind.UNARY_STREAM, "callback", Side.SERVER, asyncio, "plain")
+
+    with Grid() as tried:
+        finding = tried.run(cell)
+
+    assert finding is None
