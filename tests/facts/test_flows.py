@@ -265,7 +265,7 @@ def test_a_flow_that_waits_after_the_client_has_left_is_let_finish(shape: Shape,
         yield call
         try:
             yield from wait(store())
-        except asyncio.CancelledError as error:  # write() had failed before the cancel was heard of
+        except errors.Cancelled as error:  # write() had failed before the cancel was heard of
             cut_short.append(error)
             written.set()
 
