@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+import asyncio
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import grpc
@@ -28,6 +30,18 @@ class _Raising:
     def __await__(self) -> Generator[Any, Any, NoReturn]:
         raise self._abort
         yield
+
+
+@contextmanager
+def while_there() -> Iterator[None]:
+    """What is sent in this block may find the client gone, which grpc has not said yet: then there is nothing to answer.
+
+    grpc would log its own failed write as a fault of the servicer. It takes CancelledError for what this is.
+    """
+    try:
+        yield
+    except grpc.aio.InternalError:
+        raise asyncio.CancelledError from None
 
 
 class ServicerContext(Answer, grpc.aio.ServicerContext[Any, Any]):  # type: ignore[misc]  # None without a deadline
@@ -146,7 +160,8 @@ class ServicerContext(Answer, grpc.aio.ServicerContext[Any, Any]):  # type: igno
 
     async def fail(self, outcome: Outcome) -> None:
         """End the RPC with the outcome's status and the trailing metadata that was set: raises, as abort does."""
-        await self._native.abort(outcome.code, sendable(outcome.details))
+        with while_there():
+            await self._native.abort(outcome.code, sendable(outcome.details))
 
     def __getattr__(self, name: str) -> Any:
         # What newer versions of grpc add to their context.

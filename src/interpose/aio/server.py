@@ -21,7 +21,7 @@ from interpose._flow import Driver, Interceptor, Wait
 from interpose._handlers import Compiled, Endpoint, with_function
 from interpose._messages import request_of
 from interpose._outcome import OK, Outcome
-from interpose.aio.context import ServicerContext
+from interpose.aio.context import ServicerContext, while_there
 from interpose.aio.joining import joined
 from interpose.aio.plain import Plain
 
@@ -176,7 +176,8 @@ async def _answer(context: ServicerContext, outcome: Outcome) -> Any:
         raise asyncio.CancelledError  # nobody listens any more
     asks = call._asks if call is not None else NOTHING
     if asks is not NOTHING and asks.initial_metadata and context._initial is None:
-        await context._native.send_initial_metadata(asks.initial_metadata)
+        with while_there():
+            await context._native.send_initial_metadata(asks.initial_metadata)
     if outcome._code is OK:
         if outcome._trailing_metadata:
             context.set_trailing(outcome)
