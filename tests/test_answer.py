@@ -13,6 +13,7 @@ from interpose._answer import (
     MAX_STATUS,
     Abort,
     Answer,
+    arrived,
     described,
     sendable,
     speakable,
@@ -56,8 +57,9 @@ class Clock:
 def record(kind: Kind = Kind.UNARY_UNARY, left: float | None = None, **wishes: Any) -> Any:
     """The record of an RPC whose handler is about to be called."""
     clock: Any = Clock()
-    answer: Any = Answer(Native(left), clock)
-    call = answer.arrived(Method("/a/b", kind), "request")
+    native: Any = Native(left)
+    answer: Any
+    answer, call = arrived(Answer, native, Method("/a/b", kind), "request", clock, None)
     if "timeout" in wishes:
         call = call.with_timeout(wishes["timeout"])
     if "initial" in wishes:

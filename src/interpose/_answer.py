@@ -12,17 +12,18 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import CancelledError
 from itertools import accumulate
 from time import monotonic
-from typing import Any, cast
+from typing import Any, TypeVar
 
 import grpc
 
 from interpose import errors
-from interpose._call import NOTHING, Call, Incoming
+from interpose._call import NOTHING, Call
 from interpose._clock import FOREVER, Clock
 from interpose._executed import vouched
 from interpose._metadata import Metadata, Pair
-from interpose._method import Method, Side
+from interpose._method import SERVER, Method
 from interpose._outcome import OK, Outcome, told_by
+from interpose.context import _call as _current
 from interpose.context import set_current_call
 
 _log = logging.getLogger("interpose")
@@ -92,13 +93,6 @@ class Answer:
         self._clock = clock
         if stop is not None:
             self._stop = stop
-
-    def arrived(self, method: Method, argument: Any) -> Call:
-        """The call as it came in; from here on it is the current one."""
-        request = None if method.kind.request_streaming else argument
-        self._call = call = Call(method, Side.SERVER, request, None, None, context=cast(Incoming, self))
-        set_current_call(call)
-        return call
 
     def over(self) -> Call | None:
         """The RPC is over, and gives the last call: it and the context no longer keep each other, nor grpc's state.
@@ -261,6 +255,35 @@ class Answer:
         """Has an interceptor asked for initial metadata that was not sent yet?"""
         asks = self._call._asks if self._call is not None else NOTHING
         return bool(asks.initial_metadata) and self._initial is None
+
+
+A = TypeVar("A", bound=Answer)
+_new = object.__new__
+
+
+def arrived(
+    kind: type[A], native: Any, method: Method, argument: Any, clock: Clock, stop: Stop | None
+) -> tuple[A, Call]:
+    """An RPC has come in: its context, and its call, which is the current one from here on.
+
+    argument: the message, or the stream. No constructors run: every RPC pays for this.
+    """
+    context, call = _new(kind), _new(Call)
+    context._native = native
+    context._clock = clock
+    context._call = call
+    if stop is not None:
+        context._stop = stop
+    call._method = method
+    call._side = SERVER
+    call._request = None if method.kind.request_streaming else argument
+    call._context = context
+    call._asks = NOTHING
+    call._timeout = call._metadata = call._credentials = call._wait_for_ready = call._compression = call._deadline = (
+        None
+    )
+    _current.set(call)
+    return context, call
 
 
 def status_code(code: Any) -> grpc.StatusCode:

@@ -6,6 +6,7 @@ import asyncio
 import functools
 import inspect
 import logging
+from asyncio import current_task
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from contextvars import Context, copy_context
@@ -14,13 +15,13 @@ from typing import Any, TypeAlias
 import grpc
 
 from interpose import errors
-from interpose._answer import Stop, described, sendable, speakable, unexpected
+from interpose._answer import Stop, arrived, described, sendable, speakable, unexpected
 from interpose._call import NOTHING, Call
 from interpose._clock import SYSTEM, Clock
-from interpose._flow import Driver, Interceptor, Wait
+from interpose._flow import Driver, Interceptor, Wait, begin, end
 from interpose._handlers import Compiled, Endpoint, with_function
 from interpose._messages import request_of
-from interpose._outcome import OK, Outcome
+from interpose._outcome import OK, Outcome, answered
 from interpose.aio.context import ServicerContext, while_there
 from interpose.aio.joining import joined
 from interpose.aio.plain import Plain
@@ -205,41 +206,53 @@ async def _answer(context: ServicerContext, outcome: Outcome) -> Any:
 
 def _unary(endpoint: Endpoint) -> Behavior:
     method, stack, handler, clock, stop = endpoint.parts
-    now, unary = clock.now, not method.kind.request_streaming
+    now = clock.now
 
     async def behave(argument: Any, native: Any) -> Any:
-        context = ServicerContext(native, clock, stop)
-        call = context.arrived(method, argument)
-        context.peer()  # grpc has forgotten it once the client has gone
-        driver = Driver(stack)
-        step: Any = driver.start(call)
-        if step is call and unary:
-            # What nearly every RPC is, in as few frames as can be: no interceptor asks for anything, the handler answers.
-            context._started = started = now()
-            error = None
-            try:
-                response = await handler(argument, context)
-            except BaseException as raised:
-                response, error = None, raised
-            task = asyncio.current_task()
-            if error is None and not context.decided and not (task is not None and task.cancelling()):
-                outcome = Outcome(OK, response, "", None, 1, 1, now() - started, True)
-            else:
-                outcome = _outcome(context, error, response)
-            del error  # its traceback holds this frame
-            step = driver.tell(outcome)
-            if step is outcome and not context.decided and outcome._code is OK:
-                context.over()
+        # What nearly every RPC is, in as few frames as can be: no interceptor asks for anything, the handler answers.
+        context, call = arrived(ServicerContext, native, method, argument, clock, stop)
+        context._peer = native.peer()  # grpc has forgotten it once the client has gone
+        begun = begin(stack, call)
+        if type(begun) is tuple:
+            return await _on(*begun, handler, argument, context)
+        context._started = started = now()
+        response, error = None, None
+        try:
+            response = await handler(argument, context)
+        except BaseException as raised:
+            error = raised
+        if error is None and not context.decided and not ((task := current_task()) and task.cancelling()):
+            outcome = answered(response, now() - started)
+            ended = end(stack, begun, outcome)
+            if ended is outcome:
+                context._call = call._context = None
                 return response
-        while True:
-            if type(step) is Wait or (type(step) is Call and step._asks is not NOTHING):
-                step = await _attend(driver, step, context)
-            if type(step) is Outcome:
-                return await _answer(context, step)
-            context.begin(step)
-            step = driver.tell(await _performed(step, handler, argument, context))
+        else:
+            outcome = _outcome(context, error, response)
+            del error  # its traceback holds this frame
+            ended = end(stack, begun, outcome)
+        if type(ended) is tuple:
+            return await _on(*ended, handler, argument, context)
+        return await _answer(context, ended)
 
-    return behave
+    async def behave_with_stream(argument: Any, native: Any) -> Any:
+        context, call = arrived(ServicerContext, native, method, argument, clock, stop)
+        context._peer = native.peer()
+        driver = Driver(stack)
+        return await _on(driver, driver.start(call), handler, argument, context)
+
+    return behave_with_stream if method.kind.request_streaming else behave
+
+
+async def _on(driver: Driver, step: Any, handler: Behavior, argument: Any, context: ServicerContext) -> Any:
+    """Go on with an RPC to its end, attempt by attempt."""
+    while True:
+        if type(step) is Wait or (type(step) is Call and step._asks is not NOTHING):
+            step = await _attend(driver, step, context)
+        if type(step) is Outcome:
+            return await _answer(context, step)
+        context.begin(step)
+        step = driver.tell(await _performed(step, handler, argument, context))
 
 
 async def _performed(call: Call, handler: Behavior, argument: Any, context: ServicerContext) -> Outcome:
@@ -259,19 +272,11 @@ def _writing(endpoint: Endpoint) -> Behavior:
     method, stack, handler, clock, stop = endpoint.parts
 
     async def behave(argument: Any, native: Any) -> None:
-        context = ServicerContext(native, clock, stop)
+        context, call = arrived(ServicerContext, native, method, argument, clock, stop)
+        context._peer = native.peer()  # grpc has forgotten it once the client has gone
         driver = Driver(stack)
-        step: Any = driver.start(context.arrived(method, argument))
-        context.peer()  # grpc has forgotten it once the client has gone
-        while True:
-            if type(step) is Wait or (type(step) is Call and step._asks is not NOTHING):
-                step = await _attend(driver, step, context)
-            if type(step) is Outcome:
-                for message in await _answer(context, step) or ():
-                    await native.write(message)
-                return
-            context.begin(step)
-            step = driver.tell(await _performed(step, handler, argument, context))
+        for message in await _on(driver, driver.start(call), handler, argument, context) or ():
+            await native.write(message)
 
     return behave
 
@@ -281,10 +286,10 @@ def _streaming(endpoint: Endpoint) -> Behavior:
     method, stack, handler, clock, stop = endpoint.parts
 
     async def behave(argument: Any, native: Any) -> AsyncIterator[Any]:
-        context = ServicerContext(native, clock, stop)
+        context, call = arrived(ServicerContext, native, method, argument, clock, stop)
         driver = Driver(stack)
-        step: Any = driver.start(context.arrived(method, argument))
-        context.peer()  # when_over may come when grpc has forgotten it
+        step: Any = driver.start(call)
+        context._peer = native.peer()  # when_over may come when grpc has forgotten it
         rpc = _Streamed(context, driver)
         native.add_done_callback(rpc.when_over)
         while True:

@@ -19,15 +19,15 @@ from weakref import WeakSet
 import grpc
 
 from interpose import errors
-from interpose._answer import Stop, described, sendable, speakable, unexpected
+from interpose._answer import Stop, arrived, described, sendable, speakable, unexpected
 from interpose._call import NOTHING, Call
 from interpose._clock import FOREVER, Clock
 from interpose._codec import Undecodable, decoder, made_here
-from interpose._flow import Driver, Interceptor, Wait, check_sync
+from interpose._flow import Driver, Interceptor, Wait, begin, check_sync, end
 from interpose._handlers import Compiled, Endpoint, with_function
 from interpose._messages import Pass, compose, request_of
 from interpose._native import in_vain, news_of, no_waiting, waits_until
-from interpose._outcome import OK, Outcome
+from interpose._outcome import OK, Outcome, answered
 from interpose.context import current_call
 from interpose.sync.context import ServicerContext
 
@@ -115,37 +115,49 @@ def _incoming(messages: Iterator[Any], context: ServicerContext, hook: Pass | No
 
 def _unary(endpoint: Endpoint, waiter: Waiter) -> Behavior:
     method, stack, handler, clock, stop = endpoint.parts
-    now, unary = clock.now, not method.kind.request_streaming
+    now = clock.now
 
     def behave(argument: Any, native: Any) -> Any:
-        context = ServicerContext(native, clock, stop)
-        call = context.arrived(method, argument)
-        driver = Driver(stack)
-        step = driver.start(call)
-        if step is call and unary:
-            # What nearly every RPC is, in as few frames as can be: no interceptor asks for anything, the handler answers.
-            context._started = started = now()
-            error = None
-            try:
-                response = handler(argument, context)
-            except BaseException as raised:
-                response, error = None, raised
-            if error is None and not context.decided and context.is_active():
-                outcome = Outcome(OK, response, "", None, 1, 1, now() - started, True)
-            else:
-                outcome = context.outcome(error, response, context.gone())
-            del error  # its traceback holds this frame
-            step = driver.tell(outcome)
-            if step is outcome and not context.decided and outcome._code is OK:
-                context.over()
+        # What nearly every RPC is, in as few frames as can be: no interceptor asks for anything, the handler answers.
+        context, call = arrived(ServicerContext, native, method, argument, clock, stop)
+        begun = begin(stack, call)
+        if type(begun) is tuple:
+            return _on(*begun, handler, argument, waiter, context)
+        context._started = started = now()
+        response, error = None, None
+        try:
+            response = handler(argument, context)
+        except BaseException as raised:
+            error = raised
+        if error is None and not context.decided and native.is_active():
+            outcome = answered(response, now() - started)
+            ended = end(stack, begun, outcome)
+            if ended is outcome:
+                context._call = call._context = None
                 return response
-        while True:
-            step = _next(driver, step, waiter, context)
-            if type(step) is Outcome:
-                return _answer(context, step)
-            step = driver.tell(_performed(step, handler, argument, context))
+        else:
+            outcome = context.outcome(error, response, context.gone())
+            del error  # its traceback holds this frame
+            ended = end(stack, begun, outcome)
+        if type(ended) is tuple:
+            return _on(*ended, handler, argument, waiter, context)
+        return _answer(context, ended)
 
-    return behave
+    def behave_with_stream(argument: Any, native: Any) -> Any:
+        context, call = arrived(ServicerContext, native, method, argument, clock, stop)
+        driver = Driver(stack)
+        return _on(driver, driver.start(call), handler, argument, waiter, context)
+
+    return behave_with_stream if method.kind.request_streaming else behave
+
+
+def _on(driver: Driver, step: Any, handler: Behavior, argument: Any, waiter: Waiter, context: ServicerContext) -> Any:
+    """Go on with an RPC to its end, attempt by attempt."""
+    while True:
+        step = _next(driver, step, waiter, context)
+        if type(step) is Outcome:
+            return _answer(context, step)
+        step = driver.tell(_performed(step, handler, argument, context))
 
 
 def _performed(call: Call, handler: Behavior, argument: Any, context: ServicerContext) -> Outcome:
@@ -165,9 +177,9 @@ def _streaming(endpoint: Endpoint, waiter: Waiter) -> Behavior:
     method, stack, handler, clock, stop = endpoint.parts
 
     def behave(argument: Any, native: Any) -> Iterator[Any]:
-        context = ServicerContext(native, clock, stop)
+        context, call = arrived(ServicerContext, native, method, argument, clock, stop)
         driver = Driver(stack)
-        step = driver.start(context.arrived(method, argument))
+        step = driver.start(call)
         dropped = False
         while True:
             step = _next(driver, step, waiter, context)
@@ -269,9 +281,9 @@ def _non_blocking(endpoint: Endpoint, waiter: Waiter) -> Behavior:
     method, stack, handler, clock, stop = endpoint.parts
 
     def behave(argument: Any, native: Any, send: Callable[[Any], object]) -> None:
-        context = ServicerContext(native, clock, stop)
+        context, call = arrived(ServicerContext, native, method, argument, clock, stop)
         driver = Driver(stack)
-        step = _next(driver, driver.start(context.arrived(method, argument)), waiter, context)
+        step = _next(driver, driver.start(call), waiter, context)
         if type(step) is Outcome:
             for message in _answer(context, step) or ():
                 send(message)
