@@ -12,7 +12,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "interpose"
 # The files that stand beside the folders. A new one goes where its imports let it; most belong into a folder.
 NOUNS = {"_call", "_outcome", "_method", "_metadata", "_messages", "_flow", "errors", "context", "_clock"}
 # What both shells share.
-NOUNS |= {"_answer", "_codec", "_executed", "_handlers", "_native", "_patterns", "_scope", "_unmatched", "_wording"}
+NOUNS |= {"_codec", "_details", "_executed", "_native", "_patterns", "_scope", "_unmatched", "_wording"}
 FRONT_DOOR = {"__init__", "_attach", "_describe", "_native_interceptors"}
 
 # room: the rooms of ours that it may import

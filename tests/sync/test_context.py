@@ -7,8 +7,8 @@ import grpc
 import pytest
 
 from interpose import Outcome
-from interpose._answer import Abort
 from interpose._clock import SYSTEM
+from interpose._shell.answer import Abort
 from interpose.sync.context import ServicerContext
 
 
@@ -28,7 +28,7 @@ def test_an_abort_that_returns_still_ends_the_handler() -> None:
     context = ServicerContext(native, SYSTEM)
 
     with pytest.raises(Abort):
-        context.fail(Outcome(grpc.StatusCode.NOT_FOUND, None, "no such card"))
+        context.answer(Outcome(grpc.StatusCode.NOT_FOUND, None, "no such card"))
     assert noted == [(grpc.StatusCode.NOT_FOUND, "no such card")]
 
 

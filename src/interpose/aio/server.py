@@ -15,14 +15,14 @@ from typing import Any, TypeAlias
 import grpc
 
 from interpose import errors
-from interpose._answer import Stop, arrived, described, sendable, speakable, unexpected
 from interpose._call import NOTHING, Call
 from interpose._clock import SYSTEM, Clock
 from interpose._flow import Driver, Interceptor, Wait, begin, end
-from interpose._handlers import Compiled, Endpoint, with_function
 from interpose._messages import request_of
-from interpose._outcome import OK, Outcome, answered
-from interpose.aio.context import ServicerContext, while_there
+from interpose._outcome import Outcome, answered
+from interpose._shell.answer import Stop, arrived
+from interpose._shell.handlers import Compiled, Endpoint, with_function
+from interpose.aio.context import ServicerContext
 from interpose.aio.joining import joined
 from interpose.aio.plain import Plain
 
@@ -69,7 +69,7 @@ async def _attend(driver: Driver, step: Any, context: ServicerContext) -> Any:
     while True:
         while type(step) is Wait:
             try:
-                value = await joined(step, context.deadline(), context._clock)
+                value = await joined(step, context.deadline(), context.clock)
             except asyncio.CancelledError as error:
                 step = driver.fail(_gone(context) or error)
             except BaseException as error:
@@ -82,7 +82,7 @@ async def _attend(driver: Driver, step: Any, context: ServicerContext) -> Any:
             task = asyncio.current_task()
             if task is not None and task.cancelling():  # by the client, in an earlier attempt
                 raise asyncio.CancelledError  # noqa: TRY301  as if it came now
-            await _sleep(step._asks.delay, context._clock)
+            await _sleep(step._asks.delay, context.clock)
         except asyncio.CancelledError as error:  # the client has gone: the flows are told, not the handler
             context.begin(step)
             step = driver.tell(_outcome(context, error))
@@ -144,7 +144,7 @@ async def _incoming(messages: AsyncIterator[Any], context: ServicerContext) -> A
 
 def _limited(context: ServicerContext, work: Coroutine[Any, Any, Any]) -> Awaitable[Any]:
     """The handler's work, cancelled when an interceptor's timeout has passed."""
-    return work if context._expires is None else _within(context._expires, context._clock, work)
+    return work if context.limit is None else _within(context.limit, context.clock, work)
 
 
 async def _within(end: float, clock: Clock, work: Coroutine[Any, Any, Any]) -> Any:
@@ -169,38 +169,6 @@ def _outcome(context: ServicerContext, error: BaseException | None, response: An
     return context.outcome(error, response, gone)
 
 
-async def _answer(context: ServicerContext, outcome: Outcome) -> Any:
-    """Send the outcome of the RPC: gives the response, or raises what makes grpc send the status."""
-    call = context.over()
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError  # nobody listens any more
-    asks = call._asks if call is not None else NOTHING
-    if asks is not NOTHING and asks.initial_metadata and context._initial is None:
-        with while_there():
-            await context._native.send_initial_metadata(asks.initial_metadata)
-    if outcome._code is OK:
-        if outcome._trailing_metadata:
-            context.set_trailing(outcome)
-        if outcome._details:
-            context._native.set_details(sendable(outcome._details))
-        return outcome._response
-    context.set_trailing(outcome)
-    error = unexpected(outcome)
-    if isinstance(error, (asyncio.CancelledError, TimeoutError)) and outcome.code is not grpc.StatusCode.UNKNOWN:
-        error = None
-    if error is not None and speakable(error):
-        if outcome.code is not grpc.StatusCode.UNKNOWN:
-            context._native.set_code(outcome.code)
-        raise error
-    if error is not None:
-        _log.error("a handler raised what grpc cannot answer", exc_info=error)
-        outcome = Outcome(
-            outcome.code, None, outcome.details or described(error), trailing_metadata=outcome.trailing_metadata
-        )
-    return await context.fail(outcome)
-
-
 # --- the three shapes of handlers -------------------------------------------------------------------------------------
 
 
@@ -210,12 +178,11 @@ def _unary(endpoint: Endpoint) -> Behavior:
 
     async def behave(argument: Any, native: Any) -> Any:
         # What nearly every RPC is, in as few frames as can be: no interceptor asks for anything, the handler answers.
-        context, call = arrived(ServicerContext, native, method, argument, clock, stop)
-        context._peer = native.peer()  # grpc has forgotten it once the client has gone
+        context, call = arrived(ServicerContext, native, method, argument, clock, stop, native.peer())
         begun = begin(stack, call)
-        if type(begun) is tuple:
+        if isinstance(begun, tuple):
             return await _on(*begun, handler, argument, context)
-        context._started = started = now()
+        started = now()
         response, error = None, None
         try:
             response = await handler(argument, context)
@@ -228,16 +195,16 @@ def _unary(endpoint: Endpoint) -> Behavior:
                 context._call = call._context = None
                 return response
         else:
+            context.began(started)
             outcome = _outcome(context, error, response)
             del error  # its traceback holds this frame
             ended = end(stack, begun, outcome)
-        if type(ended) is tuple:
+        if isinstance(ended, tuple):
             return await _on(*ended, handler, argument, context)
-        return await _answer(context, ended)
+        return await context.answer(ended)
 
     async def behave_with_stream(argument: Any, native: Any) -> Any:
-        context, call = arrived(ServicerContext, native, method, argument, clock, stop)
-        context._peer = native.peer()
+        context, call = arrived(ServicerContext, native, method, argument, clock, stop, native.peer())
         driver = Driver(stack)
         return await _on(driver, driver.start(call), handler, argument, context)
 
@@ -250,7 +217,7 @@ async def _on(driver: Driver, step: Any, handler: Behavior, argument: Any, conte
         if type(step) is Wait or (type(step) is Call and step._asks is not NOTHING):
             step = await _attend(driver, step, context)
         if type(step) is Outcome:
-            return await _answer(context, step)
+            return await context.answer(step)
         context.begin(step)
         step = driver.tell(await _performed(step, handler, argument, context))
 
@@ -272,8 +239,7 @@ def _writing(endpoint: Endpoint) -> Behavior:
     method, stack, handler, clock, stop = endpoint.parts
 
     async def behave(argument: Any, native: Any) -> None:
-        context, call = arrived(ServicerContext, native, method, argument, clock, stop)
-        context._peer = native.peer()  # grpc has forgotten it once the client has gone
+        context, call = arrived(ServicerContext, native, method, argument, clock, stop, native.peer())
         driver = Driver(stack)
         for message in await _on(driver, driver.start(call), handler, argument, context) or ():
             await native.write(message)
@@ -286,10 +252,9 @@ def _streaming(endpoint: Endpoint) -> Behavior:
     method, stack, handler, clock, stop = endpoint.parts
 
     async def behave(argument: Any, native: Any) -> AsyncIterator[Any]:
-        context, call = arrived(ServicerContext, native, method, argument, clock, stop)
+        context, call = arrived(ServicerContext, native, method, argument, clock, stop, native.peer())
         driver = Driver(stack)
         step: Any = driver.start(call)
-        context._peer = native.peer()  # when_over may come when grpc has forgotten it
         rpc = _Streamed(context, driver)
         native.add_done_callback(rpc.when_over)
         while True:
@@ -297,13 +262,13 @@ def _streaming(endpoint: Endpoint) -> Behavior:
                 step = await _attend(driver, step, context)
             if type(step) is Outcome:
                 rpc.over = True
-                for message in await _answer(context, step) or ():
+                for message in await context.answer(step) or ():
                     yield message
                 return
             context.begin(step)
             messages, error = None, None
             try:
-                hook, bound = context.on_response, bool(step._asks.initial_metadata) or context._expires is not None
+                hook, bound = context.on_response, bool(step._asks.initial_metadata) or context.limit is not None
                 messages = _messages(step, handler, argument, context)
                 async for message in messages:
                     if bound:
@@ -326,7 +291,7 @@ def _streaming(endpoint: Endpoint) -> Behavior:
 def _messages(call: Call, handler: Behavior, argument: Any, context: ServicerContext) -> Any:
     """What the handler generates, for as long as an interceptor allows."""
     messages = handler(_argument(call, argument, context), context)
-    return messages if context._expires is None else _punctual(messages, context._expires, context._clock)
+    return messages if context.limit is None else _punctual(messages, context.limit, context.clock)
 
 
 async def _punctual(messages: Any, end: float, clock: Clock) -> AsyncIterator[Any]:
