@@ -72,7 +72,7 @@ def _perform_sync(arm: Arm, target: str, loops: int) -> None:
     server.add_insecure_port(target)
     server.start()
     with grpc.insecure_channel(target) as channel:
-        layered = _on(arm, "client").sync_client(channel, arm.what, arm.count)
+        layered: Any = _on(arm, "client").sync_client(channel, arm.what, arm.count)
         call: Any = layered.unary_unary(METHOD, *CODEC, _registered_method=True)
         message = StringValue(value="x" * 32)
         for left in range(WARM + loops):
@@ -93,7 +93,7 @@ async def _perform_aio(arm: Arm, target: str, loops: int) -> None:
     def dial(layers: Sequence[grpc.aio.ClientInterceptor]) -> grpc.aio.Channel:
         return grpc.aio.insecure_channel(target, interceptors=layers)
 
-    channel = _on(arm, "client").aio_client(dial, arm.what, arm.count)
+    channel: Any = _on(arm, "client").aio_client(dial, arm.what, arm.count)
     call: Any = channel.unary_unary(METHOD, *CODEC, _registered_method=True)
     message = StringValue(value="x" * 32)
     for left in range(WARM + loops):

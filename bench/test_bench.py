@@ -103,7 +103,8 @@ def test_what_layers_take_in_instructions() -> None:
     shown = text(Results(instructions=counts))
 
     assert [(verdict.figure, verdict.met) for verdict in found] == [(10, True), (50, False)]
-    assert "+10 k" in shown and "+50 k" in shown
+    assert "+10 k" in shown
+    assert "+50 k" in shown
     assert "×0.50" in shown
 
 
