@@ -8,7 +8,7 @@ import grpc.aio
 import pytest
 
 from interpose import Call, Flow, Kind, errors, server_interceptor
-from interpose._handlers import function_of, with_function
+from interpose._shell.handlers import function_of, with_function
 from interpose.testing import Echo, Stub
 
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import grpc
 
-from interpose._answer import Stop
 from interpose._clock import Clock
 from interpose._flow import Interceptor, named
-from interpose._handlers import generics
+from interpose._shell.answer import Stop
+from interpose._shell.handlers import generics
 from interpose.sync.server import handlers
 
 
