@@ -13,6 +13,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "interpose"
 NOUNS = {"_call", "_outcome", "_method", "_metadata", "_messages", "_flow", "errors", "context", "_clock"}
 # What both shells share.
 NOUNS |= {"_answer", "_codec", "_executed", "_handlers", "_native", "_patterns", "_scope", "_unmatched", "_wording"}
+NOUNS |= {"_background", "_identity", "_serving"}  # what guards share
 FRONT_DOOR = {"__init__", "_attach", "_describe", "_native_interceptors"}
 
 # room: the rooms of ours that it may import
@@ -52,7 +53,8 @@ EXTRA_ARROWS = [
 
 WAITING = {"threading", "asyncio"}
 MAY_WAIT = {"sync", "aio"}
-CLOCK = PurePosixPath("_clock.py")  # hands locks and time to all who need them, so it may know threading
+# Hand time, locks and threads to all who need them, so they may know threading.
+CLOCKS = {PurePosixPath("_clock.py"), PurePosixPath("_background.py")}
 
 
 def faults(file: PurePosixPath, source: str) -> list[str]:
@@ -76,7 +78,7 @@ def allowed(file: PurePosixPath, room: str, name: str) -> bool:
     if name in {"threading.Lock", "threading.RLock"}:  # held for a few lines of arithmetic, it is no waiting
         return room in MAY_WAIT or room == "mechanisms" or file == CLOCK
     if top in WAITING or name == "time.sleep":
-        return room in MAY_WAIT or (file == CLOCK and top == "threading")
+        return room in MAY_WAIT or (file in CLOCKS and top == "threading")
     if top in sys.stdlib_module_names:
         return True
     return room == "contrib" or (top == "grpc" and room != "mechanisms")

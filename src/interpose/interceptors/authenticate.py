@@ -1,0 +1,224 @@
+"""No handler runs for a caller that is not known."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import traceback
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from interpose import context, errors
+from interpose._call import Call
+from interpose._flow import Flow, body_of, name_of, wait
+from interpose._identity import Credentials, Found, Identity, Verifier
+from interpose._method import Method, Side
+from interpose._patterns import Patterns, faults_of
+from interpose._serving import Served, unmatched
+from interpose.mechanisms.options import insist, is_function_or_none, is_whole
+from interpose.mechanisms.tally import Tally
+from interpose.mechanisms.text import one_line
+
+REFUSAL = "the call needs valid credentials"  # all that a stranger is told
+
+# What a server answers without asking who calls: load balancers and tools come without credentials.
+HEALTH_AND_REFLECTION = (
+    "/grpc.health.v1.Health/*",
+    "/grpc.reflection.v1.ServerReflection/*",
+    "/grpc.reflection.v1alpha.ServerReflection/*",
+)
+
+MAX_TOKEN = 8192  # characters; gRPC takes 8 KiB of metadata unless it is set to take more
+LONGEST_TOKEN = 1 << 20
+MAX_REASON = 256  # characters; parts of it may come from the caller
+MAX_PUBLIC = 4096  # methods remembered; a generic handler may answer to any name that a peer makes up
+
+_log = logging.getLogger("interpose")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuthenticateState:
+    """What an `Authenticate` has decided so far, in calls.
+
+    accepted: of known callers. public: of methods that need none. refused: credentials missing or not valid.
+    faults: refused because a verifier failed with an exception that it does not refuse with; there is a bug, or an outage.
+    """
+
+    accepted: int
+    public: int
+    refused: int
+    faults: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefusalDetails:
+    """What `on_refused` is given. reason: for the log, never for the caller; no credentials are in it."""
+
+    method: str
+    peer: str
+    reason: str
+    fault: bool
+
+
+class Authenticate:
+    """Refuse calls of unknown callers.
+
+    Every call is refused with UNAUTHENTICATED and one fixed text, before a message of a request stream is read, unless
+    one of the verifiers says who calls. The handler, the log and the calls that the handler makes find the answer in
+    `context.identity()`. The reason of a refusal goes to the log "interpose" (INFO), never to the caller, and
+    credentials go nowhere. Server.
+
+    verifiers:  asked in this order until one gives an identity. Each is a function of `Credentials`, plain or async,
+        or a generator that uses `wait`. It gives an `Identity`, a text as its subject, or None: the credentials are not
+        of its kind. It raises `errors.Unauthenticated` with the reason to refuse; the next verifier is asked then. Any
+        other exception refuses the call at once, whatever the others would say, is logged as an error with the place
+        it came from but without its text, and is counted as a fault. A plain verifier must not block on an asyncio
+        server. An async one works on asyncio servers only; a sync one refuses its calls, and counts faults.
+    public:     patterns of the methods that anybody may call, like "/shop.v1.Catalog/*". They have no identity. What you
+        give here stands in the place of the default: `public=(*HEALTH_AND_REFLECTION, "/shop.v1.Catalog/*")`.
+    max_token:  characters of a bearer token; longer ones are refused unread.
+    on_refused: called with `RefusalDetails` after each refusal; what it raises is logged.
+
+    ValueError listing every fault of these.
+    """
+
+    def __init__(
+        self,
+        *verifiers: Verifier,
+        public: str | Iterable[str] = HEALTH_AND_REFLECTION,
+        max_token: int = MAX_TOKEN,
+        on_refused: Callable[[RefusalDetails], object] | None = None,
+    ) -> None:
+        public = public if isinstance(public, str) or not isinstance(public, Iterable) else tuple(public)
+        insist(
+            "Authenticate",
+            (bool(verifiers), "give at least one verifier, like StaticTokens({token: 'subject'}) or a function"),
+            *((callable(one), f"a verifier must be a function of Credentials, not {one!r:.100}") for one in verifiers),
+            *((not isinstance(one, type), f"{name_of(one)} is a class: give an instance") for one in verifiers),
+            *((False, fault) for fault in faults_of(public, "public")),
+            (
+                is_whole(max_token, 1, LONGEST_TOKEN),
+                f"max_token must be a whole number from 1 to {LONGEST_TOKEN}, not {max_token!r}",
+            ),
+            (
+                is_function_or_none(on_refused),
+                f"on_refused must be a function of RefusalDetails, not {on_refused!r}",
+            ),
+        )
+        self._verifiers = tuple((name_of(verifier), verifier) for verifier in verifiers)
+        self._public = Patterns(public)
+        self._known: dict[str, bool] = {}  # is this method public?
+        self._max_token = max_token
+        self._on_refused = on_refused
+        self._tally = Tally("accepted", "public", "refused", "faults")
+
+    def __call__(self, call: Call) -> Flow:
+        if call.side is Side.CLIENT:
+            raise errors.Internal("Authenticate stands on a server, not on a channel: see BearerToken", local=True)
+        context.set_identity(None)  # whatever was there before is of another call
+        if self._is_public(call.method):
+            self._tally.add("public")
+        else:
+            context.set_identity((yield from self._identified(call)))
+            self._tally.add("accepted")
+        yield call
+
+    def snapshot(self) -> AuthenticateState:
+        """What it has decided so far."""
+        tally = self._tally
+        return AuthenticateState(
+            accepted=tally["accepted"], public=tally["public"], refused=tally["refused"], faults=tally["faults"]
+        )
+
+    def described(self, method: Method) -> str:
+        """What it does to a method, for `describe`."""
+        if self._is_public(method):
+            return f"Let anybody call this method: it is public, as are {', '.join(self._public.given)}."
+        return f"Refuse calls of unknown callers. Public: {', '.join(self._public.given) or 'nothing'}."
+
+    def check_served(self, served: Served) -> Iterator[str]:
+        """Faults that show when the methods of the server are known."""
+        rows = [row for row in self._public.given if row not in HEALTH_AND_REFLECTION]
+        yield from unmatched("Authenticate", "public", rows, served)
+        if not served.asyncio:
+            for name, verifier in self._verifiers:
+                if inspect.iscoroutinefunction(body_of(verifier)):
+                    yield f"Authenticate: {name} is async, and this is a sync server: give a plain function"
+
+    # - who calls -
+
+    def _is_public(self, method: Method) -> bool:
+        public = self._known.get(method.full_name)
+        if public is None:
+            public = self._public(method.full_name)
+            if len(self._known) < MAX_PUBLIC:
+                self._known[method.full_name] = public
+        return public
+
+    def _identified(self, call: Call) -> Generator[Any, Any, Identity]:
+        """Who calls, by the first verifier that knows; raises the refusal if none does."""
+        credentials, reasons = Credentials(call, self._max_token), []
+        for name, verifier in self._verifiers:
+            try:
+                found: Any = verifier(credentials)
+                if type(found) is not Identity:
+                    found = yield from _awaited(found)
+                if found is not None:
+                    return found
+            except errors.Unauthenticated as refusal:
+                reasons.append(f"{name}: {refusal.details()}")
+            except (GeneratorExit, KeyboardInterrupt):
+                raise
+            except BaseException as error:
+                if type(error).__name__ == "CancelledError":  # asyncio's, which this room does not import
+                    raise errors.Cancelled(
+                        "the client has gone while its credentials were verified", local=True
+                    ) from None
+                raise self._refused(call, _blamed(name, error), fault=True) from None
+        raise self._refused(call, "; ".join(reasons) or "no credentials that a verifier knows", fault=False)
+
+    def _refused(self, call: Call, reason: str, *, fault: bool) -> errors.Unauthenticated:
+        """Note a refusal; gives what the caller is told."""
+        self._tally.add("faults" if fault else "refused")
+        details = RefusalDetails(
+            method=one_line(call.method.full_name, MAX_REASON),
+            peer=one_line(call.peer or "", MAX_REASON),
+            reason=reason if fault else one_line(reason, MAX_REASON),
+            fault=fault,
+        )
+        _log.log(
+            logging.ERROR if fault else logging.INFO,
+            "Authenticate refused a call of %s by %s: %s",
+            details.method,
+            details.peer,
+            details.reason,
+        )
+        if self._on_refused is not None:
+            try:
+                self._on_refused(details)
+            except Exception:
+                _log.exception("on_refused failed; the call is refused all the same")
+        return errors.Unauthenticated(REFUSAL, local=True)
+
+
+def _awaited(found: Any) -> Generator[Any, Any, Identity | None]:
+    """What a verifier gave, after any waiting."""
+    found = (yield from found) if inspect.isgenerator(found) else (yield from wait(found))
+    return _as_identity(found)
+
+
+def _as_identity(found: Found) -> Identity | None:
+    if found is None or isinstance(found, Identity):
+        return found
+    if isinstance(found, str):
+        return Identity(found)
+    raise TypeError(f"a verifier gives an Identity, a text or None, not a {type(found).__name__}")
+
+
+def _blamed(name: str, error: BaseException) -> str:
+    """What a verifier failed with, and where; never the exception's text, which may hold the token."""
+    if isinstance(error, TypeError) and "nothing can await on the sync side" in str(error):
+        return f"{name} is async, and this is a sync server: give a plain function, or one that yields from wait(…)"
+    frames = "".join(traceback.format_list(traceback.extract_tb(error.__traceback__)[1:]))
+    return f"{name} raised {type(error).__name__}\n{frames}".rstrip()
