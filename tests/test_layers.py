@@ -49,6 +49,13 @@ EXTRA_ARROWS = [
     ("contrib/redis/__init__.py", "interpose.contrib.redis"),
     ("contrib/redis/store.py", "interpose.contrib.redis"),
     ("contrib/redis/lines.py", "interpose.contrib.redis"),
+    # Both guards fail closed, in the same way.
+    ("interceptors/authenticate.py", "interpose.interceptors.guarding"),
+    ("interceptors/authorize.py", "interpose.interceptors.guarding"),
+    # A token and the keys that it is checked with.
+    ("contrib/jwt.py", "interpose.contrib.jwks"),
+    ("contrib/jwt.py", "interpose.contrib.signing_keys"),
+    ("contrib/jwks.py", "interpose.contrib.signing_keys"),
 ]
 
 WAITING = {"threading", "asyncio"}

@@ -19,7 +19,9 @@ AUTHORIZATION = "authorization"
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/\-]+=*")
 _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
 
-_NO_CLAIMS: Mapping[str, Any] = MappingProxyType({})
+
+def _no_claims() -> Mapping[str, Any]:
+    return MappingProxyType({})
 
 
 class Name(NamedTuple):
@@ -46,27 +48,28 @@ class Identity:
     scopes: frozenset[str] = frozenset()
     issuer: str | None = None
     names: tuple[Name, ...] = ()
-    claims: Mapping[str, Any] = field(default=_NO_CLAIMS, hash=False, compare=False)
+    claims: Mapping[str, Any] = field(default_factory=_no_claims, hash=False, compare=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.subject, str) or not self.subject:
             raise ValueError("Identity: subject must be a text that is not empty")
-        object.__setattr__(self, "scopes", frozenset(listed_scopes(self.scopes)))
+        object.__setattr__(self, "scopes", frozenset(checked_scopes(self.scopes)))
 
     def __repr__(self) -> str:
         scopes = f", scopes={sorted(self.scopes)}" if self.scopes else ""
         return f"Identity({self.subject!r}{scopes})"
 
 
-def listed_scopes(scopes: object) -> list[str]:
-    """Scopes as a list; ValueError for what is none."""
-    if isinstance(scopes, (str, bytes)) or not isinstance(scopes, Iterable):
-        raise ValueError(f"scopes must be a set of texts, like {{'orders.read'}}, not {scopes!r:.100}")
-    listed = list(scopes)
-    for scope in listed:
+def checked_scopes(scopes: object) -> Iterable[str]:
+    """The same scopes; ValueError for what is none."""
+    if not isinstance(scopes, (list, frozenset)):
+        if isinstance(scopes, (str, bytes)) or not isinstance(scopes, Iterable):
+            raise ValueError(f"scopes must be a set of texts, like {{'orders.read'}}, not {scopes!r:.100}")
+        scopes = list(scopes)
+    for scope in scopes:
         if not is_scope(scope):
             raise ValueError(f"a scope must be a text without spaces, like 'orders.read', not {scope!r:.100}")
-    return listed
+    return scopes
 
 
 def is_scope(scope: object) -> bool:

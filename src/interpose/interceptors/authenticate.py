@@ -3,38 +3,34 @@
 from __future__ import annotations
 
 import inspect
-import logging
-import traceback
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from interpose import context, errors
 from interpose._call import Call
-from interpose._flow import Flow, body_of, name_of, wait
+from interpose._flow import Flow, name_of, wait
 from interpose._identity import Credentials, Found, Identity, Verifier
 from interpose._method import Method, Side
-from interpose._patterns import Patterns, faults_of
+from interpose._patterns import faults_of
 from interpose._serving import Served, unmatched
+from interpose.interceptors.guarding import (
+    HEALTH_AND_REFLECTION,
+    Table,
+    blamed,
+    ends_it,
+    is_async,
+    listed,
+    note,
+    shown,
+)
 from interpose.mechanisms.options import insist, is_function_or_none, is_whole
 from interpose.mechanisms.tally import Tally
-from interpose.mechanisms.text import one_line
 
 REFUSAL = "the call needs valid credentials"  # all that a stranger is told
 
-# What a server answers without asking who calls: load balancers and tools come without credentials.
-HEALTH_AND_REFLECTION = (
-    "/grpc.health.v1.Health/*",
-    "/grpc.reflection.v1.ServerReflection/*",
-    "/grpc.reflection.v1alpha.ServerReflection/*",
-)
-
 MAX_TOKEN = 8192  # characters; gRPC takes 8 KiB of metadata unless it is set to take more
 LONGEST_TOKEN = 1 << 20
-MAX_REASON = 256  # characters; parts of it may come from the caller
-MAX_PUBLIC = 4096  # methods remembered; a generic handler may answer to any name that a peer makes up
-
-_log = logging.getLogger("interpose")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +86,7 @@ class Authenticate:
         max_token: int = MAX_TOKEN,
         on_refused: Callable[[RefusalDetails], object] | None = None,
     ) -> None:
-        public = public if isinstance(public, str) or not isinstance(public, Iterable) else tuple(public)
+        public = listed(public)
         insist(
             "Authenticate",
             (bool(verifiers), "give at least one verifier, like StaticTokens({token: 'subject'}) or a function"),
@@ -107,8 +103,7 @@ class Authenticate:
             ),
         )
         self._verifiers = tuple((name_of(verifier), verifier) for verifier in verifiers)
-        self._public = Patterns(public)
-        self._known: dict[str, bool] = {}  # is this method public?
+        self._public = Table(dict.fromkeys((public,) if isinstance(public, str) else public, True))
         self._max_token = max_token
         self._on_refused = on_refused
         self._tally = Tally("accepted", "public", "refused", "faults")
@@ -117,7 +112,7 @@ class Authenticate:
         if call.side is Side.CLIENT:
             raise errors.Internal("Authenticate stands on a server, not on a channel: see BearerToken", local=True)
         context.set_identity(None)  # whatever was there before is of another call
-        if self._is_public(call.method):
+        if self._public.get(call.method):
             self._tally.add("public")
         else:
             context.set_identity((yield from self._identified(call)))
@@ -133,28 +128,21 @@ class Authenticate:
 
     def described(self, method: Method) -> str:
         """What it does to a method, for `describe`."""
-        if self._is_public(method):
-            return f"Let anybody call this method: it is public, as are {', '.join(self._public.given)}."
-        return f"Refuse calls of unknown callers. Public: {', '.join(self._public.given) or 'nothing'}."
+        public = ", ".join(row for row, _, _ in self._public.rows) or "nothing"
+        if self._public.get(method):
+            return f"Let anybody call this method. Public: {public}."
+        return f"Refuse calls of unknown callers. Public: {public}."
 
     def check_served(self, served: Served) -> Iterator[str]:
         """Faults that show when the methods of the server are known."""
-        rows = [row for row in self._public.given if row not in HEALTH_AND_REFLECTION]
+        rows = [row for row, _, _ in self._public.rows if row not in HEALTH_AND_REFLECTION]
         yield from unmatched("Authenticate", "public", rows, served)
         if not served.asyncio:
             for name, verifier in self._verifiers:
-                if inspect.iscoroutinefunction(body_of(verifier)):
+                if is_async(verifier):
                     yield f"Authenticate: {name} is async, and this is a sync server: give a plain function"
 
     # - who calls -
-
-    def _is_public(self, method: Method) -> bool:
-        public = self._known.get(method.full_name)
-        if public is None:
-            public = self._public(method.full_name)
-            if len(self._known) < MAX_PUBLIC:
-                self._known[method.full_name] = public
-        return public
 
     def _identified(self, call: Call) -> Generator[Any, Any, Identity]:
         """Who calls, by the first verifier that knows; raises the refusal if none does."""
@@ -171,34 +159,16 @@ class Authenticate:
             except (GeneratorExit, KeyboardInterrupt):
                 raise
             except BaseException as error:
-                if type(error).__name__ == "CancelledError":  # asyncio's, which this room does not import
-                    raise errors.Cancelled(
-                        "the client has gone while its credentials were verified", local=True
-                    ) from None
-                raise self._refused(call, _blamed(name, error), fault=True) from None
+                raise ends_it(error) or self._refused(call, blamed(name, error), fault=True) from None
         raise self._refused(call, "; ".join(reasons) or "no credentials that a verifier knows", fault=False)
 
     def _refused(self, call: Call, reason: str, *, fault: bool) -> errors.Unauthenticated:
         """Note a refusal; gives what the caller is told."""
         self._tally.add("faults" if fault else "refused")
-        details = RefusalDetails(
-            method=one_line(call.method.full_name, MAX_REASON),
-            peer=one_line(call.peer or "", MAX_REASON),
-            reason=reason if fault else one_line(reason, MAX_REASON),
-            fault=fault,
-        )
-        _log.log(
-            logging.ERROR if fault else logging.INFO,
-            "Authenticate refused a call of %s by %s: %s",
-            details.method,
-            details.peer,
-            details.reason,
-        )
-        if self._on_refused is not None:
-            try:
-                self._on_refused(details)
-            except Exception:
-                _log.exception("on_refused failed; the call is refused all the same")
+        method, peer = shown(call.method.full_name), shown(call.peer)
+        reason = reason if fault else shown(reason)
+        details = RefusalDetails(method=method, peer=peer, reason=reason, fault=fault)
+        note(f"Authenticate refused a call of {method} by {peer}", details, self._on_refused)
         return errors.Unauthenticated(REFUSAL, local=True)
 
 
@@ -214,11 +184,3 @@ def _as_identity(found: Found) -> Identity | None:
     if isinstance(found, str):
         return Identity(found)
     raise TypeError(f"a verifier gives an Identity, a text or None, not a {type(found).__name__}")
-
-
-def _blamed(name: str, error: BaseException) -> str:
-    """What a verifier failed with, and where; never the exception's text, which may hold the token."""
-    if isinstance(error, TypeError) and "nothing can await on the sync side" in str(error):
-        return f"{name} is async, and this is a sync server: give a plain function, or one that yields from wait(…)"
-    frames = "".join(traceback.format_list(traceback.extract_tb(error.__traceback__)[1:]))
-    return f"{name} raised {type(error).__name__}\n{frames}".rstrip()

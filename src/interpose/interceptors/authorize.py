@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-import inspect
-import logging
-import traceback
 from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from interpose import context, errors
 from interpose._call import Call
-from interpose._flow import Flow, body_of, name_of, wait
+from interpose._flow import Flow, name_of, wait
 from interpose._identity import Identity, is_scope
 from interpose._method import Method, Side
-from interpose._patterns import Patterns, faults_of
+from interpose._patterns import EVERYTHING, faults_of
 from interpose._serving import Served, unmatched
+from interpose.interceptors.guarding import (
+    HEALTH_AND_REFLECTION,
+    Table,
+    blamed,
+    ends_it,
+    is_async,
+    listed,
+    note,
+    shown,
+)
 from interpose.mechanisms.options import insist, is_function_or_none
 from interpose.mechanisms.tally import Tally
-from interpose.mechanisms.text import one_line
 
 REFUSAL = "the caller may not call this method"  # all that a caller is told
-
-MAX_TEXT = 256  # characters of a method or a subject in the log
-MAX_METHODS = 4096  # rows remembered; a generic handler may answer to any name that a peer makes up
-
-_log = logging.getLogger("interpose")
 
 Rule: TypeAlias = Callable[[Identity, Call], bool | Awaitable[bool]]
 
@@ -63,14 +64,6 @@ def require(*scopes: str) -> Require:
 def anyone(identity: Identity | None, call: Call) -> bool:
     """A rule for `Authorize`: everybody, strangers too. Only this one allows callers without an identity."""
     return True
-
-
-# What needs no rule: the methods that `Authenticate` leaves public by default.
-HEALTH_AND_REFLECTION = (
-    "/grpc.health.v1.Health/*",
-    "/grpc.reflection.v1.ServerReflection/*",
-    "/grpc.reflection.v1alpha.ServerReflection/*",
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,24 +117,23 @@ class Authorize:
         public: str | Iterable[str] = HEALTH_AND_REFLECTION,
         on_denied: Callable[[DenialDetails], object] | None = None,
     ) -> None:
-        public = public if isinstance(public, str) or not isinstance(public, Iterable) else tuple(public)
+        public = listed(public)
         insist(
             "Authorize",
             *_policy_requirements(policy),
             *((False, fault) for fault in faults_of(public, "public")),
             (is_function_or_none(on_denied), f"on_denied must be a function of DenialDetails, not {on_denied!r}"),
         )
-        table = policy if isinstance(policy, Mapping) else {"*": policy}
-        self._rows: list[tuple[str, Patterns, Any]] = [(row, Patterns(row), rule) for row, rule in table.items()]
-        self._public = Patterns(public)
-        self._known: dict[str, Any] = {}
+        self._policy = dict(policy) if isinstance(policy, Mapping) else {EVERYTHING[0]: policy}
+        self._public = dict.fromkeys((public,) if isinstance(public, str) else public, anyone)
+        self._table: Table[Rule] = Table({**self._public, **self._policy})
         self._on_denied = on_denied
         self._tally = Tally("allowed", "denied", "faults")
 
     def __call__(self, call: Call) -> Flow:
         if call.side is Side.CLIENT:
             raise errors.Internal("Authorize stands on a server, not on a channel", local=True)
-        rule = self._rule(call.method)
+        rule = self._table.get(call.method)
         if rule is not anyone:
             yield from self._judge(rule, context.identity(), call)
         self._tally.add("allowed")
@@ -154,33 +146,22 @@ class Authorize:
 
     def described(self, method: Method) -> str:
         """What it does to a method, for `describe`."""
-        rule = self._rule(method)
+        rule = self._table.get(method)
         if rule is None:
             return "Deny this method to everybody: no row of the policy fits it."
-        return f"Deny calls that their caller may not make. This method: {_shown(rule)}."
+        return f"Deny calls that their caller may not make. This method: {_said(rule)}."
 
     def check_served(self, served: Served) -> Iterator[str]:
         """Faults that show when the methods of the server are known: rows that no method of it comes to."""
-        yield from unmatched("Authorize", "the row", (row for row, _, _ in self._rows if row not in ("*", "**")), served)
-        yield from unmatched(
-            "Authorize", "public", (row for row in self._public.given if row not in HEALTH_AND_REFLECTION), served
-        )
+        rows = [row for row in self._policy if row not in EVERYTHING]
+        yield from unmatched("Authorize", "the row", rows, served)
+        yield from unmatched("Authorize", "public", self._public.keys() - {*HEALTH_AND_REFLECTION}, served)
         if not served.asyncio:
-            for row, _, rule in self._rows:
-                if inspect.iscoroutinefunction(body_of(rule)):
+            for row, rule in self._policy.items():
+                if is_async(rule):
                     yield f"Authorize: the rule of {row!r} is async, and this is a sync server: give a plain function"
 
     # - the decision -
-
-    def _rule(self, method: Method) -> Any:
-        """The rule for a method; None if there is none."""
-        name = method.full_name
-        if name in self._known:
-            return self._known[name]
-        rule = anyone if self._public(name) else next((rule for _, fits, rule in self._rows if fits(name)), None)
-        if len(self._known) < MAX_METHODS:
-            self._known[name] = rule
-        return rule
 
     def _judge(self, rule: Any, identity: Identity | None, call: Call) -> Generator[Any, Any, None]:
         """Go on if the rule allows the call; raises the denial if it does not."""
@@ -195,34 +176,23 @@ class Authorize:
         except (GeneratorExit, KeyboardInterrupt):
             raise
         except errors.PermissionDenied as denial:
-            raise self._denied(call, identity, f"{_shown(rule)}: {denial.details()}") from None
+            raise self._denied(call, identity, f"{_said(rule)}: {denial.details()}") from None
         except BaseException as error:
-            if type(error).__name__ == "CancelledError":  # asyncio's, which this room does not import
-                raise errors.Cancelled("the client has gone while its rights were looked up", local=True) from None
-            raise self._denied(call, identity, _blamed(rule, error), fault=True) from None
+            raise ends_it(error) or self._denied(call, identity, blamed(_said(rule), error), fault=True) from None
         if verdict is not True:
             fault = verdict is not False
             what = f"gave {type(verdict).__name__}, not True or False" if fault else "does not allow it"
-            raise self._denied(call, identity, f"{_shown(rule)} {what}", fault=fault)
+            raise self._denied(call, identity, f"{_said(rule)} {what}", fault=fault)
 
     def _denied(
         self, call: Call, identity: Identity | None, reason: str, *, fault: bool = False
     ) -> errors.PermissionDenied:
         """Note a denial; gives what the caller is told."""
         self._tally.add("faults" if fault else "denied")
-        details = DenialDetails(
-            method=one_line(call.method.full_name, MAX_TEXT),
-            subject=None if identity is None else one_line(identity.subject, MAX_TEXT),
-            reason=reason if fault else one_line(reason, MAX_TEXT),
-            fault=fault,
-        )
-        level = logging.ERROR if fault else logging.INFO
-        _log.log(level, "Authorize denied %s to %s: %s", details.method, details.subject, details.reason)
-        if self._on_denied is not None:
-            try:
-                self._on_denied(details)
-            except Exception:
-                _log.exception("on_denied failed; the call is denied all the same")
+        method, subject = shown(call.method.full_name), None if identity is None else shown(identity.subject)
+        reason = reason if fault else shown(reason)
+        details = DenialDetails(method=method, subject=subject, reason=reason, fault=fault)
+        note(f"Authorize denied {method} to {subject}", details, self._on_denied)
         return errors.PermissionDenied(REFUSAL, local=True)
 
 
@@ -244,11 +214,5 @@ def _rule_requirements(field: str, rule: object) -> Iterator[tuple[bool, str]]:
     yield plain, f"{field} must be require(…), anyone or a function of the identity and the call, not {rule!r:.100}"
 
 
-def _shown(rule: Any) -> str:
+def _said(rule: Any) -> str:
     return repr(rule) if isinstance(rule, Require) else name_of(rule)
-
-
-def _blamed(rule: Any, error: BaseException) -> str:
-    """What a rule failed with, and where; never the exception's text, which may hold what is secret."""
-    frames = "".join(traceback.format_list(traceback.extract_tb(error.__traceback__)[1:]))
-    return f"{_shown(rule)} raised {type(error).__name__}\n{frames}".rstrip()
