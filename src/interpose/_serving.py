@@ -1,16 +1,17 @@
 """What a server serves, compared with the tables of its interceptors when it starts.
 
 An interceptor that has a table of methods may have a method `check_served(served)`, which gives the faults that it finds:
-one text each. `check_served(interceptors, served)` asks all of a stack.
+one text each. Servers of `intercept_server` ask all of their stack in `start()`.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from interpose._flow import Chain, Interceptor
+from interpose._handlers import kind_of
 from interpose._method import Method
 from interpose._patterns import Patterns, globs_of
 
@@ -27,6 +28,33 @@ class Served(NamedTuple):
     methods: tuple[Method, ...]
     generic: bool = False
     asyncio: bool = False
+
+
+class Registered:
+    """The handlers that were registered with one server."""
+
+    def __init__(self, *, asyncio: bool) -> None:
+        self._methods: dict[str, Method] = {}
+        self._generic = False
+        self._asyncio = asyncio
+
+    def add(self, handlers: Mapping[str, Any], prefix: str = "") -> None:
+        """Handlers by the names of their methods, with this in front."""
+        for name, handler in handlers.items():
+            self._methods[f"{prefix}{name}"] = Method(f"{prefix}{name}", kind_of(handler))
+
+    def add_generic(self, handlers: Iterable[Any]) -> None:
+        """Generic handlers. grpc's own, of one service, are known by the table that they have; others may serve anything."""
+        for handler in handlers:
+            table = getattr(handler, "_method_handlers", None)
+            if isinstance(table, Mapping):
+                self.add(table)
+            else:
+                self._generic = True
+
+    def served(self) -> Served:
+        """What the server serves, as far as that is known by now."""
+        return Served(tuple(self._methods.values()), self._generic, self._asyncio)
 
 
 def check_served(interceptors: Iterable[Interceptor], served: Served) -> None:

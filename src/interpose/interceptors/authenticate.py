@@ -9,6 +9,7 @@ from typing import Any
 
 from interpose import context, errors
 from interpose._call import Call
+from interpose._executed import not_executed
 from interpose._flow import Flow, name_of, wait
 from interpose._identity import Credentials, Found, Identity, Verifier
 from interpose._method import Method, Side
@@ -16,6 +17,7 @@ from interpose._patterns import faults_of
 from interpose._serving import Served, unmatched
 from interpose.interceptors.guarding import (
     HEALTH_AND_REFLECTION,
+    SYNC,
     Table,
     blamed,
     ends_it,
@@ -48,8 +50,8 @@ class AuthenticateState:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RefusalDetails:
-    """What `on_refused` is given. reason: for the log, never for the caller; no credentials are in it."""
+class UnauthenticatedDetails:
+    """What `on_refuse` is given. reason: for the log, never for the caller; no credentials are in it."""
 
     method: str
     peer: str
@@ -74,7 +76,7 @@ class Authenticate:
     public:     patterns of the methods that anybody may call, like "/shop.v1.Catalog/*". They have no identity. What you
         give here stands in the place of the default: `public=(*HEALTH_AND_REFLECTION, "/shop.v1.Catalog/*")`.
     max_token:  characters of a bearer token; longer ones are refused unread.
-    on_refused: called with `RefusalDetails` after each refusal; what it raises is logged.
+    on_refuse: called with `UnauthenticatedDetails` after each refusal; what it raises is logged.
 
     ValueError listing every fault of these.
     """
@@ -84,7 +86,7 @@ class Authenticate:
         *verifiers: Verifier,
         public: str | Iterable[str] = HEALTH_AND_REFLECTION,
         max_token: int = MAX_TOKEN,
-        on_refused: Callable[[RefusalDetails], object] | None = None,
+        on_refuse: Callable[[UnauthenticatedDetails], object] | None = None,
     ) -> None:
         public = listed(public)
         insist(
@@ -98,14 +100,14 @@ class Authenticate:
                 f"max_token must be a whole number from 1 to {LONGEST_TOKEN}, not {max_token!r}",
             ),
             (
-                is_function_or_none(on_refused),
-                f"on_refused must be a function of RefusalDetails, not {on_refused!r}",
+                is_function_or_none(on_refuse),
+                f"on_refuse must be a function of UnauthenticatedDetails, not {on_refuse!r}",
             ),
         )
         self._verifiers = tuple((name_of(verifier), verifier) for verifier in verifiers)
         self._public = Table(dict.fromkeys((public,) if isinstance(public, str) else public, True))
         self._max_token = max_token
-        self._on_refused = on_refused
+        self._on_refuse = on_refuse
         self._tally = Tally("accepted", "public", "refused", "faults")
 
     def __call__(self, call: Call) -> Flow:
@@ -133,14 +135,15 @@ class Authenticate:
             return f"Let anybody call this method. Public: {public}."
         return f"Refuse calls of unknown callers. Public: {public}."
 
+    def unfit(self, asyncio: bool) -> str | None:
+        """Why it cannot run on such a server; None if it can."""
+        names = [name for name, verifier in self._verifiers if is_async(verifier)]
+        return None if asyncio or not names else f"{', '.join(names)} is async, and this is the sync side: {SYNC}"
+
     def check_served(self, served: Served) -> Iterator[str]:
         """Faults that show when the methods of the server are known."""
         rows = [row for row, _, _ in self._public.rows if row not in HEALTH_AND_REFLECTION]
         yield from unmatched("Authenticate", "public", rows, served)
-        if not served.asyncio:
-            for name, verifier in self._verifiers:
-                if is_async(verifier):
-                    yield f"Authenticate: {name} is async, and this is a sync server: give a plain function"
 
     # - who calls -
 
@@ -167,9 +170,9 @@ class Authenticate:
         self._tally.add("faults" if fault else "refused")
         method, peer = shown(call.method.full_name), shown(call.peer)
         reason = reason if fault else shown(reason)
-        details = RefusalDetails(method=method, peer=peer, reason=reason, fault=fault)
-        note(f"Authenticate refused a call of {method} by {peer}", details, self._on_refused)
-        return errors.Unauthenticated(REFUSAL, local=True)
+        details = UnauthenticatedDetails(method=method, peer=peer, reason=reason, fault=fault)
+        note(f"Authenticate refused a call of {method} by {peer}", details, self._on_refuse)
+        return errors.Unauthenticated(REFUSAL, trailing_metadata=not_executed(call), local=True)
 
 
 def _awaited(found: Any) -> Generator[Any, Any, Identity | None]:

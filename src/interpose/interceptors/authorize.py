@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 from interpose import context, errors
 from interpose._call import Call
+from interpose._executed import not_executed
 from interpose._flow import Flow, name_of, wait
 from interpose._identity import Identity, is_scope
 from interpose._method import Method, Side
@@ -15,6 +16,7 @@ from interpose._patterns import EVERYTHING, faults_of
 from interpose._serving import Served, unmatched
 from interpose.interceptors.guarding import (
     HEALTH_AND_REFLECTION,
+    SYNC,
     Table,
     blamed,
     ends_it,
@@ -79,8 +81,8 @@ class AuthorizeState:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DenialDetails:
-    """What `on_denied` is given. subject: None for a caller that is not known. reason: for the log, never for the caller."""
+class DeniedDetails:
+    """What `on_deny` is given. subject: None for a caller that is not known. reason: for the log, never for the caller."""
 
     method: str
     subject: str | None
@@ -105,7 +107,7 @@ class Authorize:
         function of the identity and the call, plain or async, that gives True or False. What else it gives, and what it
         raises, denies the call, is logged as an error, and is counted as a fault.
     public: patterns of the methods that need no rule; by default health and reflection, as for `Authenticate`.
-    on_denied: called with `DenialDetails` after each denial; what it raises is logged.
+    on_deny: called with `DeniedDetails` after each denial; what it raises is logged.
 
     ValueError listing every fault of these.
     """
@@ -115,19 +117,19 @@ class Authorize:
         policy: Rule | Mapping[str, Rule],
         *,
         public: str | Iterable[str] = HEALTH_AND_REFLECTION,
-        on_denied: Callable[[DenialDetails], object] | None = None,
+        on_deny: Callable[[DeniedDetails], object] | None = None,
     ) -> None:
         public = listed(public)
         insist(
             "Authorize",
             *_policy_requirements(policy),
             *((False, fault) for fault in faults_of(public, "public")),
-            (is_function_or_none(on_denied), f"on_denied must be a function of DenialDetails, not {on_denied!r}"),
+            (is_function_or_none(on_deny), f"on_deny must be a function of DeniedDetails, not {on_deny!r}"),
         )
         self._policy = dict(policy) if isinstance(policy, Mapping) else {EVERYTHING[0]: policy}
         self._public = dict.fromkeys((public,) if isinstance(public, str) else public, anyone)
         self._table: Table[Rule] = Table({**self._public, **self._policy})
-        self._on_denied = on_denied
+        self._on_deny = on_deny
         self._tally = Tally("allowed", "denied", "faults")
 
     def __call__(self, call: Call) -> Flow:
@@ -151,15 +153,20 @@ class Authorize:
             return "Deny this method to everybody: no row of the policy fits it."
         return f"Deny calls that their caller may not make. This method: {_said(rule)}."
 
+    def unfit(self, asyncio: bool) -> str | None:
+        """Why it cannot run on such a server; None if it can."""
+        rows = [repr(row) for row, rule in self._policy.items() if is_async(rule)]
+        return (
+            None
+            if asyncio or not rows
+            else f"the rule of {', '.join(rows)} is async, and this is the sync side: {SYNC}"
+        )
+
     def check_served(self, served: Served) -> Iterator[str]:
         """Faults that show when the methods of the server are known: rows that no method of it comes to."""
         rows = [row for row in self._policy if row not in EVERYTHING]
         yield from unmatched("Authorize", "the row", rows, served)
         yield from unmatched("Authorize", "public", self._public.keys() - {*HEALTH_AND_REFLECTION}, served)
-        if not served.asyncio:
-            for row, rule in self._policy.items():
-                if is_async(rule):
-                    yield f"Authorize: the rule of {row!r} is async, and this is a sync server: give a plain function"
 
     # - the decision -
 
@@ -191,9 +198,9 @@ class Authorize:
         self._tally.add("faults" if fault else "denied")
         method, subject = shown(call.method.full_name), None if identity is None else shown(identity.subject)
         reason = reason if fault else shown(reason)
-        details = DenialDetails(method=method, subject=subject, reason=reason, fault=fault)
-        note(f"Authorize denied {method} to {subject}", details, self._on_denied)
-        return errors.PermissionDenied(REFUSAL, local=True)
+        details = DeniedDetails(method=method, subject=subject, reason=reason, fault=fault)
+        note(f"Authorize denied {method} to {subject}", details, self._on_deny)
+        return errors.PermissionDenied(REFUSAL, trailing_metadata=not_executed(call), local=True)
 
 
 def _policy_requirements(policy: object) -> Iterator[tuple[bool, str]]:

@@ -25,6 +25,8 @@ HEALTH_AND_REFLECTION = (
 MAX_METHODS = 4096  # answers remembered; a generic handler may answer to any name that a peer makes up
 MAX_TEXT = 256  # characters in the log of a method, a peer, a subject or a reason
 
+SYNC = "give a plain function, or a generator that waits for a Future"  # instead of an async one
+
 V = TypeVar("V")
 
 _log = logging.getLogger("interpose")
@@ -63,7 +65,7 @@ def is_async(function: Any) -> bool:
 def blamed(name: str, error: BaseException) -> str:
     """What a function of the application failed with, and where; never the exception's text, which may hold a token."""
     if type(error) is TypeError and NO_WAITING in str(error):
-        return f"{name} is async, and this is a sync server: give a plain function, or one that yields from wait(…)"
+        return f"{name} is async, and this is the sync side: {SYNC}"
     frames = "".join(traceback.format_list(traceback.extract_tb(error.__traceback__)[1:]))
     return f"{name} raised {type(error).__name__}\n{frames}".rstrip()
 
