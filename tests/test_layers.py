@@ -52,6 +52,9 @@ EXTRA_ARROWS = [
     # Both guards fail closed, in the same way.
     ("interceptors/authenticate.py", "interpose.interceptors.guarding"),
     ("interceptors/authorize.py", "interpose.interceptors.guarding"),
+    # A token that a server has refused is replaced, and the call sent again, as by Retry.
+    ("interceptors/bearer_token.py", "interpose.interceptors.guarding"),
+    ("interceptors/bearer_token.py", "interpose.interceptors.repeating"),
     # A token and the keys that it is checked with.
     ("contrib/jwt.py", "interpose.contrib.jwks"),
     ("contrib/jwt.py", "interpose.contrib.signing_keys"),

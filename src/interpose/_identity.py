@@ -132,7 +132,8 @@ class Credentials:
     @property
     def auth_context(self) -> Mapping[str, Iterable[bytes]]:
         """What TLS knows of the caller, as grpc names it; empty without TLS."""
-        return self._call.auth_context
+        shown: Mapping[str, Iterable[bytes]] = self._call.auth_context
+        return shown
 
     def __repr__(self) -> str:
         return f"<Credentials for {self.method}>"  # never what they are

@@ -8,7 +8,6 @@ from collections.abc import Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from ipaddress import ip_address
 from pathlib import Path
 from ssl import SSLContext
 from typing import Any, NamedTuple
@@ -20,6 +19,7 @@ from interpose._background import Background
 from interpose._clock import FOREVER, SYSTEM, Clock
 from interpose._flow import wait
 from interpose.contrib.signing_keys import MAX_KEYS, Key, Keys, read_set
+from interpose.mechanisms.addresses import is_loopback
 from interpose.mechanisms.options import insist, is_clock, is_seconds, is_whole
 from interpose.mechanisms.text import one_line
 
@@ -265,13 +265,3 @@ def _source_requirements(source: object) -> Iterator[tuple[bool, str]]:
     yield "@" not in url.netloc, "source must be a URL without a password"
     yield url.scheme in ("https", "http") and bool(host), text
     yield url.scheme != "http" or is_loopback(host), f"source must be https, not http: {host} is another machine"
-
-
-def is_loopback(host: str) -> bool:
-    """Is it this machine, by its name or address?"""
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -153,10 +153,9 @@ class Authenticate:
         for name, verifier in self._verifiers:
             try:
                 found: Any = verifier(credentials)
-                if type(found) is not Identity:
-                    found = yield from _awaited(found)
-                if found is not None:
-                    return found
+                identity = found if type(found) is Identity else (yield from _awaited(found))
+                if identity is not None:
+                    return identity
             except errors.Unauthenticated as refusal:
                 reasons.append(f"{name}: {refusal.details()}")
             except (GeneratorExit, KeyboardInterrupt):
