@@ -128,12 +128,13 @@ class Authenticate:
             accepted=tally["accepted"], public=tally["public"], refused=tally["refused"], faults=tally["faults"]
         )
 
-    def described(self, method: Method) -> str:
-        """What it does to a method, for `describe`."""
+    def described(self, method: Method | None) -> str:
+        """What it does to a method, or to all, for `describe`."""
         public = ", ".join(row for row, _, _ in self._public.rows) or "nothing"
-        if self._public.get(method):
-            return f"Let anybody call this method. Public: {public}."
-        return f"Refuse calls of unknown callers. Public: {public}."
+        open_to_all = method is not None and self._public.get(method)
+        return (
+            f"{'Let anybody call this method' if open_to_all else 'Refuse calls of unknown callers'}. Public: {public}."
+        )
 
     def unfit(self, asyncio: bool) -> str | None:
         """Why it cannot run on such a server; None if it can."""

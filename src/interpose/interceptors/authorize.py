@@ -146,8 +146,11 @@ class Authorize:
         tally = self._tally
         return AuthorizeState(allowed=tally["allowed"], denied=tally["denied"], faults=tally["faults"])
 
-    def described(self, method: Method) -> str:
-        """What it does to a method, for `describe`."""
+    def described(self, method: Method | None) -> str:
+        """What it does to a method, or to all, for `describe`."""
+        if method is None:
+            rows = "; ".join(f"{row}: {_said(rule)}" for row, rule in {**self._public, **self._policy}.items())
+            return f"Deny calls that their caller may not make. {rows}."
         rule = self._table.get(method)
         if rule is None:
             return "Deny this method to everybody: no row of the policy fits it."

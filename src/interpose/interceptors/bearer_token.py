@@ -212,9 +212,6 @@ class BearerToken:
             resent=tally["resent"],
         )
 
-    def __repr__(self) -> str:
-        return f"<BearerToken, insecure={self._insecure!r}>"
-
     # - a call with a token -
 
     def _sent(self, call: Call, held: _Held) -> Flow:
