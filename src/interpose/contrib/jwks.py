@@ -7,9 +7,9 @@ import math
 from collections.abc import Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
-from ssl import SSLContext
+from ssl import PROTOCOL_TLS_CLIENT, SSLContext
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, HTTPSHandler, OpenerDirector, ProxyHandler, Request, build_opener
@@ -106,8 +106,8 @@ class Jwks:
         self._held: _Held | None = None
         self._retired: list[Key] = []
         self._left_out: list[str] = []
-        self.due = -math.inf  # when the next fetch is due
-        self._unknown_from = -math.inf  # from when on an unknown id has the keys fetched
+        self.due = math.inf  # when the keys that are here are to be fetched again
+        self._unknown_from = -math.inf  # from when on a key that is not here has them fetched
         # Only the one thread that fetches changes these.
         self._fetches = self._failures = self._in_a_row = self._changes = 0
         self._error: str | None = None
@@ -163,8 +163,7 @@ class Jwks:
         now = self._clock.now()
         if now >= self.due:
             return True
-        asked = self._held is not None and algorithm is not None and now >= self._unknown_from
-        return asked and not self.find(kid, algorithm or "")
+        return algorithm is not None and now >= self._unknown_from and not self.find(kid, algorithm)
 
     def _fetch(self, kid: str | None, algorithm: str | None) -> None:
         """Fetch the keys, unless another fetch that has just ended has made it needless. Never raises."""
@@ -185,7 +184,9 @@ class Jwks:
         self._in_a_row += 1
         self._error = f"{type(error).__name__}: {one_line(str(error), 200)}"
         pause = min(self._cooldown, 2.0 ** min(self._in_a_row - 1, 30))
-        self.due = self._unknown_from = self._clock.now() + pause
+        self._unknown_from = self._clock.now() + pause
+        if self._held is not None:
+            self.due = self._unknown_from
         have = "there are none yet" if self._held is None else "the last good ones stay"
         _log.warning("%r: no keys could be fetched, %s: %s", self, have, self._error)
 
@@ -217,7 +218,7 @@ class Jwks:
                 return _within(file.read(self._max_bytes + 1), self._max_bytes)
         until = self._clock.now() + self._timeout
         request = Request(str(self._source), headers={"Accept": "application/jwk-set+json, application/json"})  # noqa: S310  its scheme was looked at
-        with self._opener().open(request, timeout=self._timeout) as response:
+        with self._opener.open(request, timeout=self._timeout) as response:
             if response.status != 200:
                 raise ValueError(f"status {response.status}")
             data = b""
@@ -227,9 +228,12 @@ class Jwks:
                     raise TimeoutError(f"it took longer than {self._timeout:g} s")
         return data
 
+    @cached_property
     def _opener(self) -> OpenerDirector:
-        here = [ProxyHandler({})] if urlsplit(str(self._source)).scheme == "http" else []
-        return build_opener(_NoRedirects, HTTPSHandler(context=self._ssl), *here)
+        """What opens URLs. Made once, for it reads all authorities of this machine, and not where nothing is encrypted."""
+        if urlsplit(str(self._source)).scheme == "http":
+            return build_opener(_NoRedirects, HTTPSHandler(context=SSLContext(PROTOCOL_TLS_CLIENT)), ProxyHandler({}))
+        return build_opener(_NoRedirects, HTTPSHandler(context=self._ssl))
 
 
 class _NoRedirects(HTTPRedirectHandler):
