@@ -390,22 +390,21 @@ def test_a_proxy_is_not_asked_for_this_machine(keys: KeyServer, monkeypatch: pyt
 
 def test_a_child_fetches_for_itself(keys: KeyServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """A fetch that was under way in the parent does not run in a process that was forked."""
-    clock = FakeClock()
-    fetched, verifier = trusted(keys, clock)
-    keys.hold = threading.Event()
-    fetched.refresh()
-    assert keys.came.acquire(timeout=10)
-    running = fetched._background.running()
+    _, verifier = trusted(keys, FakeClock())
+    hold = keys.hold = threading.Event()
 
-    hold, keys.hold = keys.hold, None
-    parent = os.getpid()
-    monkeypatch.setattr(os, "getpid", lambda: parent + 1)
-    assert verified(verifier, signed()) == ANN
-    monkeypatch.undo()
+    with ThreadPoolExecutor(1) as parent:
+        future = parent.submit(verified, verifier, signed())
+        assert keys.came.acquire(timeout=10)
+        keys.hold = None
+        process = os.getpid()
+        monkeypatch.setattr(os, "getpid", lambda: process + 1)
+        assert verified(verifier, signed()) == ANN
+        monkeypatch.undo()
+        hold.set()
 
-    hold.set()
-    assert running is not None
-    running.result(10)
+        assert future.result(10) == ANN
+    assert len(keys.asked) == 2
 
 
 @pytest.mark.parametrize(
