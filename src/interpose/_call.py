@@ -204,8 +204,9 @@ class Call:
 
     @property
     def auth_context(self) -> Any:
-        """What TLS knows of the client, like `{"x509_common_name": [b"web"]}` (server; empty without TLS, on a client, and
-        once the RPC has ended).
+        """What the transport knows of the client, by grpc's own names, like `{"peer_dns": [b"web.example"]}` with TLS.
+
+        Server; empty on a client, and once the RPC has ended.
         """
         return {} if self._context is None else self._context.auth_context()
 

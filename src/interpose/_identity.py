@@ -131,7 +131,7 @@ class Credentials:
 
     @property
     def auth_context(self) -> Mapping[str, Iterable[bytes]]:
-        """What TLS knows of the caller, as grpc names it; empty without TLS."""
+        """What the transport knows of the caller, by grpc's own names: with TLS, its certificate."""
         shown: Mapping[str, Iterable[bytes]] = self._call.auth_context
         return shown
 

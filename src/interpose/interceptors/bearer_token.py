@@ -283,11 +283,15 @@ class BearerToken:
         """Ask a plain provider, in a thread of its own; unless the token has changed since it was looked at. Never raises."""
         if self._held is not seen or (self._failure is not None and self._clock.now() < self._failure[0]):
             return
-        _fetching.set((*_fetching.get(), self))
+        before = _fetching.get()
+        _fetching.set((*before, self))
         try:
-            self._take(self._provider())
+            given: Any = self._provider()
         except BaseException as error:
-            self._fail(error)
+            given = error
+        finally:
+            _fetching.set(before)
+        self._settle(given)
 
     def _fetched(self, call: Call, held: _Held | None) -> Generator[Any, Any, None]:
         """Ask an async provider, in the first call that needs it; others wait, unless they have a token that is good."""
@@ -298,22 +302,32 @@ class BearerToken:
             return
         try:
             if self._held is held:  # or another call has just fetched one
-                self._take((yield from wait(self._detached())))
-        except Exception as error:
-            self._fail(error)
-        finally:  # also if this call is cancelled: one of the others asks then
+                self._settle((yield from wait(self._asked())))
+        finally:  # also if this call is cancelled, which is no failure of the provider: one of the others asks then
             del self._flights[""]
             mine.set_result(None)
 
-    async def _detached(self) -> Given:
+    async def _asked(self) -> Any:
+        """What an async provider gives, or fails with."""
         before = _fetching.get()
         _fetching.set((*before, self))
         try:
             with context.detached():
-                given: Given = await self._provider()
-                return given
+                return await self._provider()
+        except Exception as error:
+            return error
         finally:
             _fetching.set(before)
+
+    def _settle(self, given: Any) -> None:
+        """The provider has given this, or failed with it."""
+        if not isinstance(given, BaseException):
+            try:
+                self._take(given)
+                return
+            except Exception as error:
+                given = error
+        self._fail(given)
 
     def _take(self, given: Any) -> None:
         """A new token."""

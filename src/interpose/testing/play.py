@@ -109,7 +109,7 @@ def play(
 
     script: acts (`ok`, `failed`, `raised`) or whole outcomes; `...` at its end repeats the last.
     side, kind, method, requests, metadata, timeout, peer, auth_context: the call that it is given. The last two are told on
-        a server only; auth_context is what TLS knows of the client, like `{"peer_dns": [b"web.example"]}`.
+        a server only; auth_context is what the transport knows of the client, like `{"peer_dns": [b"web.example"]}`.
     incoming: the RPC whose handler makes this call, for interceptors that ask `context.current_call()`.
     answers: what each `yield from wait(…)` gives, in order; an exception is raised there. Where there is none, an
         awaitable is run by hand, which does for all that needs no running loop.
