@@ -19,8 +19,8 @@ class StaticTokens:
     tokens: from the token to its `Identity`, or to the subject of one. Read them from where you keep secrets; make them
         with `secrets.token_urlsafe()`.
 
-    A token is compared with all of the table in constant time, which takes about a microsecond for each: for some hundred
-    callers, not for thousands. The tokens themselves are not kept, only their SHA-256.
+    A token is compared with all of the table, each in constant time: this is for some hundred callers, not for thousands.
+    The tokens themselves are not kept, only their SHA-256.
 
     ValueError listing every fault, without the tokens.
     """
