@@ -10,7 +10,7 @@ from typing import Any
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from interpose import errors
@@ -71,6 +71,11 @@ def public(kind: str, number: int = 0) -> Any:
 def pem(kind: str, number: int = 0) -> bytes:
     """The public key as PEM."""
     return bytes(public(kind, number).public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+
+
+def private_pem(kind: str) -> bytes:
+    """The private key as PEM."""
+    return bytes(private(kind).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
 
 
 def jwk(kind: str, number: int = 0, **more: Any) -> dict[str, Any]:

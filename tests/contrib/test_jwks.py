@@ -93,6 +93,16 @@ def test_one_fetch_for_a_hundred_callers(keys: KeyServer) -> None:
     assert fetched.snapshot().fetches == 2
 
 
+def test_a_fetch_that_comes_too_late_does_nothing(keys: KeyServer) -> None:
+    """A caller that wanted one before the last one ended finds the keys there."""
+    fetched, verifier = trusted(keys, FakeClock())
+    verified(verifier, signed())
+
+    fetched._fetch("key-0", "RS256")
+
+    assert fetched.snapshot().fetches == 1
+
+
 def test_unknown_ids_are_not_fetched_again_and_again(keys: KeyServer) -> None:
     """One of a stranger's own has the keys fetched once in `cooldown` seconds; a hundred more change nothing."""
     clock = FakeClock()

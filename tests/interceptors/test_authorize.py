@@ -75,6 +75,7 @@ def test_one_rule_for_everything() -> None:
     assert code_of(Authorize(require()), READER) == "OK"
     assert code_of(Authorize(require()), None) == "PERMISSION_DENIED"
     assert code_of(Authorize(anyone), None) == "OK"
+    assert code_of(Authorize(lambda identity, call: anyone(identity, call)), READER) == "OK"
 
 
 @given(st.sets(st.sampled_from("abcdef")), st.sets(st.sampled_from("abcdef")))

@@ -179,6 +179,17 @@ def test_a_short_token_is_used_for_half_of_its_life(clock: FakeClock) -> None:
     assert provider.given == 1
 
 
+def test_a_fetch_that_comes_too_late_does_nothing(clock: FakeClock) -> None:
+    """A call that wanted one before the last one ended finds the token there."""
+    provider = Numbered()
+    bearer = BearerToken(provider, insecure=True, clock=clock)
+
+    bearer._fetch(None)
+    bearer._fetch(None)
+
+    assert provider.given == 1
+
+
 def test_one_fetch_for_a_hundred_calls() -> None:
     """They wait for it, and each is sent with what it gives."""
     provider = Numbered()

@@ -239,7 +239,7 @@ class Jwks:
 class _NoRedirects(HTTPRedirectHandler):
     """Keys come from where the application says, and from nowhere else."""
 
-    def redirect_request(self, *_: Any) -> None:
+    def redirect_request(self, req: Any, fp: Any, code: Any, msg: Any, headers: Any, newurl: Any) -> None:
         return None
 
 

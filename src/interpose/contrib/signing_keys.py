@@ -91,9 +91,10 @@ def _kind_of(material: Any) -> str:
             return "Ed25519"
         case ed448.Ed448PublicKey():
             return "Ed448"
-    if "Private" in type(material).__name__:
-        raise BadKey("a private key: give the public one, a verifier needs no more")
-    raise BadKey(f"no key: {type(material).__name__}")
+        case _:
+            if "Private" in type(material).__name__:
+                raise BadKey("a private key: give the public one, a verifier needs no more")
+            raise BadKey(f"no key: {type(material).__name__}")
 
 
 def key_of(given: Any, kid: str | None = None) -> Key:

@@ -20,8 +20,8 @@ from interpose.interceptors.guarding import (
     SYNC,
     Table,
     blamed,
-    ends_it,
     is_async,
+    is_over,
     listed,
     note,
     shown,
@@ -162,7 +162,9 @@ class Authenticate:
             except (GeneratorExit, KeyboardInterrupt):
                 raise
             except BaseException as error:
-                raise ends_it(error) or self._refused(call, blamed(name, error), fault=True) from None
+                if is_over(error):
+                    raise
+                raise self._refused(call, blamed(name, error), fault=True) from None
         raise self._refused(call, "; ".join(reasons) or "no credentials that a verifier knows", fault=False)
 
     def _refused(self, call: Call, reason: str, *, fault: bool) -> errors.Unauthenticated:

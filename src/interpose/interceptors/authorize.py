@@ -19,8 +19,8 @@ from interpose.interceptors.guarding import (
     SYNC,
     Table,
     blamed,
-    ends_it,
     is_async,
+    is_over,
     listed,
     note,
     shown,
@@ -188,7 +188,9 @@ class Authorize:
         except errors.PermissionDenied as denial:
             raise self._denied(call, identity, f"{_said(rule)}: {denial.details()}") from None
         except BaseException as error:
-            raise ends_it(error) or self._denied(call, identity, blamed(_said(rule), error), fault=True) from None
+            if is_over(error):
+                raise
+            raise self._denied(call, identity, blamed(_said(rule), error), fault=True) from None
         if verdict is not True:
             fault = verdict is not False
             what = f"gave {type(verdict).__name__}, not True or False" if fault else "does not allow it"

@@ -70,13 +70,9 @@ def blamed(name: str, error: BaseException) -> str:
     return f"{name} raised {type(error).__name__}\n{frames}".rstrip()
 
 
-def ends_it(error: BaseException) -> errors.Cancelled | None:
-    """What the RPC ends with if it was cancelled while a function of the application was awaited; None if it was not."""
-    if isinstance(error, errors.Cancelled) and error.local:
-        return error
-    if type(error).__name__ != "CancelledError":  # asyncio's, which this room does not import
-        return None
-    return errors.Cancelled("the client has gone while its call was examined", local=True)
+def is_over(error: BaseException) -> bool:
+    """Did the client go while a function of the application was waited for? Then there is no call to judge any more."""
+    return isinstance(error, errors.Cancelled) and error.local
 
 
 def shown(text: str | None) -> str:
