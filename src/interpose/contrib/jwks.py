@@ -240,7 +240,7 @@ class _NoRedirects(HTTPRedirectHandler):
     """Keys come from where the application says, and from nowhere else."""
 
     def redirect_request(self, req: Any, fp: Any, code: Any, msg: Any, headers: Any, newurl: Any) -> None:
-        return None
+        return None  # which urllib takes for an error
 
 
 def _within(data: bytes, most: int) -> bytes:
