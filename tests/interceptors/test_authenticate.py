@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from interpose import Kind, Method, Side, describe, errors, wait
+from interpose import Call, Flow, Kind, Method, Side, chain, context, describe, errors, wait
 from interpose.interceptors import (
     HEALTH_AND_REFLECTION,
     Authenticate,
@@ -25,7 +25,7 @@ from interpose.interceptors.authenticate import REFUSAL
 from interpose.testing import Place, ok, play
 from tests.facts.serving import KINDS, serving
 from tests.interceptors.driving import is_server, requests
-from tests.interceptors.identities import known
+from tests.interceptors.identities import known, served_by
 
 UNAUTHENTICATED = grpc.StatusCode.UNAUTHENTICATED
 SORTS = ["sync", "plain", "async"]
@@ -95,6 +95,19 @@ def test_public_methods_are_open_to_all(sort: str) -> None:
     with serving(sort, known(sort), Authenticate(TOKENS, public=public)) as client:
         assert client.call(metadata=bearer()).messages == ["nobody"]
         assert client.call(kind="stream_unary").code is UNAUTHENTICATED
+
+
+def test_an_identity_from_elsewhere_is_forgotten() -> None:
+    """Whatever the context says before the call was looked at: of a public method nobody is the caller."""
+    seen: list[Identity | None] = []
+
+    def note(call: Call) -> Flow:
+        seen.append(context.identity())
+        yield call
+
+    health = "/grpc.health.v1.Health/Check"
+    assert served_by(chain(Authenticate(TOKENS), note), identity=Identity("ann"), method=health).ok
+    assert seen == [None]
 
 
 def test_it_stands_on_servers_only(place: Place) -> None:
