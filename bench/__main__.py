@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import figures, isolated, wire
+from bench import figures, instructions, isolated, wire
 from bench.about import about
 from bench.families import load
 from bench.figures import Results
@@ -28,17 +28,18 @@ class Effort:
     processes: int
     wire_rounds: int
     isolated_rounds: int
+    loops: int
 
 
-QUICK = Effort(processes=2, wire_rounds=25, isolated_rounds=2)
-FULL = Effort(processes=4, wire_rounds=100, isolated_rounds=5)
+QUICK = Effort(processes=2, wire_rounds=25, isolated_rounds=2, loops=500)
+FULL = Effort(processes=4, wire_rounds=100, isolated_rounds=5, loops=instructions.MORE)
 
 
 def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     """What the user asked for."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="under a minute, with more noise")
-    parser.add_argument("--only", choices=("wire", "isolated"), help="measure this level alone")
+    parser.add_argument("--only", choices=("wire", "isolated", "instructions"), help="measure this level alone")
     parser.add_argument("--rounds", type=int, help=f"rounds on the wire in each process; else {FULL.wire_rounds}")
     parser.add_argument("--json", type=Path, default=HERE / "results" / "latest.json", metavar="PATH")
     parser.add_argument("--svg", type=Path, default=HERE / "bench.svg", metavar="PATH")
@@ -54,7 +55,7 @@ def effort(asked: argparse.Namespace) -> Effort:
     """The effort asked for."""
     chosen = QUICK if asked.quick else FULL
     rounds = asked.rounds or chosen.wire_rounds
-    return Effort(chosen.processes, rounds, chosen.isolated_rounds)
+    return Effort(chosen.processes, rounds, chosen.isolated_rounds, chosen.loops)
 
 
 def measure(work: Effort, only: str | None) -> Results:
@@ -63,10 +64,12 @@ def measure(work: Effort, only: str | None) -> Results:
     for family, why in missing.items():
         say(f"SKIPPED {family}: cannot be imported here ({why})")
     results = Results(about(), missing)
-    if only != "isolated":
+    if only in (None, "wire"):
         results.wire = measure_wire(work)
-    if only != "wire":
+    if only in (None, "isolated"):
         results.isolated = measure_isolated(work)
+    if only == "instructions":  # some fifteen minutes under valgrind: not where it was not asked for
+        results.instructions = count_instructions(work)
     return results
 
 
@@ -94,6 +97,19 @@ def measure_isolated(work: Effort) -> figures.Figures:
             say(f"isolated, {mode}: process {process + 1} of {work.processes}, {work.isolated_rounds} rounds")
             best.append(isolated.in_fresh_process(mode, work.isolated_rounds))
         found |= figures.isolated_figures(mode, best)
+    return found
+
+
+def count_instructions(work: Effort) -> dict[str, float]:
+    """Instructions of one RPC of each arm, where valgrind is."""
+    if not instructions.can_count():
+        say("SKIPPED the instructions: it takes valgrind (apt-get install valgrind)")
+        return {}
+    found = {}
+    for mode in MODES:
+        for arm in instructions.arms(mode):
+            found[arm.name] = instructions.per_call(arm, work.loops)
+            say(f"instructions, {arm.name}: {found[arm.name]:,.0f}")
     return found
 
 

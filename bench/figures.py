@@ -31,6 +31,7 @@ class Results:
     missing: dict[str, str] = field(default_factory=dict)
     wire: Figures = field(default_factory=dict)
     isolated: Figures = field(default_factory=dict)
+    instructions: dict[str, float] = field(default_factory=dict)  # of one RPC, by name of arm
 
     def save(self, path: Path) -> None:
         """Write JSON, for machines and for `--from`."""
@@ -42,7 +43,7 @@ def load(path: Path) -> Results:
     """Read what `save` wrote."""
     kept = json.loads(path.read_text())
     wire, isolated = ({name: Spread(**each) for name, each in kept[level].items()} for level in ("wire", "isolated"))
-    return Results(kept["about"], kept["missing"], wire, isolated)
+    return Results(kept["about"], kept["missing"], wire, isolated, kept.get("instructions", {}))
 
 
 def summed(rows: Iterable[Row]) -> Figures:

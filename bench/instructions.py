@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import grpc
@@ -30,9 +30,9 @@ from bench.families.ours import noop
 from bench.places import SIDES, Mode, Side
 from bench.processes import ROOT, command, pin
 from bench.serve import METHOD, aecho, echo, full_pool, register
-from bench.targets import OURS
 from interpose import intercept_server
 
+OURS = "interpose"
 ATTACHED = "interpose, intercept_server"
 """Ours a second time, put around the handlers when they are registered."""
 
@@ -72,7 +72,7 @@ def _perform_sync(arm: Arm, target: str, loops: int) -> None:
     server.add_insecure_port(target)
     server.start()
     with grpc.insecure_channel(target) as channel:
-        layered = _on(arm, "client").sync_client(channel, arm.what, arm.count)
+        layered: Any = _on(arm, "client").sync_client(channel, arm.what, arm.count)
         call: Any = layered.unary_unary(METHOD, *CODEC, _registered_method=True)
         message = StringValue(value="x" * 32)
         for left in range(WARM + loops):
@@ -93,7 +93,7 @@ async def _perform_aio(arm: Arm, target: str, loops: int) -> None:
     def dial(layers: Sequence[grpc.aio.ClientInterceptor]) -> grpc.aio.Channel:
         return grpc.aio.insecure_channel(target, interceptors=layers)
 
-    channel = _on(arm, "client").aio_client(dial, arm.what, arm.count)
+    channel: Any = _on(arm, "client").aio_client(dial, arm.what, arm.count)
     call: Any = channel.unary_unary(METHOD, *CODEC, _registered_method=True)
     message = StringValue(value="x" * 32)
     for left in range(WARM + loops):
@@ -139,6 +139,13 @@ def counted(arm: Arm, loops: int) -> int:
     if found is None:
         raise SystemExit(f"valgrind did not say how many instructions it counted:\n{done.stderr}")
     return int(found[1].replace(",", ""))
+
+
+def added(counts: Mapping[str, float], stem: str) -> tuple[float, ...]:
+    """What one and five layers of this family add to raw; empty where they were not counted."""
+    base = counts.get(f"{stem.split('/', 1)[0]}/client/{RAW}/noop/0")
+    layered = [counts.get(f"{stem}/noop/{count}") for count in COUNTS]
+    return () if base is None or None in layered else tuple(each - base for each in layered if each is not None)
 
 
 def per_call(arm: Arm, more: int = MORE) -> float:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench import instructions
 from bench.arms import AGAIN, OBSERVERS, RAW
 from bench.families import MODULES
 from bench.figures import Figures, Results
@@ -15,6 +16,9 @@ from bench.targets import Verdict, verdicts
 
 BEGIN = "<!-- figures: begin; written by `python -m bench --readme` -->"
 END = "<!-- figures: end -->"
+
+BEGIN_COUNTED = "<!-- instructions: begin; written by `python -m bench --only instructions --readme` -->"
+END_COUNTED = "<!-- instructions: end -->"
 
 NOTHING = "–"
 
@@ -34,6 +38,7 @@ def tables(results: Results) -> Iterator[Table]:
         _wire(results.wire),
         _unary(results.isolated),
         _streams(results.isolated),
+        _counted(results.instructions),
         _targets(verdicts(results)),
     )
     return (table for table in made if table.rows)
@@ -52,12 +57,13 @@ def markdown(results: Results) -> str:
 
 
 def rewrite(readme: Path, results: Results) -> None:
-    """Put this run's tables between the markers of the README."""
-    before, begin, rest = readme.read_text().partition(BEGIN)
-    _, end, after = rest.partition(END)
+    """Put this run's tables between the markers of the README; instructions have a place of their own, as they have a run."""
+    begins, ends = (BEGIN_COUNTED, END_COUNTED) if results.instructions else (BEGIN, END)
+    before, begin, rest = readme.read_text().partition(begins)
+    _, end, after = rest.partition(ends)
     if not (begin and end):
-        raise SystemExit(f"{readme} lacks the markers {BEGIN!r} and {END!r}; put them back where the tables belong")
-    readme.write_text(f"{before}{BEGIN}\n\n{markdown(results)}\n\n{END}{after}")
+        raise SystemExit(f"{readme} lacks the markers {begins!r} and {ends!r}; put them back where the tables belong")
+    readme.write_text(f"{before}{begins}\n\n{markdown(results)}\n\n{ends}{after}")
 
 
 def _described(results: Results) -> str:
@@ -154,6 +160,27 @@ def _stream_rows(figures: Figures, place: str, direction: str) -> Iterator[list[
         names += [f"{stem}/first_ns", f"{stem}/further_ns"]
         title = f"{place.replace('/', ' ')}, {direction}: {family}"
         yield [title, *(_plain(figures.get(name), "{:.0f}") for name in names)]
+
+
+def _counted(counts: Mapping[str, float]) -> Table:
+    header = ("", *(f"n = {n}" for n in instructions.COUNTS), "per layer", "n = 1 beside native", "n = 5 beside native")
+    rows = [row for mode in MODES for row in _counted_rows(counts, mode)]
+    return Table("Instructions of a unary RPC on the wire, added to raw", header, rows)
+
+
+def _counted_rows(counts: Mapping[str, float], mode: str) -> Iterator[list[str]]:
+    base = counts.get(f"{mode}/client/{RAW}/noop/0")
+    if base is None:
+        return
+    yield [f"{mode} raw", f"{base / 1000:.0f} k in all", *[NOTHING] * 4]
+    for side in SIDES:
+        native = instructions.added(counts, f"{mode}/{side}/native")
+        for family in (*MODULES, instructions.ATTACHED):
+            if added := instructions.added(counts, f"{mode}/{side}/{family}"):
+                one, five = added
+                beside = [f"×{mine / theirs:.2f}" for mine, theirs in zip(added, native, strict=False)]
+                cells = [f"{one / 1000:+.0f} k", f"{five / 1000:+.0f} k", f"{(five - one) / 4000:.1f} k"]
+                yield [f"{mode} {side}: {family}", *cells, *(beside or [NOTHING] * 2)]
 
 
 def _targets(found: Sequence[Verdict]) -> Table:

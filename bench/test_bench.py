@@ -6,14 +6,17 @@ import asyncio
 
 import pytest
 
+from bench import instructions
 from bench.arms import Arm
 from bench.fakes import STREAM
 from bench.families import counting
 from bench.families import load as load_families
-from bench.figures import isolated_row, wire_row
+from bench.figures import Results, isolated_row, wire_row
 from bench.isolated import arms, loop_of
 from bench.places import DIRECTIONS, MODES, Mode
+from bench.report import text
 from bench.stats import slope, spread
+from bench.targets import verdicts
 from bench.wire import Sample, quiet_sample
 
 
@@ -88,6 +91,28 @@ def test_layers_see_every_message(mode: Mode, monkeypatch: pytest.MonkeyPatch) -
     events.close()
 
     assert counts == {arm.name: arm.count * STREAM for arm, _ in streams}
+
+
+def test_what_layers_take_in_instructions() -> None:
+    """Beside raw of their own stack; the targets are of the ways to attach that we recommend."""
+    counts = {"sync/client/raw/noop/0": 600_000.0, "aio/client/raw/noop/0": 800_000.0}
+    counts |= {f"sync/server/{instructions.ATTACHED}/noop/{n}": 600_000.0 + 10_000 * n for n in (1, 5)}
+    counts |= {f"sync/server/native/noop/{n}": 600_000.0 + 20_000 * n for n in (1, 5)}
+
+    found = verdicts(Results(instructions=counts))
+    shown = text(Results(instructions=counts))
+
+    assert [(verdict.figure, verdict.met) for verdict in found] == [(10, True), (50, False)]
+    assert "+10 k" in shown
+    assert "+50 k" in shown
+    assert "×0.50" in shown
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_valgrind_counts_really_happens(mode: Mode) -> None:
+    """Each arm makes its RPCs."""
+    for arm in instructions.arms(mode):
+        instructions.perform(arm, loops=2)
 
 
 def test_what_taps_add() -> None:

@@ -10,7 +10,6 @@ import grpc.aio
 from interpose import aio, sync
 from interpose._clock import SYSTEM, Clock
 from interpose._flow import Interceptor, check, check_fit, check_sync, named
-from interpose._handlers import refuse_late
 
 C = TypeVar("C")
 S = TypeVar("S")
@@ -65,7 +64,6 @@ def intercept_server(server: S, *interceptors: Interceptor, clock: Clock = SYSTE
         )
     for interceptor in interceptors:
         check(interceptor)
-    refuse_late(server)
     wrapped: Any
     if isinstance(server, grpc.Server):
         check_sync(interceptors, "server")

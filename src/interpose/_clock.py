@@ -16,6 +16,10 @@ _log = logging.getLogger("interpose")
 LINGER = 0.05  # seconds that the clock's thread stays when nothing is due: to start another costs 0.3 ms
 FOREVER = 1e8  # seconds; grpc reads anything longer (9e9, inf, nan) as a deadline that has passed
 
+# Seconds before the deadline: a client that goes then has run out of time, by a clock that is ahead of ours by what the
+# request took to come.
+NEARLY = 0.01
+
 
 class Alarm(Protocol):
     """Something that will ring, unless cancelled before."""

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from weakref import WeakSet
 
 from interpose import errors
-from interpose._answer import speakable
+from interpose._details import speakable
 from interpose._messages import Pass
 
 _log = logging.getLogger("interpose")

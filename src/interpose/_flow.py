@@ -59,6 +59,7 @@ Step: TypeAlias = "Call | Wait | Race | Outcome"
 Lane: TypeAlias = "Callable[[], tuple[Driver, Call]]"
 Layer: TypeAlias = Callable[[Call], Generator[Any, Any, Any]]
 Layers: TypeAlias = tuple[Layer, ...]
+Frames: TypeAlias = "list[Generator[Any, Any, Any]]"  # flows that have begun and not ended; frames[i] runs layer i
 
 MAX_RESENDS = 1000  # per RPC; far beyond any retry policy, and short of a spin that nobody notices
 
@@ -428,6 +429,42 @@ def _refuse(interceptor: Any, fault: str) -> NoReturn:
 
 # --- driving --------------------------------------------------------------------------------------------------------
 
+# What nearly every flow does is to yield the call as it is, and to let the outcome stand. For that it takes no driver: a
+# loop down, and one up. As soon as a flow asks for anything else, a driver takes over what has begun.
+
+
+def begin(flows: Layers, call: Call) -> Frames | tuple[Driver, Step]:
+    """The RPC begins: the flows that have begun, if each passed the call on; else a driver, and its first step."""
+    frames: Frames = []
+    for layer in flows:
+        try:
+            frame = layer(call)
+            asked = frame.send(None)
+        except BaseException as error:
+            return Driver.after(error, flows, frames, None)
+        frames.append(frame)
+        if asked is not call:
+            return Driver.asked(asked, flows, frames, None)
+    return frames
+
+
+def end(flows: Layers, frames: Frames, outcome: Outcome) -> Outcome | tuple[Driver, Step]:
+    """The call that `begin` passed on has ended: its outcome, if each flow let it stand; else a driver, and its next step."""
+    outcome._attempts = 1
+    while frames:
+        try:
+            asked = frames[-1].send(outcome)
+        except StopIteration as ending:
+            frames.pop()
+            if ending.value is not None:
+                return Driver.after(ending, flows, frames, outcome)
+        except BaseException as error:
+            frames.pop()
+            return Driver.after(error, flows, frames, outcome)
+        else:
+            return Driver.asked(asked, flows, frames, outcome)
+    return outcome
+
 
 class Driver:
     """The flows of one RPC: hands out steps, is told what came of them, and ends with the outcome of the RPC."""
@@ -437,7 +474,7 @@ class Driver:
     def __init__(self, flows: Layers) -> None:
         self._flows = flows
         self._asked: Race | None  # what the shell was handed last, if it is a race
-        self._frames: list[Generator[Any, Any, Any]] = []  # frames[i] runs flows[i]
+        self._frames: Frames = []
         self._sends = 0
         self._again: set[int] | None = None  # which frames have sent again behind an attempt
 
@@ -459,6 +496,25 @@ class Driver:
         self._resends = 0
         self._called: list[tuple[int, Layers]] | None = None  # chains called in flows: how deep, and the layers before
         return self._turn(call, None)
+
+    @classmethod
+    def asked(cls, asked: Any, flows: Layers, frames: Frames, told: Outcome | None) -> tuple[Driver, Step]:
+        """Take over from `begin` or `end`: the innermost flow that runs asked for this."""
+        driver = cls._with(flows, frames, told)
+        return driver, driver._go_on(asked, told)
+
+    @classmethod
+    def after(cls, ending: BaseException, flows: Layers, frames: Frames, told: Outcome | None) -> tuple[Driver, Step]:
+        """Take over from `begin` or `end`: the flow below those that run has ended with this."""
+        driver = cls._with(flows, frames, told)
+        return driver, driver._turn(None, _verdict(flows[len(frames)], ending, told))
+
+    @classmethod
+    def _with(cls, flows: Layers, frames: Frames, told: Outcome | None) -> Driver:
+        driver = cls(flows)
+        driver._frames, driver._sends = frames, 0 if told is None else told._attempts
+        driver._asked, driver._resends, driver._called = None, 0, None
+        return driver
 
     def tell(self, outcome: Outcome) -> Step:
         """The call, or the race, that was handed out has ended."""
@@ -574,6 +630,10 @@ class Driver:
         except BaseException as ending:
             self._frames.pop()
             return self._turn(None, self._counted(_verdict(self._flows[len(self._frames)], ending, told)))
+        return self._go_on(asked, told)
+
+    def _go_on(self, asked: Any, told: Outcome | None) -> Step:
+        """The innermost flow asked for this."""
         call, outcome = self._consider(asked, told)
         return self._turn(call, outcome) if outcome is not None or type(call) is Call else call
 

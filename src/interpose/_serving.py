@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from interpose._flow import Chain, Interceptor
-from interpose._handlers import kind_of
+from interpose._shell.handlers import kind_of
 from interpose._method import Method
 from interpose._patterns import Patterns, globs_of
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from interpose import Call, Flow, Metadata, Outcome, Side, chain, errors
-from interpose._answer import trailers
+from interpose._shell.closing import trailers
 from interpose.contrib import status
 from interpose.interceptors import ExceptionToStatus
 from interpose.testing import Place, failed, play, raised

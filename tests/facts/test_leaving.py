@@ -9,8 +9,8 @@ import grpc
 import pytest
 
 from interpose import Call, Flow
-from interpose import _handlers as handlers_of
 from interpose._attach import server_interceptor
+from interpose._shell import handlers as handlers_of
 from interpose.testing.echo import decode, encode
 from tests.facts.handling import (
     ALL,

@@ -48,8 +48,11 @@ class Player:
         return self._turn(Driver(layers(stack, call.method)), call)
 
     def _turn(self, driver: Driver, call: Call) -> Outcome:
+        return self.go_on(driver, driver.start(call))
+
+    def go_on(self, driver: Driver, step: Any) -> Outcome:
+        """Turn a driver from this step to its end."""
         self.started.append(driver)
-        step = driver.start(call)
         while type(step) is not Outcome:
             if type(step) is Wait:
                 step = self._wait(driver, step)

@@ -42,6 +42,12 @@ def test_a_text_that_is_no_rate(text: str) -> None:
     assert repr(text)[:40] in str(error.value)
 
 
+def test_a_wrong_burst_is_said_beside_a_wrong_text() -> None:
+    """All that is wrong at once, not one fault after the other."""
+    with pytest.raises(ValueError, match=r"'5/month' is no rate: .*; burst must be a whole number from 1"):
+        Rate.of("5/month", burst=0)
+
+
 def test_all_faults_are_told() -> None:
     """In one error."""
     with pytest.raises(ValueError, match=r"count must .* not 0; per must .* not -1; burst must .* not True"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hypothesis import settings
+from hypothesis import strategies as st
 
 # The number of examples for a law that asks for none of its own. 100 is what hypothesis itself takes.
 PROFILES = {"quick": 10, "default": 100, "thorough": 1000}
@@ -11,6 +12,12 @@ PROFILES = {"quick": 10, "default": 100, "thorough": 1000}
 def pytest_configure() -> None:
     for name, count in PROFILES.items():
         settings.register_profile(name, max_examples=count, deadline=None)
+
+
+def pytest_collection_finish() -> None:
+    # hypothesis loads its module for this when it is first needed, and pytest parses that module. In the middle of the
+    # suite other work may go on meanwhile, which Python 3.11 takes for a broken parser: python/cpython#106905.
+    st.from_regex("").validate()
 
 
 def examples(usual: int) -> int:

@@ -1,5 +1,6 @@
 """What the context of a plain handler does beside grpc's own: when the client has gone, or grpc's is another's."""
 
+import threading
 from types import SimpleNamespace
 from typing import Any
 
@@ -7,9 +8,10 @@ import grpc
 import pytest
 
 from interpose import Outcome
-from interpose._answer import Abort
 from interpose._clock import SYSTEM
-from interpose.sync.context import ServicerContext
+from interpose._shell.answer import Abort
+from interpose.sync.context import GONE, NATIVE, ServicerContext
+from tests.facts.serving import PATIENCE, Watch, serving
 
 
 def test_the_scope_of_an_rpc_that_has_ended_is_over() -> None:
@@ -28,7 +30,7 @@ def test_an_abort_that_returns_still_ends_the_handler() -> None:
     context = ServicerContext(native, SYSTEM)
 
     with pytest.raises(Abort):
-        context.fail(Outcome(grpc.StatusCode.NOT_FOUND, None, "no such card"))
+        context.answer(Outcome(grpc.StatusCode.NOT_FOUND, None, "no such card"))
     assert noted == [(grpc.StatusCode.NOT_FOUND, "no such card")]
 
 
@@ -39,3 +41,29 @@ def test_what_grpc_adds_to_its_context_is_there() -> None:
     assert context.of_a_later_version == "new"
     with pytest.raises(AttributeError, match="of_no_version"):
         context.of_no_version  # noqa: B018  to look is the test
+
+
+def test_whether_the_client_has_gone_is_read_from_grpcs_state() -> None:
+    """The private state says of a client what `is_active()` does, while it listens and when it has gone."""
+    seen: list[Any] = []
+    begun = threading.Event()
+
+    def handler(request: str, context: Any) -> str:
+        gone = threading.Event()
+        context.add_callback(gone.set)
+        native = context._native
+        seen.append((type(native) is NATIVE, native._state.client is GONE, native.is_active()))
+        begun.set()
+        assert gone.wait(PATIENCE)
+        seen.append((type(native) is NATIVE, native._state.client is GONE, native.is_active()))
+        return request
+
+    watch = Watch()
+    with serving("sync", {"unary_unary": handler}, watch) as client:
+        call = client.start()
+        assert begun.wait(PATIENCE)
+        call.cancel()
+        outcome = watch.next()
+
+    assert seen == [(True, False, True), (True, True, False)]
+    assert outcome.code is grpc.StatusCode.CANCELLED

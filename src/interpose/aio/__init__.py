@@ -6,6 +6,7 @@ import grpc.aio
 
 from interpose._clock import Clock
 from interpose._flow import Interceptor
+from interpose._shell.handlers import refuse_late
 from interpose.aio.channel import Channel
 from interpose.aio.server import Handlers
 from interpose.aio.serving import Server
@@ -22,6 +23,7 @@ def intercept(channel: grpc.aio.Channel, interceptors: tuple[Interceptor, ...], 
 
 def serve(server: grpc.aio.Server, interceptors: tuple[Interceptor, ...], clock: Clock) -> Server:
     """A server with interceptors; put on one that has some already, they become one stack with the new ones outermost."""
+    refuse_late(server)
     if isinstance(server, Server):
         return Server(server._native, (*interceptors, *server._interceptors), clock)
     return Server(server, interceptors, clock)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+import asyncio
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import grpc
 import grpc.aio
 
 from interpose import errors
-from interpose._answer import Abort, Answer, contained, sendable, trailers
 from interpose._call import NOTHING, Call
 from interpose._messages import Pass, compose
 from interpose._native import EOF
 from interpose._outcome import Outcome
 from interpose._scope import Scope
+from interpose._shell.answer import Abort, Answer, contained
 
 
 class _Raising:
@@ -30,9 +32,22 @@ class _Raising:
         yield
 
 
+@contextmanager
+def _while_there() -> Iterator[None]:
+    """What is sent in this block may find the client gone, which grpc has not said yet: then there is nothing to answer.
+
+    grpc would log its own failed write as a fault of the servicer. It takes CancelledError for what this is.
+    """
+    try:
+        yield
+    except grpc.aio.InternalError:
+        raise asyncio.CancelledError from None
+
+
 class ServicerContext(Answer, grpc.aio.ServicerContext[Any, Any]):  # type: ignore[misc]  # None without a deadline
     """A `grpc.aio.ServicerContext` over grpc's own."""
 
+    of_the_task = (asyncio.CancelledError, TimeoutError)
     on_request: Pass | None = None
     on_response: Pass | None = None
 
@@ -138,15 +153,28 @@ class ServicerContext(Answer, grpc.aio.ServicerContext[Any, Any]):  # type: igno
         if self.initial_metadata_due:
             await self._native.send_initial_metadata(self.initial_metadata())
 
-    def set_trailing(self, outcome: Outcome) -> None:
-        """Put the trailing metadata of handler and flows behind the response."""
-        trailing = trailers(outcome)
-        if trailing:
-            self._native.set_trailing_metadata(tuple(trailing))
-
-    async def fail(self, outcome: Outcome) -> None:
-        """End the RPC with the outcome's status and the trailing metadata that was set: raises, as abort does."""
-        await self._native.abort(outcome.code, sendable(outcome.details))
+    async def answer(self, outcome: Outcome) -> Any:
+        """Send the outcome of the RPC: gives the response, or raises what makes grpc send the status."""
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            self.over()
+            raise asyncio.CancelledError  # nobody listens any more
+        closing = self.closing(outcome)
+        if closing.initial:
+            with _while_there():
+                await self._native.send_initial_metadata(closing.initial)
+        if closing.trailing:
+            self._native.set_trailing_metadata(tuple(closing.trailing))
+        if closing.ok:
+            if closing.details:
+                self._native.set_details(closing.details)
+            return closing.response
+        if closing.error is None:
+            with _while_there():
+                await self._native.abort(closing.code, closing.details)
+        if closing.code is not None:
+            self._native.set_code(closing.code)
+        raise closing.error
 
     def __getattr__(self, name: str) -> Any:
         # What newer versions of grpc add to their context.

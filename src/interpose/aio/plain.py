@@ -14,7 +14,7 @@ import grpc
 
 from interpose._codec import Encoded, encoded
 from interpose._flow import Driver, Wait
-from interpose._handlers import Endpoint, with_function
+from interpose._shell.handlers import Endpoint, with_function
 from interpose.sync.server import behavior as plain_behavior
 
 Behavior: TypeAlias = Callable[..., Any]

@@ -6,6 +6,7 @@ import asyncio
 import functools
 import inspect
 import logging
+from asyncio import current_task
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from contextvars import Context, copy_context
@@ -14,13 +15,13 @@ from typing import Any, TypeAlias
 import grpc
 
 from interpose import errors
-from interpose._answer import Stop, described, sendable, speakable, unexpected
 from interpose._call import NOTHING, Call
 from interpose._clock import SYSTEM, Clock
-from interpose._flow import Driver, Interceptor, Wait
-from interpose._handlers import Compiled, Endpoint, with_function
+from interpose._flow import Driver, Interceptor, Wait, begin, end
 from interpose._messages import request_of
-from interpose._outcome import OK, Outcome
+from interpose._outcome import Outcome, answered
+from interpose._shell.answer import Stop, arrived
+from interpose._shell.handlers import Compiled, Endpoint, with_function
 from interpose.aio.context import ServicerContext
 from interpose.aio.joining import joined
 from interpose.aio.plain import Plain
@@ -68,7 +69,7 @@ async def _attend(driver: Driver, step: Any, context: ServicerContext) -> Any:
     while True:
         while type(step) is Wait:
             try:
-                value = await joined(step, context.deadline(), context._clock)
+                value = await joined(step, context.deadline(), context.clock)
             except asyncio.CancelledError as error:
                 step = driver.fail(_gone(context) or error)
             except BaseException as error:
@@ -81,7 +82,7 @@ async def _attend(driver: Driver, step: Any, context: ServicerContext) -> Any:
             task = asyncio.current_task()
             if task is not None and task.cancelling():  # by the client, in an earlier attempt
                 raise asyncio.CancelledError  # noqa: TRY301  as if it came now
-            await _sleep(step._asks.delay, context._clock)
+            await _sleep(step._asks.delay, context.clock)
         except asyncio.CancelledError as error:  # the client has gone: the flows are told, not the handler
             context.begin(step)
             step = driver.tell(_outcome(context, error))
@@ -134,16 +135,17 @@ def _argument(call: Call, argument: Any, context: ServicerContext) -> Any:
 
 
 async def _incoming(messages: AsyncIterator[Any], context: ServicerContext) -> AsyncIterator[Any]:
-    hook = context.on_request
+    hook, received = context.on_request, 0
     async for message in messages:
-        context.received += 1
+        received += 1
+        context.received = received  # to read it there costs ten times as much: see `__getattr__`
         yield message if hook is None else hook(message)
     await context.confirm_end()
 
 
 def _limited(context: ServicerContext, work: Coroutine[Any, Any, Any]) -> Awaitable[Any]:
     """The handler's work, cancelled when an interceptor's timeout has passed."""
-    return work if context._expires is None else _within(context._expires, context._clock, work)
+    return work if context.limit is None else _within(context.limit, context.clock, work)
 
 
 async def _within(end: float, clock: Clock, work: Coroutine[Any, Any, Any]) -> Any:
@@ -168,77 +170,57 @@ def _outcome(context: ServicerContext, error: BaseException | None, response: An
     return context.outcome(error, response, gone)
 
 
-async def _answer(context: ServicerContext, outcome: Outcome) -> Any:
-    """Send the outcome of the RPC: gives the response, or raises what makes grpc send the status."""
-    call = context.over()
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError  # nobody listens any more
-    asks = call._asks if call is not None else NOTHING
-    if asks is not NOTHING and asks.initial_metadata and context._initial is None:
-        await context._native.send_initial_metadata(asks.initial_metadata)
-    if outcome._code is OK:
-        if outcome._trailing_metadata:
-            context.set_trailing(outcome)
-        if outcome._details:
-            context._native.set_details(sendable(outcome._details))
-        return outcome._response
-    context.set_trailing(outcome)
-    error = unexpected(outcome)
-    if isinstance(error, (asyncio.CancelledError, TimeoutError)) and outcome.code is not grpc.StatusCode.UNKNOWN:
-        error = None
-    if error is not None and speakable(error):
-        if outcome.code is not grpc.StatusCode.UNKNOWN:
-            context._native.set_code(outcome.code)
-        raise error
-    if error is not None:
-        _log.error("a handler raised what grpc cannot answer", exc_info=error)
-        outcome = Outcome(
-            outcome.code, None, outcome.details or described(error), trailing_metadata=outcome.trailing_metadata
-        )
-    return await context.fail(outcome)
-
-
 # --- the three shapes of handlers -------------------------------------------------------------------------------------
 
 
 def _unary(endpoint: Endpoint) -> Behavior:
     method, stack, handler, clock, stop = endpoint.parts
-    now, unary = clock.now, not method.kind.request_streaming
+    now = clock.now
 
     async def behave(argument: Any, native: Any) -> Any:
-        context = ServicerContext(native, clock, stop)
-        call = context.arrived(method, argument)
-        context.peer()  # grpc has forgotten it once the client has gone
-        driver = Driver(stack)
-        step: Any = driver.start(call)
-        if step is call and unary:
-            # What nearly every RPC is, in as few frames as can be: no interceptor asks for anything, the handler answers.
-            context._started = started = now()
-            error = None
-            try:
-                response = await handler(argument, context)
-            except BaseException as raised:
-                response, error = None, raised
-            task = asyncio.current_task()
-            if error is None and not context.decided and not (task is not None and task.cancelling()):
-                outcome = Outcome(OK, response, "", None, 1, 1, now() - started, True)
-            else:
-                outcome = _outcome(context, error, response)
-            del error  # its traceback holds this frame
-            step = driver.tell(outcome)
-            if step is outcome and not context.decided and outcome._code is OK:
-                context.over()
+        # What nearly every RPC is, in as few frames as can be: no interceptor asks for anything, the handler answers.
+        context, call = arrived(ServicerContext, native, method, argument, clock, stop, native.peer())
+        begun = begin(stack, call)
+        if isinstance(begun, tuple):
+            return await _on(*begun, handler, argument, context)
+        started = now()
+        response, error = None, None
+        try:
+            response = await handler(argument, context)
+        except BaseException as raised:
+            error = raised
+        if error is None and not context.decided and not ((task := current_task()) and task.cancelling()):
+            outcome = answered(response, now() - started)
+            ended = end(stack, begun, outcome)
+            if ended is outcome:
+                context._call = call._context = None
                 return response
-        while True:
-            if type(step) is Wait or (type(step) is Call and step._asks is not NOTHING):
-                step = await _attend(driver, step, context)
-            if type(step) is Outcome:
-                return await _answer(context, step)
-            context.begin(step)
-            step = driver.tell(await _performed(step, handler, argument, context))
+        else:
+            context.began(started)
+            outcome = _outcome(context, error, response)
+            del error  # its traceback holds this frame
+            ended = end(stack, begun, outcome)
+        if isinstance(ended, tuple):
+            return await _on(*ended, handler, argument, context)
+        return await context.answer(ended)
 
-    return behave
+    async def behave_with_stream(argument: Any, native: Any) -> Any:
+        context, call = arrived(ServicerContext, native, method, argument, clock, stop, native.peer())
+        driver = Driver(stack)
+        return await _on(driver, driver.start(call), handler, argument, context)
+
+    return behave_with_stream if method.kind.request_streaming else behave
+
+
+async def _on(driver: Driver, step: Any, handler: Behavior, argument: Any, context: ServicerContext) -> Any:
+    """Go on with an RPC to its end, attempt by attempt."""
+    while True:
+        if type(step) is Wait or (type(step) is Call and step._asks is not NOTHING):
+            step = await _attend(driver, step, context)
+        if type(step) is Outcome:
+            return await context.answer(step)
+        context.begin(step)
+        step = driver.tell(await _performed(step, handler, argument, context))
 
 
 async def _performed(call: Call, handler: Behavior, argument: Any, context: ServicerContext) -> Outcome:
@@ -258,19 +240,10 @@ def _writing(endpoint: Endpoint) -> Behavior:
     method, stack, handler, clock, stop = endpoint.parts
 
     async def behave(argument: Any, native: Any) -> None:
-        context = ServicerContext(native, clock, stop)
+        context, call = arrived(ServicerContext, native, method, argument, clock, stop, native.peer())
         driver = Driver(stack)
-        step: Any = driver.start(context.arrived(method, argument))
-        context.peer()  # grpc has forgotten it once the client has gone
-        while True:
-            if type(step) is Wait or (type(step) is Call and step._asks is not NOTHING):
-                step = await _attend(driver, step, context)
-            if type(step) is Outcome:
-                for message in await _answer(context, step) or ():
-                    await native.write(message)
-                return
-            context.begin(step)
-            step = driver.tell(await _performed(step, handler, argument, context))
+        for message in await _on(driver, driver.start(call), handler, argument, context) or ():
+            await native.write(message)
 
     return behave
 
@@ -280,10 +253,9 @@ def _streaming(endpoint: Endpoint) -> Behavior:
     method, stack, handler, clock, stop = endpoint.parts
 
     async def behave(argument: Any, native: Any) -> AsyncIterator[Any]:
-        context = ServicerContext(native, clock, stop)
+        context, call = arrived(ServicerContext, native, method, argument, clock, stop, native.peer())
         driver = Driver(stack)
-        step: Any = driver.start(context.arrived(method, argument))
-        context.peer()  # when_over may come when grpc has forgotten it
+        step: Any = driver.start(call)
         rpc = _Streamed(context, driver)
         native.add_done_callback(rpc.when_over)
         while True:
@@ -291,20 +263,21 @@ def _streaming(endpoint: Endpoint) -> Behavior:
                 step = await _attend(driver, step, context)
             if type(step) is Outcome:
                 rpc.over = True
-                for message in await _answer(context, step) or ():
+                for message in await context.answer(step) or ():
                     yield message
                 return
             context.begin(step)
-            messages, error = None, None
+            sent, messages, error = 0, None, None
             try:
-                hook, bound = context.on_response, bool(step._asks.initial_metadata) or context._expires is not None
+                hook, bound = context.on_response, bool(step._asks.initial_metadata) or context.limit is not None
                 messages = _messages(step, handler, argument, context)
                 async for message in messages:
                     if bound:
                         message = await context.outgoing(message)
                     elif hook is not None:
                         message = hook(message)
-                    context.sent += 1  # and not in a local: when_over may come while we are suspended
+                    sent += 1
+                    context.sent = sent  # when_over may come while we are suspended
                     try:
                         yield message
                     except GeneratorExit:  # grpc dropped us while it was writing: the callback has told the flows
@@ -320,7 +293,7 @@ def _streaming(endpoint: Endpoint) -> Behavior:
 def _messages(call: Call, handler: Behavior, argument: Any, context: ServicerContext) -> Any:
     """What the handler generates, for as long as an interceptor allows."""
     messages = handler(_argument(call, argument, context), context)
-    return messages if context._expires is None else _punctual(messages, context._expires, context._clock)
+    return messages if context.limit is None else _punctual(messages, context.limit, context.clock)
 
 
 async def _punctual(messages: Any, end: float, clock: Clock) -> AsyncIterator[Any]:

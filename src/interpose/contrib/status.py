@@ -8,7 +8,7 @@ from typing import Any
 
 import grpc
 
-from interpose._answer import sendable
+from interpose._details import sendable
 
 try:
     from google.protobuf import any_pb2, descriptor_pool, message, message_factory

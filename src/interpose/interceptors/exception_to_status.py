@@ -11,8 +11,8 @@ from typing import Any, TypeAlias, TypeVar, cast
 import grpc
 import grpc.aio
 
-from interpose._answer import NEARLY
 from interpose._call import Call
+from interpose._clock import NEARLY
 from interpose._flow import Flow
 from interpose._metadata import Metadata
 from interpose._method import Side

@@ -11,9 +11,9 @@ from typing import Any
 
 from grpc import StatusCode
 
-from interpose._answer import GONE
 from interpose._call import DEFAULT_BUFFER, Call
 from interpose._clock import FOREVER, SYSTEM, Clock
+from interpose._details import GONE
 from interpose._flow import MAX_RESENDS, Chain, Flow
 from interpose._method import Kind, Side
 from interpose._outcome import Outcome

@@ -9,6 +9,7 @@ upwards. Here it is measured: from time to time, and only under pressure, the li
 
 from __future__ import annotations
 
+import abc
 import math
 from typing import NamedTuple, Protocol
 
@@ -171,7 +172,7 @@ class Gradient(_Ranged):
         return _Gradient(self)
 
 
-class _Measured:
+class _Measured(abc.ABC):
     """A state that knows what a call takes without load."""
 
     def __init__(self, options: _Ranged) -> None:
@@ -198,9 +199,9 @@ class _Measured:
         self.limit = int(self._exact)
         return self.limit
 
+    @abc.abstractmethod
     def next(self, limit: float, window: Window) -> float:
         """The limit that this window asks for."""
-        raise NotImplementedError  # pragma: no cover
 
     def _measured(self, rtt: float, now: float) -> None:
         self._unloaded, self._trough, self._measure_at = max(rtt, 1e-9), 0, now + PROBE

@@ -37,9 +37,7 @@ class Rate:
     burst: int | None = None
 
     def __post_init__(self) -> None:
-        faults = [*_faults_of_whole("count", self.count), *_faults_of_period(self.per)]
-        if self.burst is not None:
-            faults += _faults_of_whole("burst", self.burst)
+        faults = [*_faults_of_whole("count", self.count), *_faults_of_period(self.per), *_faults_of_burst(self.burst)]
         if faults:
             raise ValueError(f"Rate: {'; '.join(faults)}")
 
@@ -53,7 +51,7 @@ class Rate:
         found = _TEXT.fullmatch(text.lower())
         unit = found and _unit(found[3])
         if not (found and unit):
-            raise ValueError(f"{text!r:.60} is no rate: {_HINT}")
+            raise ValueError("; ".join([f"{text!r:.60} is no rate: {_HINT}", *_faults_of_burst(burst)]))
         return cls(int(found[1]), int(found[2] or 1) * SECONDS[unit], burst)
 
     @property
@@ -94,6 +92,10 @@ def _faults_of_whole(name: str, value: object) -> list[str]:
     if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MOST:
         return []
     return [f"{name} must be a whole number from 1 to {MOST}, not {value!r}"]
+
+
+def _faults_of_burst(value: object) -> list[str]:
+    return [] if value is None else _faults_of_whole("burst", value)
 
 
 def _faults_of_period(value: object) -> list[str]:

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import importlib
+import logging
 from collections.abc import Callable
 from typing import Any
 
 import grpc
 
-from interpose._answer import Abort, Answer, contained, sendable, trailers
 from interpose._clock import SYSTEM
-from interpose._outcome import Outcome
+from interpose._details import sendable
+from interpose._outcome import OK, Outcome
 from interpose._scope import Scope
+from interpose._shell.answer import Abort, Answer, contained
+from interpose._shell.closing import Closing, unexpected
+
+_log = logging.getLogger("interpose")
+
+# grpc's context on a sync server, and what its private state says of a client that has gone. To read that is a tenth of
+# what `is_active()` costs, which takes a lock. None in a version without them: then `is_active()` is asked.
+_server: Any = importlib.import_module("grpc._server")
+GONE = getattr(_server, "_CANCELLED", None)
+NATIVE: Any = None if GONE is None else getattr(_server, "_Context", None)
 
 
 class _State:
@@ -134,21 +146,45 @@ class ServicerContext(Answer, grpc.ServicerContext):  # type: ignore[misc]  # No
         if self.initial_metadata_due:
             self._native.send_initial_metadata(self.initial_metadata())
 
-    def set_trailing(self, outcome: Outcome) -> None:
-        """Put the trailing metadata of handler and flows behind the response."""
-        trailing = trailers(outcome)
-        if trailing:
-            self._native.set_trailing_metadata(trailing)
+    def answer(self, outcome: Outcome) -> Any:
+        """Send the outcome of the RPC: gives the response, or raises what makes grpc send the status."""
+        if not (outcome._code is OK or self.heard()):
+            self.over()
+            error = unexpected(outcome)
+            # A bare RpcError is how a handler learns that its client has gone.
+            if error is not None and type(error) is not grpc.RpcError:
+                _log.error("a handler raised, and its client has gone", exc_info=error)
+            # Where the time is up, the client may think that it is not.
+            return self._fail(Closing(False, None, outcome.code, sendable(outcome.details)))
+        closing = self.closing(outcome)
+        if closing.initial and self.is_active():
+            self._native.send_initial_metadata(closing.initial)
+        if closing.error is None and not closing.ok:
+            return self._fail(closing)
+        self.note(closing)
+        if closing.error is not None:
+            raise closing.error
+        return closing.response
 
-    def fail(self, outcome: Outcome) -> None:
-        """End the RPC with the outcome's status: raises, as abort does, or lets the handler's end carry it."""
+    def note(self, closing: Closing) -> None:
+        """Have grpc send this when the handler ends."""
+        if closing.trailing:
+            self._native.set_trailing_metadata(closing.trailing)
+        if closing.code is not None:
+            self._native.set_code(closing.code)
+        if closing.details:
+            self._native.set_details(closing.details)
+
+    def _fail(self, closing: Closing) -> None:
+        """End the RPC with the status: raises, as abort does, or lets the handler's end carry it."""
         if not self._on_sync_server:
-            # On asyncio servers abort() waits neither for the last message to be written nor, in older versions, for its
-            # own end (clients stood still with grpcio 1.85.1).
-            self._native.set_code(outcome.code)
-            self._native.set_details(sendable(outcome.details))
+            # On asyncio servers abort() waits neither for the last message to be written, and the client hangs, nor, in
+            # older versions, for its own end.
+            self.note(closing)
             return
-        self._native.abort(outcome.code, sendable(outcome.details))
+        if closing.trailing:
+            self._native.set_trailing_metadata(closing.trailing)
+        self._native.abort(closing.code, closing.details)
         raise Abort("Locally aborted.")
 
     def __getattr__(self, name: str) -> Any:

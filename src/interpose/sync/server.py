@@ -19,17 +19,17 @@ from weakref import WeakSet
 import grpc
 
 from interpose import errors
-from interpose._answer import Stop, described, sendable, speakable, unexpected
 from interpose._call import NOTHING, Call
 from interpose._clock import FOREVER, Clock
 from interpose._codec import Undecodable, decoder, made_here
-from interpose._flow import Driver, Interceptor, Wait, check_sync
-from interpose._handlers import Compiled, Endpoint, with_function
+from interpose._flow import Driver, Interceptor, Wait, begin, check_sync, end
 from interpose._messages import Pass, compose, request_of
 from interpose._native import in_vain, news_of, no_waiting, waits_until
-from interpose._outcome import OK, Outcome
+from interpose._outcome import Outcome, answered
+from interpose._shell.answer import Stop, arrived
+from interpose._shell.handlers import Compiled, Endpoint, with_function
 from interpose.context import current_call
-from interpose.sync.context import ServicerContext
+from interpose.sync.context import GONE, NATIVE, ServicerContext
 
 _log = logging.getLogger("interpose")
 
@@ -47,7 +47,7 @@ def refuse_to_wait(driver: Driver, step: Wait) -> Any:
 def _joined(driver: Driver, step: Wait, context: ServicerContext) -> Any:
     """Wait for a Future, but not longer than the client does."""
     future: Future[Any] = step.awaitable  # type: ignore[assignment]  # see `_next`
-    woken, clock, until = threading.Event(), context._clock, waits_until(step, context.deadline())
+    woken, clock, until = threading.Event(), context.clock, waits_until(step, context.deadline())
     future.add_done_callback(lambda _: woken.set())
     if context.add_callback(woken.set):
         clock.sleep(FOREVER if until is None else max(until - clock.now(), 0.0), woken)
@@ -89,7 +89,7 @@ def _slept(seconds: float, context: ServicerContext) -> grpc.StatusCode | None:
     """Sleep, but not longer than the client waits; if it has gone, give why."""
     woken = threading.Event()
     if context.add_callback(woken.set):
-        context._clock.sleep(seconds, woken)
+        context.clock.sleep(seconds, woken)
     return context.gone()
 
 
@@ -103,10 +103,10 @@ def _argument(call: Call, argument: Any, context: ServicerContext) -> Any:
 
 
 def _incoming(messages: Iterator[Any], context: ServicerContext, hook: Pass | None) -> Iterator[Any]:
-    for message in messages:
+    for received, message in enumerate(messages, 1):
         if type(message) is Undecodable:
             message.fail("request")
-        context.received += 1
+        context.received = received  # to read it there costs ten times as much: see `__getattr__`
         yield message if hook is None else hook(message)
     # grpc ends the stream of a client that has gone as if it had been done, if the news of that comes a moment later.
     # Another read is answered after that news, and raises then.
@@ -115,37 +115,51 @@ def _incoming(messages: Iterator[Any], context: ServicerContext, hook: Pass | No
 
 def _unary(endpoint: Endpoint, waiter: Waiter) -> Behavior:
     method, stack, handler, clock, stop = endpoint.parts
-    now, unary = clock.now, not method.kind.request_streaming
+    now = clock.now
 
     def behave(argument: Any, native: Any) -> Any:
-        context = ServicerContext(native, clock, stop)
-        call = context.arrived(method, argument)
-        driver = Driver(stack)
-        step = driver.start(call)
-        if step is call and unary:
-            # What nearly every RPC is, in as few frames as can be: no interceptor asks for anything, the handler answers.
-            context._started = started = now()
-            error = None
-            try:
-                response = handler(argument, context)
-            except BaseException as raised:
-                response, error = None, raised
-            if error is None and not context.decided and context.is_active():
-                outcome = Outcome(OK, response, "", None, 1, 1, now() - started, True)
-            else:
-                outcome = context.outcome(error, response, context.gone())
-            del error  # its traceback holds this frame
-            step = driver.tell(outcome)
-            if step is outcome and not context.decided and outcome._code is OK:
-                context.over()
+        # What nearly every RPC is, in as few frames as can be: no interceptor asks for anything, the handler answers.
+        context, call = arrived(ServicerContext, native, method, argument, clock, stop)
+        begun = begin(stack, call)
+        if isinstance(begun, tuple):
+            return _on(*begun, handler, argument, waiter, context)
+        started = now()
+        response, error = None, None
+        try:
+            response = handler(argument, context)
+        except BaseException as raised:
+            error = raised
+        heard = native._state.client is not GONE if type(native) is NATIVE else native.is_active()
+        if error is None and heard and not context.decided:
+            outcome = answered(response, now() - started)
+            ended = end(stack, begun, outcome)
+            if ended is outcome:
+                context._call = call._context = None
                 return response
-        while True:
-            step = _next(driver, step, waiter, context)
-            if type(step) is Outcome:
-                return _answer(context, step)
-            step = driver.tell(_performed(step, handler, argument, context))
+        else:
+            context.began(started)
+            outcome = context.outcome(error, response, context.gone())
+            del error  # its traceback holds this frame
+            ended = end(stack, begun, outcome)
+        if isinstance(ended, tuple):
+            return _on(*ended, handler, argument, waiter, context)
+        return context.answer(ended)
 
-    return behave
+    def behave_with_stream(argument: Any, native: Any) -> Any:
+        context, call = arrived(ServicerContext, native, method, argument, clock, stop)
+        driver = Driver(stack)
+        return _on(driver, driver.start(call), handler, argument, waiter, context)
+
+    return behave_with_stream if method.kind.request_streaming else behave
+
+
+def _on(driver: Driver, step: Any, handler: Behavior, argument: Any, waiter: Waiter, context: ServicerContext) -> Any:
+    """Go on with an RPC to its end, attempt by attempt."""
+    while True:
+        step = _next(driver, step, waiter, context)
+        if type(step) is Outcome:
+            return context.answer(step)
+        step = driver.tell(_performed(step, handler, argument, context))
 
 
 def _performed(call: Call, handler: Behavior, argument: Any, context: ServicerContext) -> Outcome:
@@ -165,9 +179,9 @@ def _streaming(endpoint: Endpoint, waiter: Waiter) -> Behavior:
     method, stack, handler, clock, stop = endpoint.parts
 
     def behave(argument: Any, native: Any) -> Iterator[Any]:
-        context = ServicerContext(native, clock, stop)
+        context, call = arrived(ServicerContext, native, method, argument, clock, stop)
         driver = Driver(stack)
-        step = driver.start(context.arrived(method, argument))
+        step = driver.start(call)
         dropped = False
         while True:
             step = _next(driver, step, waiter, context)
@@ -175,7 +189,7 @@ def _streaming(endpoint: Endpoint, waiter: Waiter) -> Behavior:
                 if dropped:
                     context.over()
                 else:
-                    yield from _answer(context, step) or ()
+                    yield from context.answer(step) or ()
                 return
             sent, messages, error = 0, None, None
             try:
@@ -203,7 +217,7 @@ def _streaming(endpoint: Endpoint, waiter: Waiter) -> Behavior:
 def _dress(call: Call, context: ServicerContext) -> Pass | None:
     """What is done to each response of a stream; None where interceptors want nothing of it."""
     hook, check = compose(call._asks.responses), context.check_response
-    if context._expires is None and not call._asks.initial_metadata and check is None:
+    if context.limit is None and not call._asks.initial_metadata and check is None:
         return hook
 
     def pass_on(message: Any) -> Any:
@@ -269,11 +283,11 @@ def _non_blocking(endpoint: Endpoint, waiter: Waiter) -> Behavior:
     method, stack, handler, clock, stop = endpoint.parts
 
     def behave(argument: Any, native: Any, send: Callable[[Any], object]) -> None:
-        context = ServicerContext(native, clock, stop)
+        context, call = arrived(ServicerContext, native, method, argument, clock, stop)
         driver = Driver(stack)
-        step = _next(driver, driver.start(context.arrived(method, argument)), waiter, context)
+        step = _next(driver, driver.start(call), waiter, context)
         if type(step) is Outcome:
-            for message in _answer(context, step) or ():
+            for message in context.answer(step) or ():
                 send(message)
             send(None)
             return
@@ -286,7 +300,7 @@ def _non_blocking(endpoint: Endpoint, waiter: Waiter) -> Behavior:
             if outcome is None:
                 _log.error("a handler raised after the end of its RPC", exc_info=error)
             else:
-                _answer(context, outcome)
+                context.answer(outcome)
 
     return behave
 
@@ -327,16 +341,13 @@ class _Watched:
         context = self._context
         # If the client has gone, the handler may say so from a callback on the serving thread: leave it to when_over.
         if context.is_active() and (outcome := self.finish(error)) is not None:
-            context.set_trailing(outcome)
-            if not outcome.ok:
-                context._native.set_code(outcome.code)
-                context._native.set_details(sendable(outcome.details))
+            context.note(context.closing(outcome)._replace(error=None))
             self._send(None)
 
     def when_over(self) -> None:
         """The RPC is over; told on the server's one serving thread, which must not run anybody's code."""
         if self._claims:
-            self._context._clock.call_later(0, partial(self.finish, None))
+            self._context.clock.call_later(0, partial(self.finish, None))
 
     def finish(self, error: BaseException | None) -> Outcome | None:
         """Let the flows end; None if they have."""
@@ -350,43 +361,6 @@ class _Watched:
         final: Outcome = self._ambient.run(_next, self._driver, step, self._waiter, self._context)
         self._context.over()
         return final
-
-
-def _answer(context: ServicerContext, outcome: Outcome) -> Any:
-    """Send the outcome of the RPC: gives the response, or raises what makes grpc send the status."""
-    if not (outcome._code is OK or context.heard()):
-        context.over()
-        error = unexpected(outcome)
-        # A bare RpcError is how a handler learns that its client has gone.
-        if error is not None and type(error) is not grpc.RpcError:
-            _log.error("a handler raised, and its client has gone", exc_info=error)
-        return context.fail(outcome)  # where the time is up, the client may think that it is not
-    call = context.over()
-    asks = call._asks if call is not None else NOTHING
-    if asks is not NOTHING and asks.initial_metadata and context._initial is None and context.is_active():
-        context._native.send_initial_metadata(asks.initial_metadata)
-    if outcome._code is OK:
-        if outcome._trailing_metadata:
-            context.set_trailing(outcome)
-        if outcome._details:
-            context._native.set_details(sendable(outcome._details))
-        return outcome._response
-    context.set_trailing(outcome)
-    error = unexpected(outcome)
-    if error is not None and speakable(error):
-        if outcome.code is not grpc.StatusCode.UNKNOWN:
-            context._native.set_code(outcome.code)
-        if outcome.details:
-            context._native.set_details(sendable(outcome.details))
-        raise error
-    return _fail(context, outcome, error)
-
-
-def _fail(context: ServicerContext, outcome: Outcome, error: BaseException | None) -> None:
-    if error is not None:
-        _log.error("a handler raised what grpc cannot answer", exc_info=error)
-        outcome = Outcome(outcome.code, None, outcome.details or described(error))
-    context.fail(outcome)
 
 
 def handlers(interceptors: tuple[Interceptor, ...], clock: Clock, stop: Stop | None = None) -> Compiled:

@@ -8,11 +8,11 @@ from typing import Any
 
 import grpc
 
-from interpose._answer import Stop
 from interpose._clock import Clock
 from interpose._flow import Interceptor, named
-from interpose._handlers import generics
 from interpose._serving import Registered, check_served
+from interpose._shell.answer import Stop
+from interpose._shell.handlers import generics
 from interpose.sync.server import handlers
 
 

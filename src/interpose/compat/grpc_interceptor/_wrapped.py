@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from interpose._handlers import _MAKE, Compiled, function_of, kind_of
+from interpose._shell.handlers import _MAKE, Compiled, function_of, kind_of
 
 Wrap: TypeAlias = Callable[[Any, Any, str], Any]  # of interceptor, handler and method name: another handler
 

@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 from grpc import aio as grpc_aio
 
-from interpose._handlers import kind_of
+from interpose._shell.handlers import kind_of
 from interpose.compat.grpc_interceptor._shapes import Reading, Written, shaped
 from interpose.compat.grpc_interceptor._wrapped import behaviour, remade, wrapped
 

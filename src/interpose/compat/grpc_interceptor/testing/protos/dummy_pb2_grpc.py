@@ -7,8 +7,8 @@ from typing import Any
 
 import grpc
 
-from interpose._handlers import _MAKE
 from interpose._method import Kind
+from interpose._shell.handlers import _MAKE
 from interpose.compat.grpc_interceptor.testing.protos.dummy_pb2 import DESCRIPTOR, DummyRequest, DummyResponse
 
 _SERVICE = DESCRIPTOR.services_by_name["DummyService"]

@@ -8,19 +8,9 @@ import pytest
 from google.protobuf import empty_pb2
 
 from interpose import Call, Kind, Metadata, Method, Outcome, Side, context, errors
-from interpose._answer import (
-    MAX_DETAILS,
-    MAX_STATUS,
-    Abort,
-    Answer,
-    described,
-    sendable,
-    speakable,
-    status_code,
-    text,
-    trailers,
-    unexpected,
-)
+from interpose._details import MAX_DETAILS, MAX_STATUS, described, sendable, speakable, status_code, text
+from interpose._shell.answer import Abort, Answer, arrived
+from interpose._shell.closing import trailers, unexpected
 
 UNKNOWN, NOT_FOUND, OK = grpc.StatusCode.UNKNOWN, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.OK
 
@@ -56,8 +46,9 @@ class Clock:
 def record(kind: Kind = Kind.UNARY_UNARY, left: float | None = None, **wishes: Any) -> Any:
     """The record of an RPC whose handler is about to be called."""
     clock: Any = Clock()
-    answer: Any = Answer(Native(left), clock)
-    call = answer.arrived(Method("/a/b", kind), "request")
+    native: Any = Native(left)
+    answer: Any
+    answer, call = arrived(Answer, native, Method("/a/b", kind), "request", clock, None)
     if "timeout" in wishes:
         call = call.with_timeout(wishes["timeout"])
     if "initial" in wishes:
@@ -95,7 +86,7 @@ def test_the_deadline_is_read_once() -> None:
     answer = record(left=3.0)
     assert answer.deadline() == 103
 
-    answer._clock.time = 102.0
+    answer.clock.time = 102.0
     answer._native.left = 1.5
 
     assert answer.deadline() == 103
@@ -125,7 +116,7 @@ def test_when_all_is_over() -> None:
 def test_an_answer() -> None:
     """A handler that returns has succeeded."""
     answer = record()
-    answer._clock.time = 100.5
+    answer.clock.time = 100.5
 
     outcome = answer.outcome(None, "response", None)
 
@@ -306,7 +297,7 @@ def test_time_remaining() -> None:
     assert record().time_remaining() is None
     assert (near.time_remaining(), far.time_remaining(), bare.time_remaining()) == (1, 5, 5)
     assert not bare.expired()
-    bare._clock.time = 106.0
+    bare.clock.time = 106.0
     assert bare.time_remaining() == 0
     assert bare.expired()
     assert not record().expired()

@@ -9,45 +9,23 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterable
-from concurrent.futures import CancelledError
-from itertools import accumulate
 from time import monotonic
-from typing import Any, cast
+from typing import Any, TypeVar
 
 import grpc
 
 from interpose import errors
-from interpose._call import NOTHING, Call, Incoming
-from interpose._clock import FOREVER, Clock
-from interpose._executed import vouched
-from interpose._metadata import Metadata, Pair
-from interpose._method import Method, Side
+from interpose._call import NOTHING, Call
+from interpose._clock import FOREVER, NEARLY, Clock
+from interpose._details import CANCELLED_OR_STOPPED, GONE, status_code, text
+from interpose._metadata import Metadata
+from interpose._method import SERVER, Method
 from interpose._outcome import OK, Outcome, told_by
+from interpose._shell.closing import Closing, closing
+from interpose.context import _call as _current
 from interpose.context import set_current_call
 
 _log = logging.getLogger("interpose")
-
-# Seconds before the deadline: a client that goes then has run out of time, by a clock that is ahead of ours by what the
-# request took to come.
-NEARLY = 0.01
-
-# bytes on the wire; of more than 8 KiB of trailers a client makes RESOURCE_EXHAUSTED, whatever the status was. The text
-# travels twice with packed details, which shall have some room beside it.
-MAX_DETAILS = 2048
-MAX_STATUS = 7168  # the same with the trailing metadata; leaves room for what gRPC itself puts beside them
-
-_OF_FUTURES = (CancelledError, StopIteration)  # an asyncio server takes these for its own, coming from a thread
-_PLAIN = frozenset(range(0x20, 0x7F)) - {ord("%")}  # bytes of a grpc-message that travel as they are, others as %XX
-_BY_NUMBER = {code.value[0]: code for code in grpc.StatusCode}
-
-
-# What an outcome says of an RPC that nobody listens to any more.
-GONE = {
-    grpc.StatusCode.CANCELLED: "the client cancelled",
-    grpc.StatusCode.DEADLINE_EXCEEDED: "the deadline passed",
-    grpc.StatusCode.UNAVAILABLE: "the server was stopped",
-}
-CANCELLED_OR_STOPPED = "the client cancelled, or the server was stopped"  # grpc does not let an interceptor know
 
 
 class Stop:
@@ -73,7 +51,7 @@ class Answer:
 
     _call: Call | None = None  # what the handler is called with; until the end, so that the two do not keep each other
     _started: float | None = None
-    _expires: float | None = None  # when an interceptor's timeout passes
+    limit: float | None = None  # when an interceptor's timeout passes
     _deadline: float | None = -1.0  # the client's; -1: not read yet
     _arrived_with: float | None = None
     _abort: Abort | None = None
@@ -83,22 +61,24 @@ class Answer:
     _peer: str | None = None
     _initial: Metadata | None = None  # what was sent in front of the response
     _stop: Stop | None = None  # that of the server, where it is known
+    of_the_task: tuple[type[BaseException], ...] = ()  # see `closing`
     decided = False  # did the handler decide anything beside its response: a status, details, metadata?
     received = 0  # request messages of a stream
     sent = 0  # response messages of a stream
 
     def __init__(self, native: Any, clock: Clock, stop: Stop | None = None) -> None:
         self._native = native
-        self._clock = clock
+        self.clock = clock
         if stop is not None:
             self._stop = stop
 
-    def arrived(self, method: Method, argument: Any) -> Call:
-        """The call as it came in; from here on it is the current one."""
-        request = None if method.kind.request_streaming else argument
-        self._call = call = Call(method, Side.SERVER, request, None, None, context=cast(Incoming, self))
-        set_current_call(call)
-        return call
+    def closing(self, outcome: Outcome) -> Closing:
+        """The RPC is over: what is to be sent."""
+        due = self._initial is None
+        call = self.over()
+        return closing(
+            outcome, call._asks.initial_metadata if due and call is not None else Metadata(), self.of_the_task
+        )
 
     def over(self) -> Call | None:
         """The RPC is over, and gives the last call: it and the context no longer keep each other, nor grpc's state.
@@ -122,7 +102,7 @@ class Answer:
             # Without a deadline grpc says None on asyncio and some 292 years on sync.
             left = self._native.time_remaining()
             self._arrived_with = None if left is None or left >= FOREVER else left
-            self._deadline = None if self._arrived_with is None else self._clock.now() + self._arrived_with
+            self._deadline = None if self._arrived_with is None else self.clock.now() + self._arrived_with
         return self._deadline
 
     def arrived_with(self) -> float | None:
@@ -147,10 +127,10 @@ class Answer:
             self._abort = self._code = self._details = self._trailing = None
             self.received = self.sent = 0
             self.decided = False
-        self._started = self._clock.now()
-        self._expires = None if call._timeout is None else self._started + call._timeout
-        if call._deadline is not None and (self._expires is None or call._deadline < self._expires):
-            self._expires = call._deadline  # an interceptor's: the client's is not on the call
+        self._started = self.clock.now()
+        self.limit = None if call._timeout is None else self._started + call._timeout
+        if call._deadline is not None and (self.limit is None or call._deadline < self.limit):
+            self.limit = call._deadline  # an interceptor's: the client's is not on the call
 
     def record_abort(self, code: Any, details: Any, trailing_metadata: Any = ()) -> Abort:
         """The handler aborts; gives the exception to raise."""
@@ -180,14 +160,18 @@ class Answer:
     def time_remaining(self) -> float | None:
         """Seconds left of the client's deadline, or of the timeout an interceptor gave the handler."""
         left: float | None = self._native.time_remaining()
-        if self._expires is None:
+        if self.limit is None:
             return left
-        ours = max(self._expires - self._clock.now(), 0.0)
+        ours = max(self.limit - self.clock.now(), 0.0)
         return ours if left is None else min(left, ours)
 
     def expired(self) -> bool:
         """Has an interceptor's timeout passed?"""
-        return self._expires is not None and self._clock.now() >= self._expires
+        return self.limit is not None and self.clock.now() >= self.limit
+
+    def began(self, when: float) -> None:
+        """The handler was called at that time, with the call as it came in."""
+        self._started = when
 
     # - its outcome -
 
@@ -213,7 +197,7 @@ class Answer:
             kind.response_streaming and sent
         )  # what the client has cannot be sent again
         replayable = not begun and not (kind.request_streaming and received)
-        elapsed = self._clock.now() - (self._started or 0.0)
+        elapsed = self.clock.now() - (self._started or 0.0)
         if error is None and gone is None and self._abort is None and self._code in (None, OK):
             sent = sent if kind.response_streaming else 1
             details = self._details or ""
@@ -263,84 +247,37 @@ class Answer:
         return bool(asks.initial_metadata) and self._initial is None
 
 
-def status_code(code: Any) -> grpc.StatusCode:
-    """A status code from what a handler gave: also a number; UNKNOWN for what is none."""
-    return code if isinstance(code, grpc.StatusCode) else _BY_NUMBER.get(code, grpc.StatusCode.UNKNOWN)
+A = TypeVar("A", bound=Answer)
+_new = object.__new__
 
 
-def text(details: Any) -> str:
-    """Details as text."""
-    if isinstance(details, bytes):
-        return details.decode("utf-8", "replace")
-    return "" if details is None else str(details)
+def arrived(
+    kind: type[A], native: Any, method: Method, argument: Any, clock: Clock, stop: Stop | None, peer: str | None = None
+) -> tuple[A, Call]:
+    """An RPC has come in: its context, and its call, which is the current one from here on.
 
-
-def sendable(details: str) -> str:
-    """Details that reach the client: cut to a size that does not change the status, and of characters that UTF-8 has."""
-    encoded = details.encode("utf-8", "replace")
-    if len(encoded) > MAX_DETAILS // 3:
-        sizes = accumulate(1 if byte in _PLAIN else 3 for byte in encoded)
-        fitting = sum(size <= MAX_DETAILS for size in sizes)
-        if fitting < len(encoded):
-            encoded = encoded[:fitting] + f"… ({len(encoded)} bytes)".encode()
-    return encoded.decode("utf-8", "ignore")
-
-
-def trailers(outcome: Outcome) -> Metadata:
-    """Trailing metadata that reaches the client, with a failure's status: what is too much is left out, largest first.
-
-    So is what the wire refuses, of an error that came from another server; of several packed statuses the last stands.
-    An answer keeps what it has: a client may be set to take more, and one that is not is told so.
+    argument: the message, or the stream. peer: the client's address, where it cannot be asked for later.
+    No constructors run: every RPC pays for this.
     """
-    trailing = outcome.trailing_metadata if outcome.ok else vouched(outcome)
-    if not trailing or outcome.ok:
-        return trailing
-    details, said = outcome.details, sendable(outcome.details)
-    # Where grpc answers an exception, its text is the details.
-    room = MAX_STATUS - (MAX_DETAILS if unexpected(outcome) else _size("grpc-message", said))
-    pairs: list[Pair] = list(trailing)
-    statuses = [place for place, (key, _) in enumerate(pairs) if key == errors.RICH_KEY]
-    as_it_is = not statuses or (len(statuses) == 1 and said == details)
-    if as_it_is and sum(_size(*pair) for pair in pairs) <= room and all(map(_travels, pairs)):
-        return trailing
-    kept: dict[int, Pair] = {}
-    for place, pair in sorted(enumerate(pairs), key=lambda placed: _size(*placed[1])):
-        fits = pair if place not in statuses else _fitted(pair, details, room) if place == statuses[-1] else None
-        if fits is not None and _size(*fits) <= room and _travels(fits):
-            kept[place] = fits
-            room -= _size(*fits)
-    left_out = {key for place, (key, _) in enumerate(pairs) if place not in {*kept, *statuses[:-1]}}
-    if left_out:
-        _log.error("trailing metadata is left out, or the client would not see the status: %r", sorted(left_out))
-    return Metadata.trusted(kept[place] for place in sorted(kept))
-
-
-def _travels(pair: Pair) -> bool:
-    """Does the wire take it?"""
-    try:
-        Metadata((pair,))
-    except ValueError:
-        return False
-    return True
-
-
-def _size(key: str, value: str | bytes) -> int:
-    """Bytes of a header field as HTTP/2 counts them (RFC 9113, 6.5.2)."""
-    if isinstance(value, bytes):
-        length = 4 * ((len(value) + 2) // 3)  # base64
-    else:
-        length = sum(1 if byte in _PLAIN else 3 for byte in value.encode("utf-8", "replace"))
-    return 32 + len(key) + length
-
-
-def _fitted(packed: Pair, details: str, room: int) -> Pair | None:
-    """Packed error details, as many as there is room for; None without any."""
-    key, status = packed
-    try:
-        status = errors._rich().fitted(status, details, (room - _size(key, b"")) // 4 * 3)
-    except ImportError:  # packed by hand: nobody here can open it
-        return packed
-    return None if status is None else (key, status)
+    context: Any = _new(kind)
+    call = _new(Call)
+    context._native = native
+    context.clock = clock
+    context._call = call
+    if stop is not None:
+        context._stop = stop
+    if peer is not None:
+        context._peer = peer
+    call._method = method
+    call._side = SERVER
+    call._request = None if method.kind.request_streaming else argument
+    call._context = context
+    call._asks = NOTHING
+    call._timeout = call._metadata = call._credentials = call._wait_for_ready = call._compression = call._deadline = (
+        None
+    )
+    _current.set(call)
+    return context, call
 
 
 def contained(callback: Callable[..., object]) -> Callable[..., None]:
@@ -353,27 +290,3 @@ def contained(callback: Callable[..., object]) -> Callable[..., None]:
             _log.exception("a callback of a handler failed")
 
     return call
-
-
-def unexpected(outcome: Outcome) -> BaseException | None:
-    """The handler's own exception, if nobody made a status of it: grpc shall log and answer as it always does."""
-    error = outcome.error
-    return None if error is None or isinstance(error, errors.StatusError) else error
-
-
-def speakable(error: BaseException) -> bool:
-    """Can grpc log this exception, and answer with it? It can do so with exceptions whose text can be had and sent."""
-    if not isinstance(error, Exception) or isinstance(error, _OF_FUTURES):
-        return False
-    try:
-        return len(str(error).encode()) <= MAX_DETAILS // 3  # bytes that are not plain ASCII travel as three
-    except BaseException:
-        return False
-
-
-def described(error: BaseException) -> str:
-    """The text of an exception as sync grpc puts it, for those that grpc itself would choke on."""
-    try:
-        return f"Exception calling application: {error}"
-    except BaseException:
-        return "Calling application raised unprintable Exception!"

@@ -6,7 +6,7 @@ import grpc
 import pytest
 
 from interpose import Kind
-from interpose._handlers import MAX_METHODS, Compiled, function_of, kind_of, with_function
+from interpose._shell.handlers import MAX_METHODS, Compiled, function_of, kind_of, with_function
 
 MAKE = {kind: getattr(grpc, f"{kind.value}_rpc_method_handler") for kind in Kind}
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import grpc
 
-from interpose._answer import Stop
 from interpose._clock import Clock
 from interpose._codec import bearable
 from interpose._flow import Interceptor, Layers, layers
 from interpose._method import Kind, Method
+from interpose._shell.answer import Stop
 
 MAX_METHODS = 4096  # handlers remembered; a generic handler may answer to any name that a peer makes up
 
