@@ -13,7 +13,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "interpose"
 NOUNS = {"_call", "_outcome", "_method", "_metadata", "_messages", "_flow", "errors", "context", "_clock"}
 # What both shells share.
 NOUNS |= {"_codec", "_details", "_executed", "_native", "_patterns", "_scope", "_unmatched", "_wording"}
-NOUNS |= {"_background", "_identity", "_serving"}  # what guards share
+NOUNS |= {"_background", "_identity", "_served"}  # what guards share
 FRONT_DOOR = {"__init__", "_attach", "_describe", "_native_interceptors"}
 
 # room: the rooms of ours that it may import
@@ -70,8 +70,8 @@ CIRCLES = {
 
 WAITING = {"threading", "asyncio"}
 MAY_WAIT = {"sync", "aio"}
-# Hand time, locks and threads to all who need them, so they may know threading.
-CLOCKS = {PurePosixPath("_clock.py"), PurePosixPath("_background.py")}
+# Hand time, locks, threads and tasks to all who need them.
+KNOWING = {PurePosixPath("_clock.py"): {"threading"}, PurePosixPath("_background.py"): WAITING}
 
 
 def faults(file: PurePosixPath, source: str) -> list[str]:
@@ -93,9 +93,9 @@ def allowed(file: PurePosixPath, room: str, name: str) -> bool:
     if top == "interpose":
         return arrow_allowed(file, room, rest, name)
     if name in {"threading.Lock", "threading.RLock"}:  # held for a few lines of arithmetic, it is no waiting
-        return room in MAY_WAIT or room == "mechanisms" or file in CLOCKS
+        return room in MAY_WAIT or room == "mechanisms" or file in KNOWING
     if top in WAITING or name == "time.sleep":
-        return room in MAY_WAIT or (file in CLOCKS and top == "threading")
+        return room in MAY_WAIT or top in KNOWING.get(file, ())
     if top in sys.stdlib_module_names:
         return True
     return room == "contrib" or (top == "grpc" and room != "mechanisms")

@@ -12,7 +12,16 @@ import pytest
 
 from interpose import Kind, Side, context, errors, intercept_channel, native_interceptors
 from interpose._method import Target
-from interpose.interceptors import Authenticate, BearerToken, RefreshDetails, Retry, StaticTokens, Token, not_executed
+from interpose.interceptors import (
+    Authenticate,
+    BearerToken,
+    Identity,
+    RefreshDetails,
+    Retry,
+    StaticTokens,
+    Token,
+    not_executed,
+)
 from interpose.interceptors.bearer_token import INSECURE, PAUSE, REFUSED_PAUSE
 from interpose.testing import Echo, FakeClock, Place, failed, incoming, ok, play
 from interpose.testing.echo import Stub
@@ -136,7 +145,7 @@ def clock() -> FakeClock:
 
 def fetched(bearer: BearerToken) -> None:
     """Wait for the fetch that is under way."""
-    running = bearer._thread.running()
+    running = bearer._background.running()
     if running is not None:
         running.result(10)
 
@@ -208,29 +217,60 @@ def test_one_fetch_for_a_hundred_calls() -> None:
 
 
 async def test_one_fetch_for_a_hundred_tasks() -> None:
-    """Of an async provider: the first that needs it awaits it, and if that one is cancelled, the next does."""
-    asked: list[asyncio.Event] = []
+    """Of an async provider, in a task of its own: that the call is cancelled which came first changes nothing."""
+    asked: list[tuple[Any, Any]] = []
+    go = asyncio.Event()
 
     async def provide() -> str:
-        assert context.current_call() is None  # detached from the RPC that happens to be the first
-        asked.append(asyncio.Event())
-        await asked[-1].wait()
-        return f"token-{len(asked)}"
+        asked.append((context.current_call(), context.identity()))
+        await go.wait()
+        return "token"
 
     echo = Echo()
     async with echo.serve_aio() as target, grpc.aio.insecure_channel(target) as bare:
         stub = Stub(intercept_channel(bare, BearerToken(provide, insecure=True)))
+        context.set_identity(Identity("ann"))
         calls = [asyncio.ensure_future(stub.unary_unary("hello", timeout=PATIENCE)) for _ in range(100)]
         while not asked:  # noqa: ASYNC110  the provider sets no event of this test's
             await asyncio.sleep(0)
         calls[0].cancel()
-        while len(asked) < 2:  # noqa: ASYNC110
-            await asyncio.sleep(0)
-        asked[1].set()
+        await asyncio.sleep(0)
+        go.set()
         assert await asyncio.gather(*calls[1:]) == ["hello"] * 99
 
-    assert len(asked) == 2
-    assert {attempt.values("authorization")[0] for attempt in echo.attempts} == {"Bearer token-2"}
+    assert asked == [(None, None)]  # it belongs to no RPC
+    assert {attempt.values("authorization")[0] for attempt in echo.attempts} == {"Bearer token"}
+
+
+async def test_an_async_provider_is_asked_ahead() -> None:
+    """While the token is good no call waits for the next one, also if its provider hangs."""
+    clock = FakeClock()
+    hold = asyncio.Event()
+    given = 0
+
+    async def provide() -> Token:
+        nonlocal given
+        given += 1
+        if given > 1:
+            await hold.wait()
+        return Token(f"token-{given}", expires_in=100)
+
+    echo = Echo()
+    async with echo.serve_aio() as target, grpc.aio.insecure_channel(target) as bare:
+        bearer = BearerToken(provide, insecure=True, clock=clock)
+        stub = Stub(intercept_channel(bare, bearer)).unary_unary
+        await stub("hello", timeout=PATIENCE)
+        clock.advance(80)
+        for _ in range(5):
+            assert await stub("hello", timeout=PATIENCE) == "hello"
+        fetch = bearer._background.running()
+        assert fetch is not None
+        hold.set()
+        await asyncio.wrap_future(fetch)
+        await stub("hello", timeout=PATIENCE)
+
+    sent = [attempt.values("authorization")[0] for attempt in echo.attempts]
+    assert sent == ["Bearer token-1"] * 6 + ["Bearer token-2"]
 
 
 def test_a_provider_that_fails(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:

@@ -8,7 +8,18 @@ import grpc
 import pytest
 
 from interpose import Call, Flow, Side, chain, context, intercept_channel
-from interpose.interceptors import AccessLog, Authenticate, Identity, PropagateContext, RequestId, StaticTokens
+from interpose.interceptors import (
+    AccessLog,
+    Authenticate,
+    ConcurrencyLimit,
+    Identity,
+    PropagateContext,
+    RateLimit,
+    RequestId,
+    StaticTokens,
+)
+from interpose.interceptors.rate_limit import by_identity
+from interpose.mechanisms.concurrency import Fixed
 from interpose.testing import Echo, Stub, incoming, ok, play
 from tests.facts.serving import KINDS, PATIENCE, serving
 from tests.interceptors.identities import known
@@ -148,6 +159,35 @@ def test_a_key_that_is_none_is_refused(identity: Any) -> None:
     """And one that carries something else."""
     with pytest.raises(ValueError, match=r"^PropagateContext: identity must be "):
         PropagateContext(("x-tenant",), identity=identity)
+
+
+# --- limits -----------------------------------------------------------------------------------------------------------
+
+
+def test_limits_know_the_caller() -> None:
+    """Each caller has a rate of their own, and a share of what may be in flight."""
+    tokens = StaticTokens({f"token-of-{name}": name for name in ("ann", "bob")})
+    at_once = ConcurrencyLimit(Fixed(9), partition=by_identity)
+    seen: list[dict[str, int]] = []
+
+    def inside(call: Call) -> Flow:
+        seen.append(at_once.snapshot().partitions)
+        yield call
+
+    stack = chain(Authenticate(tokens), RateLimit("1/hour"), at_once, inside)
+
+    def calls(name: str, port: int) -> grpc.StatusCode:
+        metadata = [("authorization", f"Bearer token-of-{name}")]
+        peer = f"ipv4:192.0.2.1:{port}"
+        return play(stack, [ok(), ...], side=Side.SERVER, metadata=metadata, peer=peer).outcome.code
+
+    assert [calls(name, port) for port, name in enumerate(("ann", "bob", "ann", "bob"))] == [
+        grpc.StatusCode.OK,
+        grpc.StatusCode.OK,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+    ]
+    assert seen == [{"\0ann": 1}, {"\0bob": 1}]
 
 
 # --- the context ------------------------------------------------------------------------------------------------------

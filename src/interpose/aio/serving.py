@@ -10,9 +10,9 @@ import grpc.aio
 
 from interpose._clock import Clock
 from interpose._flow import Interceptor, named
-from interpose._serving import Registered, check_served
 from interpose._shell.answer import Stop
 from interpose._shell.handlers import generics
+from interpose._shell.serving import Registered, check_served
 from interpose.aio.plain import Plain
 from interpose.aio.server import Handlers
 

@@ -14,7 +14,7 @@ from interpose._flow import Flow, name_of, wait
 from interpose._identity import Credentials, Found, Identity, Verifier
 from interpose._method import Method, Side
 from interpose._patterns import faults_of
-from interpose._serving import Served, unmatched
+from interpose._served import Served
 from interpose.interceptors.guarding import (
     HEALTH_AND_REFLECTION,
     SYNC,
@@ -25,6 +25,7 @@ from interpose.interceptors.guarding import (
     listed,
     note,
     shown,
+    unmatched,
 )
 from interpose.mechanisms.options import insist, is_function_or_none, is_whole
 from interpose.mechanisms.tally import Tally

@@ -13,7 +13,7 @@ from interpose._flow import Flow, name_of, wait
 from interpose._identity import Identity, is_scope
 from interpose._method import Method, Side
 from interpose._patterns import EVERYTHING, faults_of
-from interpose._serving import Served, unmatched
+from interpose._served import Served
 from interpose.interceptors.guarding import (
     HEALTH_AND_REFLECTION,
     SYNC,
@@ -24,6 +24,7 @@ from interpose.interceptors.guarding import (
     listed,
     note,
     shown,
+    unmatched,
 )
 from interpose.mechanisms.options import insist, is_function_or_none
 from interpose.mechanisms.tally import Tally

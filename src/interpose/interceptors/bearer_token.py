@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import grpc
 from grpc import StatusCode
 
-from interpose import context, errors
+from interpose import errors
 from interpose._background import Background
 from interpose._call import Call
 from interpose._clock import FOREVER, SYSTEM, Clock
@@ -123,7 +123,7 @@ class BearerToken:
     credentials, which it refuses on insecure channels; once it has taken them, tokens travel as metadata, which costs less.
 
     provider:       gives a `Token`, or a text that is good until it is refused. A plain function runs in a thread of its
-        own, and may block. An `async def` function runs on asyncio channels only, detached from the RPC.
+        own, and may block. An `async def` function runs in a task, on asyncio channels only. Neither belongs to an RPC.
     refresh_before: seconds before it expires in which the next token is fetched; of a short-lived one half of its time.
     insecure:       False; "local": also send it over insecure channels to unix sockets and loopback addresses, where
         everybody who can read it is on this machine; True: over any channel.
@@ -170,8 +170,7 @@ class BearerToken:
         self._held: _Held | None = None
         self._failure: tuple[float, BaseException] | None = None  # until when the provider is left alone, and why
         self._renewed_at = -math.inf  # when a refused token was last replaced
-        self._thread: Background[None] = Background("interpose-token")
-        self._flights: dict[str, Future[None]] = {}  # of an async provider: there is one at most
+        self._background: Background[None] = Background("interpose-token")
         self._tally = Tally("fetched", "failures", "refused", "resent")
 
     def __call__(self, call: Call) -> Flow:
@@ -262,13 +261,10 @@ class BearerToken:
                 if held is not None and now < held.until:
                     return held
                 raise self._unavailable()
-            if self._is_async:
-                yield from self._fetched(call, held)
-            else:
-                fetch = self._thread.start(partial(self._fetch, held))
-                if held is not None and now < held.until:
-                    return held
-                yield from wait(fetch, deadline=self._until(call))
+            fetch = self._start(held)
+            if held is not None and now < held.until:
+                return held
+            yield from wait(fetch, deadline=self._until(call))
 
     def _until(self, call: Call) -> float | None:
         """How long a call waits for a token: as long as its attempt may take."""
@@ -279,9 +275,15 @@ class BearerToken:
         error.__cause__ = self._failure[1] if self._failure is not None else None
         return error
 
+    def _start(self, seen: _Held | None) -> Future[None]:
+        """Ask the provider beside the RPC; once, however many calls come meanwhile."""
+        if self._is_async:
+            return self._background.start_task(partial(self._fetch_later, seen))
+        return self._background.start(partial(self._fetch, seen))
+
     def _fetch(self, seen: _Held | None) -> None:
-        """Ask a plain provider, in a thread of its own; unless the token has changed since it was looked at. Never raises."""
-        if self._held is not seen or (self._failure is not None and self._clock.now() < self._failure[0]):
+        """Ask a plain provider, in a thread of its own. Never raises."""
+        if self._has_news(seen):
             return
         before = _fetching.get()
         _fetching.set((*before, self))
@@ -293,31 +295,20 @@ class BearerToken:
             _fetching.set(before)
         self._settle(given)
 
-    def _fetched(self, call: Call, held: _Held | None) -> Generator[Any, Any, None]:
-        """Ask an async provider, in the first call that needs it; others wait, unless they have a token that is good."""
-        flight = self._flights.setdefault("", mine := Future[None]())
-        if flight is not mine:
-            if held is None or self._clock.now() >= held.until:
-                yield from wait(flight, deadline=self._until(call))
+    async def _fetch_later(self, seen: _Held | None) -> None:
+        """Ask an async provider, in a task of its own."""
+        if self._has_news(seen):
             return
+        _fetching.set((*_fetching.get(), self))
         try:
-            if self._held is held:  # or another call has just fetched one
-                self._settle((yield from wait(self._asked())))
-        finally:  # also if this call is cancelled, which is no failure of the provider: one of the others asks then
-            del self._flights[""]
-            mine.set_result(None)
-
-    async def _asked(self) -> Any:
-        """What an async provider gives, or fails with."""
-        before = _fetching.get()
-        _fetching.set((*before, self))
-        try:
-            with context.detached():
-                return await self._provider()
+            given: Any = await self._provider()
         except Exception as error:
-            return error
-        finally:
-            _fetching.set(before)
+            given = error
+        self._settle(given)
+
+    def _has_news(self, seen: _Held | None) -> bool:
+        """Has another piece of work, which has just ended, given what a call wanted that had looked before?"""
+        return self._held is not seen or (self._failure is not None and self._clock.now() < self._failure[0])
 
     def _settle(self, given: Any) -> None:
         """The provider has given this, or failed with it."""

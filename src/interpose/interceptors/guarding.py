@@ -5,14 +5,15 @@ from __future__ import annotations
 import inspect
 import logging
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
 from interpose import errors
 from interpose._flow import body_of
 from interpose._method import Method
 from interpose._native import NO_WAITING
-from interpose._patterns import Patterns
+from interpose._patterns import Patterns, globs_of
+from interpose._served import Served
 from interpose.mechanisms.text import one_line
 
 # What a server answers without asking who calls: load balancers and tools come without credentials.
@@ -88,3 +89,24 @@ def note(message: str, details: Any, hook: Callable[[Any], object] | None) -> No
             hook(details)
         except Exception:
             _log.exception("a hook failed, and the call is refused all the same: %s", message)
+
+
+def unmatched(owner: str, field: str, rows: Iterable[str], served: Served) -> Iterator[str]:
+    """A fault for each row of a table that fits no method. Where any method may be served it is a warning in the log."""
+    for row in rows:
+        for glob in globs_of(row):
+            fits = Patterns(glob)
+            if any(fits(method.full_name) for method in served.methods):
+                continue
+            fault = f"{owner}: {field} {row!r} fits no method of this server: {_hint(glob, served.methods)}"
+            if not served.generic:
+                yield fault
+                continue
+            _log.warning("%s, unless a generic handler serves it", fault)
+
+
+def _hint(glob: str, methods: tuple[Method, ...]) -> str:
+    """What may have been meant: the methods with that name or of that service, as far as there are some."""
+    service, _, name = glob[1:].partition("/")
+    near = [method.full_name for method in methods if name == method.name or service == method.service]
+    return f"it serves {', '.join((near or [method.full_name for method in methods])[:5])}"

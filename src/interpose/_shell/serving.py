@@ -1,4 +1,4 @@
-"""What a server serves, compared with the tables of its interceptors when it starts.
+"""What is registered with a server, compared with the tables of its interceptors when it starts.
 
 An interceptor that has a table of methods may have a method `check_served(served)`, which gives the faults that it finds:
 one text each. Servers of `intercept_server` ask all of their stack in `start()`.
@@ -6,28 +6,13 @@ one text each. Servers of `intercept_server` ask all of their stack in `start()`
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from interpose._flow import Chain, Interceptor
-from interpose._shell.handlers import kind_of
 from interpose._method import Method
-from interpose._patterns import Patterns, globs_of
-
-_log = logging.getLogger("interpose")
-
-
-class Served(NamedTuple):
-    """What is known of a server when it starts.
-
-    methods: those that are registered. generic: it has generic handlers, which may serve any others as well.
-    asyncio: is it a `grpc.aio` server?
-    """
-
-    methods: tuple[Method, ...]
-    generic: bool = False
-    asyncio: bool = False
+from interpose._served import Served
+from interpose._shell.handlers import kind_of
 
 
 class Registered:
@@ -71,24 +56,3 @@ def _faults(interceptors: Iterable[Interceptor], served: Served) -> Iterator[str
             yield from _faults(interceptor.interceptors, served._replace(methods=applies))
         elif (check := getattr(interceptor, "check_served", None)) is not None:
             yield from check(served)
-
-
-def unmatched(owner: str, field: str, rows: Iterable[str], served: Served) -> Iterator[str]:
-    """A fault for each row of a table that fits no method. Where any method may be served it is a warning in the log."""
-    for row in rows:
-        for glob in globs_of(row):
-            fits = Patterns(glob)
-            if any(fits(method.full_name) for method in served.methods):
-                continue
-            fault = f"{owner}: {field} {row!r} fits no method of this server: {_hint(glob, served.methods)}"
-            if not served.generic:
-                yield fault
-                continue
-            _log.warning("%s, unless a generic handler serves it", fault)
-
-
-def _hint(glob: str, methods: tuple[Any, ...]) -> str:
-    """What may have been meant: the methods with that name or of that service, as far as there are some."""
-    service, _, name = glob[1:].partition("/")
-    near = [method.full_name for method in methods if name == method.name or service == method.service]
-    return f"it serves {', '.join((near or [method.full_name for method in methods])[:5])}"

@@ -10,7 +10,8 @@ import grpc.aio
 import pytest
 
 from interpose import Interceptor, Kind, Method, chain, intercept_server, when
-from interpose._serving import Registered, Served, check_served
+from interpose._served import Served
+from interpose._shell.serving import Registered, check_served
 from interpose.interceptors import Authenticate, Authorize, StaticTokens, anyone, require
 from interpose.testing import Echo
 
