@@ -169,12 +169,12 @@ class ServicerContext(Answer, grpc.aio.ServicerContext[Any, Any]):  # type: igno
             if closing.details:
                 self._native.set_details(closing.details)
             return closing.response
-        if closing.error is None:
-            with _while_there():
-                await self._native.abort(closing.code, closing.details)
-        if closing.code is not None:
-            self._native.set_code(closing.code)
-        raise closing.error
+        if closing.error is not None:
+            if closing.code is not None:
+                self._native.set_code(closing.code)
+            raise closing.error
+        with _while_there():
+            await self._native.abort(closing.code, closing.details)
 
     def __getattr__(self, name: str) -> Any:
         # What newer versions of grpc add to their context.
