@@ -26,6 +26,7 @@ from interpose.interceptors.rate_limit import (
 from interpose.interceptors.real_ip import RealIp
 from interpose.interceptors.request_id import RequestId, RequestIdFilter
 from interpose.interceptors.retry import BY_CONVENTION, Retry, RetryDetails
+from interpose.interceptors.service_config import from_service_config, left_to_core
 from interpose.mechanisms.budget import RatioBudget, RetryBudget
 from interpose.mechanisms.shown import shown
 
@@ -68,6 +69,8 @@ __all__ = [
     "RetryDetails",
     "ShedDetails",
     "TransitionDetails",
+    "from_service_config",
+    "left_to_core",
     "not_executed",
 ]
 
