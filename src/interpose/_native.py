@@ -183,6 +183,11 @@ def in_vain() -> errors.DeadlineExceeded:
     return errors.DeadlineExceeded("the deadline passed while an interceptor waited", local=True)
 
 
+def locally_cancelled() -> errors.Cancelled:
+    """What a flow or a part of an RPC is told that the application has cancelled."""
+    return errors.Cancelled(LOCALLY_CANCELLED, local=True)
+
+
 def no_waiting(step: Wait) -> TypeError:
     """What a flow that waits for an awaitable is told on a sync channel or server."""
     close = getattr(step.awaitable, "close", None)

@@ -2,9 +2,7 @@
 
 import json
 import logging
-import sys
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -12,10 +10,9 @@ import grpc.aio
 import pytest
 
 from interpose import errors, intercept_channel
-from interpose.interceptors import Retry
+from interpose.interceptors import Retry, from_service_config
 from interpose.interceptors import retry as module
-from interpose.mechanisms.budget import Unlimited
-from interpose.testing import FakeClock, Place, failed, ok
+from interpose.testing import Place, failed, ok
 from interpose.testing.echo import Echo, Stub
 from tests.interceptors.driving import at_once, refused, requests, retrying
 
@@ -99,16 +96,9 @@ def test_the_two_multiply(options: Callable[[Any], Any], attempts: int) -> None:
     assert len(echo.attempts) == attempts
 
 
-def test_a_service_config_is_read_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is loaded when it is asked for, and given all that was said."""
-    told: list[Any] = []
-    reader = SimpleNamespace(from_service_config=lambda config, **options: told.append((config, options)))
-    monkeypatch.setitem(sys.modules, "interpose.interceptors.service_config", reader)
-    options: dict[str, Any] = {"budget": Unlimited(), "clock": FakeClock(), "on_retry": print, "on_hedge": print}
-
-    Retry.from_service_config("{}", **options)
-
-    assert told == [("{}", options)]
+def test_a_service_config_is_read_elsewhere() -> None:
+    """The method is another name of the function that reads it, also of an instance."""
+    assert Retry.from_service_config is Retry().from_service_config is from_service_config
 
 
 def test_the_policy_of_a_service_config_is_taken_over(place: Place) -> None:

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+from abc import abstractmethod
 from asyncio import InvalidStateError
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import grpc
 import grpc.aio
 
 from interpose import errors
 from interpose._call import Call
-from interpose._clock import Alarm
 from interpose._codec import Undecodable, encoded
-from interpose._messages import Pass, compose, request_of, show_initial_metadata
+from interpose._messages import request_of, show_initial_metadata
 from interpose._metadata import Metadata
-from interpose._native import EOF, LOCALLY_CANCELLED, closing, expired, failure, impatient, time_left
-from interpose._outcome import OK, Outcome
-from interpose.aio.joining import call_later
-from interpose.aio.requests import FINISHED, Upload
-
-if TYPE_CHECKING:
-    from interpose.aio.exchange import Exchange
+from interpose._native import EOF, locally_cancelled
+from interpose._outcome import OK
+from interpose._shell import attempt as shell
+from interpose._shell import owner
+from interpose.aio.requests import FINISHED
 
 AioRpcError = grpc.aio.AioRpcError
 
@@ -47,7 +45,7 @@ def typed(native: BaseException) -> BaseException:
             debug_error_string=native.debug_error_string() or "",
         )
     if isinstance(native, asyncio.CancelledError):
-        return errors.Cancelled(LOCALLY_CANCELLED, local=True)
+        return locally_cancelled()
     return native
 
 
@@ -85,86 +83,62 @@ class Ended:
         return if_known(self._native.trailing_metadata()) if self._trailing is None else self._trailing
 
 
-class Attempt:
+class Owner(owner.Owner):
+    """An exchange, as its attempts see it."""
+
+    __slots__ = ()
+
+    loop: asyncio.AbstractEventLoop
+    written: int  # messages that the application wrote to the native call itself
+
+    @abstractmethod
+    def changes(self) -> asyncio.Future[None]:
+        """Done when there is a new attempt, or the end."""
+
+
+class Attempt(shell.Attempt):
     """One native call of an exchange."""
 
-    __slots__ = (
-        "_alarm",
-        "_native_over",
-        "_on_response",
-        "_read",
-        "_reading",
-        "_refused",
-        "_started",
-        "_trailing",
-        "_upload",
-        "_waiting",
-        "call",
-        "exchange",
-        "native",
-        "over",
-        "received",
-    )
+    __slots__ = ("_read", "_refused", "_trailing", "_waiting")
 
-    def __init__(self, exchange: Exchange, call: Call) -> None:
-        self.exchange = exchange
-        self.call = call
-        self.native: Any = None
-        self.over = False
-        self.received = 0
-        self._started = exchange.route.clock.now()
-        self._upload: Upload | None = None
-        self._on_response: Pass | None = None
-        self._reading = False
-        self._native_over = False
+    exchange: Owner
+
+    def __init__(self, exchange: Owner, call: Call) -> None:
+        super().__init__(exchange, call)
         self._read: Any = None
         self._refused: BaseException | None = None
         self._trailing: Any = None
         self._waiting: Any = None
-        self._alarm: Alarm | None = None
 
-    def send(self) -> Outcome | None:
-        """Start the native call; gives the outcome if nothing was sent."""
-        call, exchange = self.call, self.exchange
-        route = exchange.route
-        timeout = time_left(call, self._started)
-        if timeout is not None and timeout <= 0:
-            return expired()
-        self._on_response = compose(call._asks.responses)
-        try:
-            request: Any
-            if exchange.requests is None:
-                request = encoded(request_of(call), route.encode)  # here, since grpc.aio does not tell of a failure
-            else:
-                self._upload = request = exchange.requests.upload(call)
-            self.native = route.native(
-                request,
-                timeout=timeout,
-                metadata=call._metadata or None,
-                credentials=call._credentials,
-                wait_for_ready=call._wait_for_ready,
-                compression=call._compression,
-            )
-        except BaseException as error:
-            return self.outcome(error)
-        exchange.publish(self)
-        if route.method.kind.response_streaming:
-            self._read = self.native.read
-            self.native.add_done_callback(self._when_native_is_over)
-            if call._asks.patience is not None:
-                self._alarm = call_later(route.clock, exchange.loop, call._asks.patience, self._lose_patience)
+    def _begin(self, timeout: float | None) -> Any:
+        call, requests, route = self.call, self.exchange.requests, self.exchange.route
+        request: Any
+        if requests is None:
+            request = encoded(request_of(call), route.encode)  # here, since grpc.aio does not tell of a failure
         else:
-            if exchange.requests is not None:
-                self.native.add_done_callback(self._note)
-            self._waiting = self.native.__await__()
-            self._wait()
-        return None
+            self._upload = request = requests.upload(call)
+        return route.native(
+            request,
+            timeout=timeout,
+            metadata=call._metadata or None,
+            credentials=call._credentials,
+            wait_for_ready=call._wait_for_ready,
+            compression=call._compression,
+        )
 
-    def _lose_patience(self) -> None:
-        """End it, unless the server has begun to answer."""
-        if not self.over and not self.received and at_once(self.native.initial_metadata()) is None:
-            self.exchange.over(self, impatient(self.call))
-            self.native.cancel()
+    def _follow(self) -> None:
+        native, exchange = self.native, self.exchange
+        if exchange.route.method.kind.response_streaming:
+            self._read = native.read
+            native.add_done_callback(self._when_native_is_over)
+            return
+        if exchange.requests is not None:
+            native.add_done_callback(self._note)
+        self._waiting = native.__await__()
+        self._wait()
+
+    def _has_begun(self) -> bool:
+        return at_once(self.native.initial_metadata()) is not None
 
     def _note(self, _: Any = None) -> bool:
         """Note the native call's status while it is the server's: a send that fails later would overwrite it."""
@@ -267,36 +241,19 @@ class Attempt:
         """Did its request stream raise? grpc then cancels the native call, which looks as if the application had."""
         return self._upload is not None and self._upload.error is not None
 
-    def outcome(self, error: BaseException | None = None, response: Any = None) -> Outcome:
-        """How it ended: with `error`, or as the native call says."""
-        streaming = self.exchange.route.method.kind.response_streaming
-        upload, native = self._upload, self.native
-        sent, again = 1, True
-        if self._alarm is not None:
-            self._alarm.cancel()
-        if self.exchange.requests is not None:
-            sent = self.exchange.written if upload is None else upload.sent
-            again = not sent if upload is None else upload.close()
-            error = (upload.error if upload is not None else None) or error
-        if error is None:
-            try:
-                if not self.received and self.call._asks.on_initial_metadata:
-                    show_initial_metadata(self.call, at_once(native.initial_metadata()))
-                if not streaming:
-                    self.received = 1
-                    if type(response) is Undecodable:
-                        response.fail("response")
-                    if self._on_response is not None:
-                        response = self._on_response(response)
-            except errors.StatusError as raised:
-                error = raised
-        replayable = again and not (streaming and self.received)
-        elapsed = self.exchange.route.clock.now() - self._started
-        ended = None if native is None else Ended(native, self._trailing)
-        if error is not None:
-            outcome = failure(typed(error), sent, self.received, elapsed, replayable, ended)
-            return closing(outcome, self.exchange.was_open) if self.exchange.route.pauses.closed else outcome
-        return Outcome(OK, response, "", None, sent, self.received, elapsed, replayable, ended)
+    def _sent(self) -> tuple[int, bool, BaseException | None]:
+        if self._upload is None:  # the application writes to the native call itself
+            return self.exchange.written, not self.exchange.written, None
+        return super()._sent()
+
+    def _typed(self, error: BaseException) -> BaseException:
+        return typed(error)
+
+    def _initial_metadata(self) -> Any:
+        return at_once(self.native.initial_metadata())
+
+    def _ended(self) -> Any:
+        return None if self.native is None else Ended(self.native, self._trailing)
 
     def _native_error(self, code: grpc.StatusCode | None) -> BaseException:
         native = self.native

@@ -60,7 +60,8 @@ class _Handle(grpc.aio.Call):
 
     def add_done_callback(self, callback: Callable[[Any], object]) -> None:
         """Call `callback(self)` at the end; at once if that was before."""
-        self._exchange.add_callback(partial(callback, self))
+        if not self._exchange.add_callback(partial(callback, self)):
+            callback(self)
 
     async def initial_metadata(self) -> Any:
         """What the server sent in front of the response; waits for it."""
@@ -160,7 +161,8 @@ class _ResponseStream(_Handle):
         """
         # Held by the exchange, a callback that held the stream would keep it from ever being dropped.
         exchange, kind, stream = self._exchange, type(self), weakref.ref(self)
-        exchange.add_callback(lambda: callback(stream() or kind(exchange)))
+        if not exchange.add_callback(lambda: callback(stream() or kind(exchange))):
+            callback(self)
 
     def __aiter__(self) -> AsyncIterator[Any]:
         """The messages; raises what the RPC failed with."""
@@ -269,7 +271,7 @@ class _RequestStream(_Handle):
 
     def _own_requests(self) -> Requests:
         """The requests, which the application writes itself."""
-        requests = self._exchange.requests
+        requests: Requests | None = self._exchange.requests
         assert requests is not None
         if not requests.written_by_hand:
             raise grpc.aio.UsageError(MIXED)

@@ -33,6 +33,7 @@ from interpose.interceptors.real_ip import RealIp
 from interpose.interceptors.request_id import RequestId, RequestIdFilter
 from interpose.interceptors.retry import BY_CONVENTION, Retry, RetryDetails
 from interpose.interceptors.static_tokens import StaticTokens
+from interpose.interceptors.service_config import from_service_config, left_to_core
 from interpose.mechanisms.budget import RatioBudget, RetryBudget
 from interpose.mechanisms.shown import shown
 
@@ -92,6 +93,8 @@ __all__ = [
     "TransitionDetails",
     "UnauthenticatedDetails",
     "anyone",
+    "from_service_config",
+    "left_to_core",
     "not_executed",
     "require",
 ]

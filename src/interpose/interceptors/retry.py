@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from grpc import StatusCode
 
@@ -107,6 +107,8 @@ class Retry:
     gRPC's core retries on its own if the service config says so, and the two multiply: see `channel_options`.
     """
 
+    from_service_config: ClassVar[Callable[..., Chain]]  # `service_config.from_service_config`, set there: it makes us
+
     def __init__(
         self,
         attempts: int = 4,
@@ -166,25 +168,6 @@ class Retry:
         self._clock = clock
         self._on_retry = on_retry
         self._unsafe = Once(MAX_METHODS)  # the methods of which it was said
-
-    @classmethod
-    def from_service_config(
-        cls,
-        config: str,
-        *,
-        budget: Budget | None = None,
-        clock: Clock = SYSTEM,
-        on_retry: Callable[[RetryDetails], object] | None = None,
-        on_hedge: Callable[[Any], object] | None = None,
-    ) -> Chain:
-        """An interceptor that retries, hedges and limits each method as gRPC's own service config says.
-
-        See `interpose.interceptors.service_config`, and `channel_options` for the channel that it is put on.
-        """
-        # Late: it makes instances of this class.
-        from interpose.interceptors.service_config import from_service_config  # noqa: PLC0415
-
-        return from_service_config(config, budget=budget, clock=clock, on_retry=on_retry, on_hedge=on_hedge)
 
     @staticmethod
     def channel_options(options: Iterable[tuple[str, Any]] | None = ()) -> list[tuple[str, Any]]:

@@ -88,6 +88,9 @@ def from_service_config(
     return PerMethod(stacks)
 
 
+Retry.from_service_config = staticmethod(from_service_config)
+
+
 def left_to_core(config: str) -> str:
     """The config without what `from_service_config` does, for the channel option "grpc.service_config".
 

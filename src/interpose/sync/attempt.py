@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import sys
+from abc import abstractmethod
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import grpc
 
 from interpose import errors
-from interpose._call import Call
-from interpose._clock import SYSTEM, Alarm
+from interpose._clock import SYSTEM
 from interpose._codec import Undecodable
-from interpose._messages import Pass, compose, request_of, show_initial_metadata
+from interpose._messages import request_of, show_initial_metadata
 from interpose._metadata import Metadata
-from interpose._native import EOF, closing, expired, failure, impatient, time_left
+from interpose._native import EOF
 from interpose._outcome import OK, Outcome
+from interpose._shell import attempt as shell
+from interpose._shell import owner
 from interpose.sync.bare import as_call
 from interpose.sync.blocking import text
-from interpose.sync.requests import Upload
-
-if TYPE_CHECKING:
-    from interpose.sync.exchange import Exchange
-
 
 SETTLING = 0.001  # seconds between two looks for initial metadata that is still on its way
 
@@ -111,65 +108,35 @@ def single_threaded(native: Any) -> bool:
 # --- one attempt ------------------------------------------------------------------------------------------------------
 
 
-class Attempt:
-    """One native call of an exchange. It ends once: whoever claims the end turns the drive."""
+class Owner(owner.Owner):
+    """An exchange, as its attempts see it."""
 
-    __slots__ = (
-        "_alarm",
-        "_claims",
-        "_native_over",
-        "_on_response",
-        "_reading",
-        "_started",
-        "_upload",
-        "call",
-        "exchange",
-        "native",
-        "received",
-    )
+    __slots__ = ()
 
-    def __init__(self, exchange: Exchange, call: Call) -> None:
-        self.exchange = exchange
-        self.call = call
-        self.native: Any = None
-        self.received = 0
-        self._started = exchange.route.clock.now()
-        self._claims = [True]
-        self._upload: Upload | None = None
-        self._on_response: Pass | None = None
-        self._reading = False
-        self._native_over = False
-        self._alarm: Alarm | None = None
+    begin: Callable[[Any], Any]  # a native multi-callable → the function of it that starts this kind of RPC
 
-    def claim(self) -> bool:
-        """May I end it? True for one caller only."""
-        try:
-            self._claims.pop()
-        except IndexError:
-            return False
-        if self._alarm is not None:
-            self._alarm.cancel()
-        return True
+    @abstractmethod
+    def hold(self, attempt: Any) -> None:
+        """Stay alive, flows and all, until it ends: grpc's threads hold other calls, but none a single-threaded one."""
 
-    @property
-    def over(self) -> bool:
-        return not self._claims
 
-    def send(self) -> Outcome | None:
-        """Start the native call; gives the outcome if it has ended already."""
+class Attempt(shell.Attempt):
+    """One native call of an exchange."""
+
+    __slots__ = ()
+
+    exchange: Owner
+
+    def _begin(self, timeout: float | None) -> Any:
         call, exchange = self.call, self.exchange
-        timeout = time_left(call, self._started)
-        if timeout is not None and timeout <= 0:
-            return expired()
-        self._on_response = compose(call._asks.responses)
-        try:
-            if exchange.requests is None:
-                native, request = exchange.route.native, request_of(call)
-            else:
-                self._upload = exchange.requests.upload(call)
-                native, request = exchange.route.native, iter(self._upload)
-            begin = exchange.begin(native)
-            native = (begin if exchange.requests is None else partial(exchange.requests.run, begin))(
+        requests, native = exchange.requests, exchange.route.native
+        if requests is None:
+            request, begin = request_of(call), exchange.begin(native)
+        else:
+            self._upload = requests.upload(call)
+            request, begin = iter(self._upload), partial(requests.run, exchange.begin(native))
+        return as_call(
+            begin(
                 request,
                 timeout=timeout,
                 metadata=call._metadata,
@@ -177,10 +144,13 @@ class Attempt:
                 wait_for_ready=call._wait_for_ready,
                 compression=call._compression,
             )
-            self.native = as_call(native)
-        except BaseException as error:
-            return self.outcome(known(error, local=True))
-        exchange.publish(self)
+        )
+
+    def _refusal(self, error: BaseException) -> BaseException:
+        return known(error, local=True)
+
+    def _follow(self) -> Outcome | None:
+        exchange = self.exchange
         if not self.native.add_callback(self._when_native_is_over):
             self._native_over = True  # already; a reader that holds its last message tells of it, else we do
             if not self._reading and self.claim():
@@ -188,17 +158,11 @@ class Attempt:
                 return self.outcome()
         if single_threaded(self.native):
             exchange.hold(self)
-        if call._asks.patience is not None and not self.over:
-            self._alarm = exchange.route.clock.call_later(call._asks.patience, self._lose_patience)
         return None
 
-    def _lose_patience(self) -> None:
-        """End it, unless the server has begun to answer."""
+    def _has_begun(self) -> bool:
         # Not by asking the call for its metadata: that would wait.
-        begun = getattr(getattr(self.native, "_state", None), "initial_metadata", None) is not None
-        if not begun and not self.received and not self.over:
-            self.exchange.over(self, impatient(self.call))
-            self.native.cancel()
+        return getattr(getattr(self.native, "_state", None), "initial_metadata", None) is not None
 
     def _when_native_is_over(self) -> None:
         if getattr(getattr(self.native, "_state", None), "initial_metadata", ()) is None:
@@ -217,8 +181,8 @@ class Attempt:
             message = next(self.native)
             if type(message) is Undecodable:
                 message.fail("response")
-            if not self.received:
-                self._show_initial_metadata()
+            if not self.received and self.call._asks.on_initial_metadata:
+                show_initial_metadata(self.call, self.native.initial_metadata())
             if self._on_response is not None:
                 message = self._on_response(message)
             self.received += 1
@@ -241,36 +205,14 @@ class Attempt:
                 self.exchange.over(self)
         return message
 
-    def _show_initial_metadata(self) -> None:
-        if self.call._asks.on_initial_metadata:
-            show_initial_metadata(self.call, self.native.initial_metadata())
+    def _failure(self) -> BaseException | None:
+        return None if self.native.code() is OK else failed(self.native)
 
-    def outcome(self, error: BaseException | None = None) -> Outcome:
-        """How it ended, read from the native call, which is over; or `error`, which ended it from this side."""
-        streaming = self.exchange.route.method.kind.response_streaming
-        upload, native, response = self._upload, self.native, None
-        sent, again = 1, True
-        if upload is not None:
-            again = upload.close()
-            sent, error = upload.sent, error or upload.error
-        if error is None and native.code() is not OK:
-            error = failed(native)
-        if error is None:
-            try:
-                if not self.received:
-                    self._show_initial_metadata()
-                if not streaming:
-                    response = native.result()
-                    self.received = 1
-                    if type(response) is Undecodable:
-                        response.fail("response")
-                    if self._on_response is not None:
-                        response = self._on_response(response)
-            except errors.StatusError as raised:
-                error = raised
-        replayable = again and not (streaming and self.received)
-        elapsed = self.exchange.route.clock.now() - self._started
-        if error is not None:
-            outcome = failure(error, sent, self.received, elapsed, replayable, native)
-            return closing(outcome, self.exchange.was_open) if self.exchange.route.pauses.closed else outcome
-        return Outcome(OK, response, "", None, sent, self.received, elapsed, replayable, native)
+    def _response(self, response: Any) -> Any:
+        return self.native.result()
+
+    def _initial_metadata(self) -> Any:
+        return self.native.initial_metadata()
+
+    def _ended(self) -> Any:
+        return self.native

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import weakref
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -112,7 +111,7 @@ class _Handle(grpc.RpcError, grpc.Call, grpc.Future):  # type: ignore[type-arg] 
 
     def _end(self, timeout: float | None) -> Outcome:
         outcome = self._exchange.wait(timeout)
-        if self._exchange.cancelled and not self._exchange.outlived:
+        if self._exchange.cancelled and not self._exchange.scope_is_over:
             raise grpc.FutureCancelledError
         return outcome
 
@@ -140,11 +139,7 @@ class UnaryFuture(_Handle):
 
 def finished(route: Route, outcome: Outcome) -> UnaryFuture:
     """The call that goes with the response of a blocking call: it has ended."""
-    exchange = Exchange.__new__(Exchange)
-    exchange.route, exchange.deadline, exchange.outcome, exchange.cancelled = route, None, outcome, False
-    exchange.attempt = exchange.answer = exchange._callbacks = exchange._scope = None
-    exchange._changed = threading.Condition()
-    return UnaryFuture(exchange)
+    return UnaryFuture(Exchange.ended(route, outcome))
 
 
 class ResponseStream(_Handle):
