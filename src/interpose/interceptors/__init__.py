@@ -32,8 +32,8 @@ from interpose.interceptors.rate_limit import (
 from interpose.interceptors.real_ip import RealIp
 from interpose.interceptors.request_id import RequestId, RequestIdFilter
 from interpose.interceptors.retry import BY_CONVENTION, Retry, RetryDetails
-from interpose.interceptors.static_tokens import StaticTokens
 from interpose.interceptors.service_config import from_service_config, left_to_core
+from interpose.interceptors.static_tokens import StaticTokens
 from interpose.mechanisms.budget import RatioBudget, RetryBudget
 from interpose.mechanisms.shown import shown
 
