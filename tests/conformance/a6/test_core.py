@@ -438,7 +438,7 @@ def test_retry_per_attempt_recv_timeout_on_last_attempt(way: Way) -> None:
         server.wait_ended(2)
 
     assert reply.code is grpc.StatusCode.DEADLINE_EXCEEDED
-    assert server.numbers == [[], ["1"]]
+    assert sorted(server.numbers) == [[], ["1"]]  # on a busy machine the second may come in first
     assert [turn.left for turn in server.turns] == [True, True]
 
 
