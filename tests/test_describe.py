@@ -1,10 +1,12 @@
 """`describe`: what a stack does to a method, in words, and what is wrong with its order."""
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 import interpose
 from interpose import Call, Flow, chain, describe, interceptors, when
 from interpose._describe import RULES
+from interpose.contrib.prometheus import PrometheusMetrics
 from interpose.interceptors import (
     AccessLog,
     Cache,
@@ -33,7 +35,8 @@ CLIENT = [
     FaultInjection(),
 ]
 LIMITS = [ConcurrencyLimit(), RateLimit("1/second"), RealIp(["10.0.0.0/8"])]
-MADE = {type(made).__name__: made for made in (*CLIENT, Hedge(), AccessLog(), ExceptionToStatus(), *LIMITS)}
+SEEING = [AccessLog(), PrometheusMetrics(registry=CollectorRegistry())]
+MADE = {type(made).__name__: made for made in (*CLIENT, Hedge(), ExceptionToStatus(), *LIMITS, *SEEING)}
 
 
 def token(call: Call) -> Flow:
@@ -109,7 +112,8 @@ def test_each_mistake_is_told(rule: interpose._describe.Rule) -> None:
 
     assert f"! {rule.outer} stands outside of {rule.inner}: {rule.why}" in told.splitlines()
     assert told.count("!") == 1
-    assert hasattr(interceptors, rule.outer) and hasattr(interceptors, rule.inner)
+    ours = {*dir(interceptors), "PrometheusMetrics"}
+    assert {rule.outer, rule.inner} <= ours
 
 
 def test_what_is_no_interceptor_is_refused() -> None:

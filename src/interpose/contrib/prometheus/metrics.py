@@ -58,7 +58,7 @@ class PrometheusMetrics:
                application uses OpenTelemetry. A function: it gives the labels, or None. False: none. Only scrapes in the
                OpenMetrics format show them.
     methods:   patterns of methods that have labels of their own, as in docs/when.md. Those that a proto in protobuf's
-               pool, a generated stub or a servicer declares have them anyway, and the first five others.
+               pool, a generated stub or a servicer declares have them anyway, and the first four others.
     clock:     how long an RPC took; the one that was given to the channel or server.
     wall:      seconds since 1970, for exemplars.
 
