@@ -326,9 +326,7 @@ def play_each(*stack: Any) -> None:
 
 @pytest.mark.parametrize("kind", Kind)
 @pytest.mark.parametrize("given", [outgoing, incoming])
-def test_the_outcome_is_left_as_it_is(
-    given: Callable[..., Any], kind: Kind, metrics: PrometheusMetrics
-) -> None:
+def test_the_outcome_is_left_as_it_is(given: Callable[..., Any], kind: Kind, metrics: PrometheusMetrics) -> None:
     """The caller is given the very outcome."""
     played = play(metrics, [failing(Code.ABORTED)], **given(kind))
 

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from typing import Any
 
+import grpc
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 
@@ -12,8 +13,6 @@ from interpose.contrib.prometheus import PrometheusMetrics
 from interpose.testing import play
 from tests.contrib.prometheus.reading import total
 from tests.interceptors.driving import failing, incoming, outgoing
-
-import grpc
 
 
 @pytest.mark.parametrize(
@@ -62,7 +61,10 @@ def test_all_faults_at_once() -> None:
 @pytest.mark.parametrize(
     ("options", "fault"),
     [
-        ({"naming": "python"}, "naming must be 'go', as the registry has it already, or another registry; not 'python'"),
+        (
+            {"naming": "python"},
+            "naming must be 'go', as the registry has it already, or another registry; not 'python'",
+        ),
         ({"histogram": True}, "histogram must be None, as the registry has it already"),
         ({"labels": {"zone": "b"}}, "labels must be {'zone': 'a'}, as the registry has it already"),
     ],

@@ -9,6 +9,7 @@ from typing import Any
 from prometheus_client.core import Exemplar
 
 from interpose.contrib.prometheus.counts import Seen
+from interpose.contrib.prometheus.naming import LABEL
 
 MOST = 128  # characters of all labels of an exemplar together, names and values; OpenMetrics 1.0, "Exemplars"
 
@@ -54,7 +55,8 @@ def exemplar_of(seen: Seen | None, value: float | None = None) -> Exemplar | Non
     trace, seconds, when = seen
     try:
         labels = dict(trace) if isinstance(trace, Mapping) else _ids(trace)
-        if sum(len(name) + len(text) for name, text in labels.items()) > MOST:
+        fit = all(map(LABEL.fullmatch, labels)) and sum(len(name) + len(text) for name, text in labels.items()) <= MOST
+        if not fit:
             return None
         return Exemplar(labels, seconds if value is None else value, when)
     except Exception:  # labels that are no texts

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
@@ -20,14 +19,13 @@ from interpose._patterns import Patterns, faults_of
 from interpose.contrib.prometheus.collector import Counted, MethodState, Options
 from interpose.contrib.prometheus.counts import MethodCounts
 from interpose.contrib.prometheus.exemplars import current_span, from_function
-from interpose.contrib.prometheus.naming import BUCKETS, RESERVED, WORDS, Naming
+from interpose.contrib.prometheus.naming import BUCKETS, LABEL, RESERVED, WORDS, Naming
 from interpose.mechanisms.options import insist, is_clock, is_flag
 
 Exemplars: TypeAlias = "bool | Callable[[], Mapping[str, str] | None]"
 
 MAX_BUCKETS = 100
 MAX_STACK = 100  # characters of the name of a stack
-_LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 
 _log = logging.getLogger("interpose")
 _counted: WeakKeyDictionary[Any, Counted] = WeakKeyDictionary()  # by registry
@@ -246,7 +244,7 @@ def _label_requirements(labels: object) -> Iterator[tuple[bool, str]]:
         yield False, f"labels must be a dict like {{'zone': 'eu-1'}}, not {labels!r}"
         return
     for name, value in labels.items():
-        good = isinstance(name, str) and _LABEL.fullmatch(name) is not None and not name.startswith("__")
+        good = isinstance(name, str) and LABEL.fullmatch(name) is not None and not name.startswith("__")
         yield good, f"labels must have names like 'zone', not {name!r}"
         yield name not in RESERVED, f"labels must not have {name!r}: there is such a label already; name it otherwise"
         yield isinstance(value, str), f"labels must have texts as values, not {value!r} for {name!r}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -142,8 +143,9 @@ class Watched:
             sums: dict[str, float] = {}
             for battery in batteries:
                 if isinstance(battery, kind):
-                    for value, number in reading.read(battery).items():
-                        sums[value] = sums.get(value, 0) + number
+                    with suppress(Exception):  # of one that cannot tell: the scrape has the others
+                        for value, number in reading.read(battery).items():
+                            sums[value] = sums.get(value, 0) + number
             for value, number in sums.items():
                 yield ((stack, value) if value else (stack,)), number
 
