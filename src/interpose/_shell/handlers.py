@@ -65,7 +65,10 @@ class Compiled:
         self._known: dict[str, tuple[Any, Any]] = {}
 
     def get(self, handler: Any, name: str, declared: bool = False) -> Any:
-        """What `compile(handler, name, declared)` gave, now or before. A generic handler may give another handler at any time."""
+        """What `compile(handler, name, declared)` gave, now or before.
+
+        A generic handler may give another handler at any time.
+        """
         known = self._known.get(name)
         if known is not None and known[0] is handler:
             return known[1]

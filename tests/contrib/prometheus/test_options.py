@@ -46,7 +46,7 @@ from tests.interceptors.driving import failing, incoming, outgoing
 )
 def test_a_bad_option(options: dict[str, Any], fault: str) -> None:
     """ValueError, which says what to write instead."""
-    with pytest.raises(ValueError, match="^PrometheusMetrics: ") as caught:
+    with pytest.raises(ValueError, match=r"^PrometheusMetrics: ") as caught:
         PrometheusMetrics(**{"registry": CollectorRegistry(), **options})
 
     assert fault in str(caught.value)

@@ -28,7 +28,7 @@ def metrics(registry: CollectorRegistry) -> PrometheusMetrics:
     return PrometheusMetrics(registry=registry)
 
 
-def run(*stack: Interceptor, script: Any = (ok(), ...), calls: int = 1) -> None:
+def run(*stack: Interceptor, script: Any = (), calls: int = 1) -> None:
     """So many RPCs through a stack."""
     with CLIENT.open(*stack, script=script, clock=FakeClock(auto=True)) as rpc:
         for _ in range(calls):
