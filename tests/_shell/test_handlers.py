@@ -35,7 +35,7 @@ def test_a_handler_keeps_all_but_its_function(kind: Kind) -> None:
 def test_each_handler_is_made_once() -> None:
     """As long as the same object comes for the same name; a generic handler may give another at any time."""
     made: list[tuple[Any, str]] = []
-    compiled = Compiled(lambda handler, name, _: made.append((handler, name)) or len(made))
+    compiled = Compiled(lambda handler, name: made.append((handler, name)) or len(made))
 
     assert [compiled.get("h", "/a/b"), compiled.get("h", "/a/b")] == [1, 1]
     assert compiled.get("h", "/a/c") == 2
@@ -47,7 +47,7 @@ def test_each_handler_is_made_once() -> None:
 def test_what_is_remembered_is_bounded() -> None:
     """A generic handler that answers to any name makes the memory full, and then each RPC its own."""
     made: list[str] = []
-    compiled = Compiled(lambda handler, name, _: made.append(name) or name)
+    compiled = Compiled(lambda handler, name: made.append(name) or name)
 
     for number in range(MAX_METHODS + 10):
         compiled.get("h", f"/a/{number}")

@@ -60,19 +60,19 @@ class Compiled:
     declared: does a servicer say that there is a method of this name, rather than a handler that answers to any?
     """
 
-    def __init__(self, compile: Callable[[Any, str, bool], Any]) -> None:
+    def __init__(self, compile: Callable[..., Any]) -> None:
         self.compile = compile
         self._known: dict[str, tuple[Any, Any]] = {}
 
     def get(self, handler: Any, name: str, declared: bool = False) -> Any:
-        """What `compile(handler, name, declared)` gave, now or before.
+        """What `compile(handler, name)` gave, now or before.
 
         A generic handler may give another handler at any time.
         """
         known = self._known.get(name)
         if known is not None and known[0] is handler:
             return known[1]
-        made = self.compile(handler, name, declared)
+        made = self.compile(handler, name, declared=True) if declared else self.compile(handler, name)
         if len(self._known) < MAX_METHODS or name in self._known:
             self._known[name] = handler, made
         return made

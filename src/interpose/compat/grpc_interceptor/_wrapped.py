@@ -16,7 +16,7 @@ class Wrapped(Compiled):
     """What one interceptor has made of the handlers that it met."""
 
     def __init__(self, owner: Any, wrap: Wrap) -> None:
-        super().__init__(lambda handler, name, _: wrap(owner, handler, name))
+        super().__init__(lambda handler, name: wrap(owner, handler, name))
         self.owner = owner
 
     def handler(self, name: str) -> Any:
