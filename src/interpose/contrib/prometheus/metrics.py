@@ -112,12 +112,14 @@ class PrometheusMetrics:
     def __call__(self, call: Call) -> Flow:
         # Whatever fails in here: the RPC is not to blame. It counts when it has begun, and from then on to its end.
         counts: MethodCounts | None
+        began, trace = 0.0, None
         try:
             method = call._method
             counts = (self._server if call._side is SERVER else self._client).get(method.full_name)
             if counts is None or counts.kind is not method.kind:
                 counts = self._counts_of(call)
-            trace = None if self._trace is None else self._trace()
+            if self._trace is not None:
+                trace = self._trace()
             began = self._now()
             if counts.streams:
                 call = counts.tapped(call)

@@ -159,6 +159,10 @@ def _carefully(work: Callable[[], object]) -> None:
             _log.exception("PrometheusMetrics could not write to its files; later failures are not told")
 
 
-# A process may be forked while a thread of it has the turn, which then is not there.
+def _forked() -> None:
+    """The thread that had the turn is not in this process."""
+    TURNS.__init__()  # type: ignore[misc]  # as new
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=TURNS.__init__)  # type: ignore[misc]  # as new
+    os.register_at_fork(after_in_child=_forked)
