@@ -1,10 +1,12 @@
 """`describe`: what a stack does to a method, in words, and what is wrong with its order."""
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 import interpose
 from interpose import Call, Flow, chain, describe, interceptors, when
 from interpose._describe import RULES
+from interpose.contrib.prometheus import PrometheusMetrics
 from interpose.interceptors import (
     AccessLog,
     Authenticate,
@@ -39,7 +41,8 @@ CLIENT = [
 ]
 LIMITS = [ConcurrencyLimit(), RateLimit("1/second"), RealIp(["10.0.0.0/8"])]
 GUARDS = [Authenticate(StaticTokens({"token": "ann"})), Authorize(require()), BearerToken(lambda: "token")]
-MADE = {type(made).__name__: made for made in (*CLIENT, Hedge(), AccessLog(), ExceptionToStatus(), *LIMITS, *GUARDS)}
+SEEING = [AccessLog(), PrometheusMetrics(registry=CollectorRegistry())]
+MADE = {type(made).__name__: made for made in (*CLIENT, Hedge(), ExceptionToStatus(), *LIMITS, *GUARDS, *SEEING)}
 
 
 def token(call: Call) -> Flow:
@@ -115,7 +118,8 @@ def test_each_mistake_is_told(rule: interpose._describe.Rule) -> None:
 
     assert f"! {rule.outer} stands outside of {rule.inner}: {rule.why}" in told.splitlines()
     assert told.count("!") == 1
-    assert hasattr(interceptors, rule.outer) and hasattr(interceptors, rule.inner)
+    ours = {*dir(interceptors), "PrometheusMetrics"}
+    assert {rule.outer, rule.inner} <= ours
 
 
 def test_what_is_no_interceptor_is_refused() -> None:

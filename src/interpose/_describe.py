@@ -41,6 +41,9 @@ RULES = (
     Rule("Authorize", "AccessLog", "calls that are denied are not in the log"),
     Rule("BearerToken", "Retry", "every attempt is sent with the token of the first"),
     Rule("BearerToken", "Hedge", "every copy is sent with the token of the first"),
+    Rule("ConcurrencyLimit", "PrometheusMetrics", "calls that are refused are not counted"),
+    Rule("RateLimit", "PrometheusMetrics", "calls that are refused are not counted"),
+    Rule("ExceptionToStatus", "PrometheusMetrics", "an exception is counted, and not the status that the caller sees"),
     Rule("FaultInjection", "Retry", "faults are not retried, as those of a server would be"),
 )
 
