@@ -88,7 +88,9 @@ def test_an_exception(sort: str, kind: Kind, exporting: Exporting) -> None:
 
 def test_an_exception_with_its_text(exporting: Exporting) -> None:
     """If that is asked for, with its traceback."""
-    with traced("sync", Kind.UNARY_UNARY, Tracing(exporting.provider, exceptions=True), script=[raised(KeyError("id"))]) as rpc:
+    with traced(
+        "sync", Kind.UNARY_UNARY, Tracing(exporting.provider, exceptions=True), script=[raised(KeyError("id"))]
+    ) as rpc:
         rpc.call()
         server, _ = both(exporting.spans(2))
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from contextvars import ContextVar
 from itertools import count
 
-from opentelemetry.context import Context
+from opentelemetry.context import Context, create_key, get_current, set_value
 from opentelemetry.trace import Link, Span, SpanContext, set_span_in_context
 
 from interpose._call import Call
@@ -24,25 +23,50 @@ HEDGED = "interpose.hedged"  # on a link to a copy that was under way when this 
 
 
 class Rpc:
-    """An RPC whose span records, for its attempts. Copies of a hedged call begin and end on any thread: nothing is locked.
+    """An RPC that has a span. Copies of a hedged call begin and end on any thread: nothing is locked.
 
-    owner: the layer whose business they are. context: that of the span.
+    owner:  the layer whose business its attempts are; None: nobody's.
+    before: the context in which it began. context: that in which it runs, with the span and with this.
+    over:   the span has ended, and is current no longer, although nothing was detached.
     """
 
-    __slots__ = ("context", "held", "last", "numbers", "over", "owner", "running", "span")
+    __slots__ = ("before", "context", "held", "last", "numbers", "over", "owner", "running", "span")
 
-    def __init__(self, owner: Events | Children, span: Span, context: Context) -> None:
+    def __init__(self, span: Span, before: Context, context: Context, owner: Events | Children | None = None) -> None:
         self.owner = owner
         self.span = span
-        self.context = context
-        self.numbers = count(1)
-        self.last = 0  # how many have begun
+        self.before = before
+        self.context = set_value(_KEY, self, set_span_in_context(span, context))
         self.over = False
-        self.running: dict[int, SpanContext] = {}
-        self.held: deque[tuple[int, int, Outcome]] = deque()  # ended, and not told: number, when, how
+        self.last = 0  # attempts that have begun
+        if owner is not None:
+            self.numbers = count(1)
+            self.running: dict[int, SpanContext] = {}
+            self.held: deque[tuple[int, int, Outcome]] = deque()  # ended, and not told: number, when, how
 
 
-current: ContextVar[Rpc | None] = ContextVar("interpose.contrib.opentelemetry.rpc", default=None)
+_KEY = create_key("interpose.rpc")
+
+
+def _rpc_of(context: Context) -> Rpc | None:
+    """The RPC of whose flows this context is."""
+    rpc = context.get(_KEY)
+    return rpc if isinstance(rpc, Rpc) else None
+
+
+def _attempted(owner: Events | Children) -> Rpc | None:
+    """The RPC that an attempt is of; there may be another interceptor's between the two."""
+    rpc = _rpc_of(get_current())
+    while rpc is not None and rpc.owner is not owner:
+        rpc = _rpc_of(rpc.before)
+    return rpc
+
+
+def current_context() -> Context:
+    """The context that is current here, without a span that was left in it: another attempt may follow the one that made it."""
+    context = get_current()
+    rpc = _rpc_of(context)
+    return rpc.before if rpc is not None and rpc.over else context
 
 
 class Events:
@@ -56,8 +80,8 @@ class Events:
 
     def layer(self, call: Call) -> Flow:
         """Inside of all other interceptors."""
-        rpc = current.get()
-        if rpc is None or rpc.owner is not self:
+        rpc = _attempted(self)
+        if rpc is None:
             yield call
             return
         number = rpc.last = next(rpc.numbers)
@@ -78,7 +102,6 @@ class Events:
     def close(self, rpc: Rpc) -> None:
         """The span is about to end."""
         self.told(rpc)
-        rpc.over = True
 
 
 class Children:
@@ -92,8 +115,8 @@ class Children:
 
     def layer(self, call: Call) -> Flow:
         """Inside of all other interceptors."""
-        rpc = current.get()
-        if rpc is None or rpc.owner is not self:
+        rpc = _attempted(self)
+        if rpc is None:
             yield call
             return
         span, number = None, next(rpc.numbers)

@@ -9,14 +9,15 @@ from typing import Literal
 
 from opentelemetry import context as otel
 from opentelemetry import trace
-from opentelemetry.trace import INVALID_SPAN, Span, SpanKind, TracerProvider, get_current_span, set_span_in_context
+from opentelemetry.context import attach
+from opentelemetry.trace import INVALID_SPAN, Span, SpanKind, TracerProvider, get_current_span
 
 from interpose._call import Call
 from interpose._flow import Fitted, Flow
 from interpose._method import Method, Side
 from interpose._outcome import Outcome
 from interpose._patterns import Patterns, faults_of
-from interpose.contrib.opentelemetry.attempts import Children, Events, Rpc, current
+from interpose.contrib.opentelemetry.attempts import Children, Events, Rpc, current_context
 from interpose.contrib.opentelemetry.conventions import SCOPE, STATUS, Attributes, Conventions, Semconv, requirements
 from interpose.contrib.opentelemetry.faults import Faults
 from interpose.contrib.opentelemetry.propagation import extracted, injected
@@ -148,39 +149,43 @@ class _Traced:
             self.attempts = Children(spans(Side.CLIENT, name), self._faults)
 
     def flow(self, call: Call) -> Flow:
-        span, peer = None, None
+        rpc, peer = None, None
         try:
             if call.side is Side.SERVER:
-                span, peer = self._arrive(call)
+                rpc, peer = self._arrive(call)
             else:
-                span, call = self._leave(call)
+                rpc, call = self._leave(call)
         except BaseException:
             self._faults()
         outcome = yield call
-        if span is not None:
+        if rpc is not None:
             try:
-                self._end(span, call.side, outcome, peer)
+                self._end(rpc, call.side, outcome, peer)
             except BaseException:
                 self._faults()
 
-    # A span is made current and stays so until its RPC is over: flows run in a context of the RPC's own, on whichever
-    # thread and in whichever task. Nothing is detached, so nothing can be detached in the wrong context.
+    # A span is made current and stays so: flows run in a context of the RPC's own, on whichever thread and in whichever
+    # task they are. Nothing is detached, so nothing can be detached in the wrong place; and a log outside of this one
+    # knows the span too.
 
-    def _arrive(self, call: Call) -> tuple[Span | None, str | None]:
-        """The span of an incoming call, made current; and who called, if it records."""
-        context = otel.get_current()
-        if _is_of_instrumentation(get_current_span(context), SpanKind.SERVER):
+    def _arrive(self, call: Call) -> tuple[Rpc | None, str | None]:
+        """An incoming call gets a span, which is made current; and who called, if it records."""
+        before = current_context()
+        if _is_of_instrumentation(get_current_span(before), SpanKind.SERVER):
             self._tracing.step_back()
             return None, None
-        context = extracted(call.metadata, context)
+        context = extracted(call.metadata, before)
         span = self._arriving.start(context)
-        otel.attach(set_span_in_context(span, context))
-        return (span, call.peer) if span.is_recording() else (None, None)
+        if not span.get_span_context().is_valid:  # nobody traces, here or where it comes from; but there may be baggage
+            attach(context)
+            return None, None
+        rpc = Rpc(span, before, context)
+        attach(rpc.context)
+        return rpc, call.peer if span.is_recording() else None
 
-    def _leave(self, call: Call) -> tuple[Span | None, Call]:
-        """The span of an outgoing call, made current for what stands further in; and the call that carries it."""
-        current.set(None)
-        context = otel.get_current()
+    def _leave(self, call: Call) -> tuple[Rpc | None, Call]:
+        """An outgoing call gets a span, which is made current for what stands further in; and the call that carries it."""
+        context = current_context()
         if context.get(_SUPPRESSED):
             return None, call
         if _is_of_instrumentation(get_current_span(context), SpanKind.CLIENT):
@@ -188,27 +193,24 @@ class _Traced:
             return None, call
         span = self._leaving.start(context)
         if not span.get_span_context().is_valid:
-            return None, injected(call, context)  # there may be baggage
-        context = set_span_in_context(span, context)
-        otel.attach(context)
+            return None, injected(call, context) if context else call
         recording = span.is_recording()
-        if recording and self.attempts is not None:
-            current.set(Rpc(self.attempts, span, context))
-            if self.attempts.carry:
-                return span, call
-        return span if recording else None, injected(call, context)
+        rpc = Rpc(span, context, context, self.attempts if recording else None)
+        attach(rpc.context)
+        return rpc, call if recording and self.attempts is not None and self.attempts.carry else injected(
+            call, rpc.context
+        )
 
-    def _end(self, span: Span, side: Side, outcome: Outcome, peer: str | None) -> None:
+    def _end(self, rpc: Rpc, side: Side, outcome: Outcome, peer: str | None) -> None:
+        if rpc.owner is not None:
+            rpc.owner.close(rpc)
+        rpc.over = True
+        if not rpc.span.is_recording():
+            return
         more: Attributes = NOTHING if peer is None else self._conventions.of_peer(peer)
         if outcome.attempts > 1:
             more = {**more, ATTEMPTS: outcome.attempts}
-        if side is Side.SERVER:
-            self._arriving.end(span, outcome, more)
-            return
-        rpc = current.get()
-        if rpc is not None and self.attempts is not None:
-            self.attempts.close(rpc)
-        self._leaving.end(span, outcome, more)
+        (self._arriving if side is Side.SERVER else self._leaving).end(rpc.span, outcome, more)
 
 
 def _is_of_instrumentation(span: Span, kind: SpanKind) -> bool:
