@@ -44,10 +44,6 @@ EXTRA_ARROWS = [
     ("interceptors/cache.py", "interpose.interceptors.answers"),
     ("interceptors/coalesce.py", "interpose.interceptors.answers"),
     ("mechanisms/redaction.py", "interpose.mechanisms.runtimes"),
-    # More than fits into one file.
-    ("contrib/redis/__init__.py", "interpose.contrib.redis"),
-    ("contrib/redis/store.py", "interpose.contrib.redis"),
-    ("contrib/redis/lines.py", "interpose.contrib.redis"),
 ]
 
 # Files that still import one another, also for their types alone. None may come; those that are here should go.
@@ -92,7 +88,8 @@ def allowed(file: PurePosixPath, room: str, name: str) -> bool:
 def arrow_allowed(file: PurePosixPath, room: str, target: Sequence[str], name: str) -> bool:
     room_door = file.name == "__init__.py" and target[:1] == [room]  # a folder's __init__ lifts its own names
     extra = any(str(file) == source and f"{name}.".startswith(f"{arrow}.") for source, arrow in EXTRA_ARROWS)
-    return room_of(target) in ARROWS[room] or room_door or extra
+    own_folder = room == "contrib" and len(file.parts) > 2 and tuple(target[:2]) == file.parts[:2]
+    return room_of(target) in ARROWS[room] or room_door or own_folder or extra
 
 
 def room_of(module: Sequence[str]) -> str:

@@ -36,6 +36,10 @@ RULES = (
     Rule("ExceptionToStatus", "AccessLog", "the log sees the exception, and not the status that the caller sees"),
     Rule("RateLimit", "RealIp", "all who come through a proxy are counted as one"),
     Rule("ConcurrencyLimit", "AccessLog", "calls that are refused are not in the log"),
+    Rule("ExceptionToStatus", "Tracing", "the span shows the exception, and not the status that the caller sees"),
+    Rule("ExceptionToStatus", "OtelMetrics", "an exception is counted, and not the status that the caller sees"),
+    Rule("ConcurrencyLimit", "Tracing", "calls that are refused have no span"),
+    Rule("ConcurrencyLimit", "OtelMetrics", "calls that are refused are not counted"),
     Rule("FaultInjection", "Retry", "faults are not retried, as those of a server would be"),
 )
 

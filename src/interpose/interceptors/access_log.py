@@ -126,7 +126,8 @@ class AccessLog:
     `protocol`, `grpc.component`, `grpc.service`, `grpc.method`, `grpc.method_type`, `grpc.start_time`,
     `grpc.request.deadline`, `peer.address`, `grpc.code`, `grpc.error`, `grpc.time_ms`; and `request_id` if there is
     one, `grpc.attempts` if there were several, `trace_id` and `span_id` where OpenTelemetry has a span. The level depends
-    on code and side: a NOT_FOUND is INFO on a server and DEBUG on a client. Messages and metadata of the RPC are logged only on wish.
+    on code and side: a NOT_FOUND is INFO on a server and DEBUG on a client. Messages and metadata of
+    the RPC are logged only if asked for.
 
     Inside of `Retry` it writes one record per attempt, outside of it one per RPC.
 

@@ -9,5 +9,9 @@ except ImportError as missing:
 
 from interpose.contrib.opentelemetry.metrics import OtelMetrics
 from interpose.contrib.opentelemetry.tracing import Tracing
+from interpose.mechanisms.shown import shown
 
 __all__ = ["OtelMetrics", "Tracing"]
+
+shown(Tracing)
+shown(OtelMetrics)

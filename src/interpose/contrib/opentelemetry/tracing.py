@@ -73,7 +73,7 @@ class Tracing:
         exclude: str | Iterable[str] = HEALTH,
         exceptions: bool = False,
     ) -> None:
-        exclude = exclude if isinstance(exclude, str) else tuple(exclude)
+        exclude = tuple(exclude) if isinstance(exclude, Iterable) and not isinstance(exclude, str) else exclude
         insist(
             "Tracing",
             (
