@@ -7,6 +7,7 @@ unless it chose others.
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 from opentelemetry.baggage.propagation import W3CBaggagePropagator
 from opentelemetry.context import Context
@@ -41,7 +42,7 @@ _READER, _WRITER = _Reader(), _Writer()
 
 
 # What W3C's propagators begin with; without any of these there is nothing for them to read.
-_W3C = {TraceContextTextMapPropagator: "traceparent", W3CBaggagePropagator: "baggage"}
+_W3C: dict[type[Any], str] = {TraceContextTextMapPropagator: "traceparent", W3CBaggagePropagator: "baggage"}
 
 
 @lru_cache(8)  # an application has one

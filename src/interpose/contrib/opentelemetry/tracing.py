@@ -111,7 +111,7 @@ class Tracing:
             self.step_back()
             return Fitted(None)
         traced = _Traced(self, method)
-        return Fitted(traced.flow, traced.attempts and traced.attempts.layer)
+        return Fitted(traced.flow, None if traced.attempts is None else traced.attempts.layer)
 
     def step_back(self) -> None:
         """Another library makes the spans of this channel or server."""
