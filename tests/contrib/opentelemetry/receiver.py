@@ -105,7 +105,7 @@ class Exporting:
         with ended.changed:
             ended.changed.wait_for(lambda: ended.count >= count, PATIENCE)
             ended.count = 0
-        assert self.provider.force_flush()
+        assert self._batches.force_flush()
         spans = self._receiver.take()
         assert len(spans) == count, spans
         return spans
