@@ -26,17 +26,16 @@ class Rpc:
     """An RPC that has a span. Copies of a hedged call begin and end on any thread: nothing is locked.
 
     owner:  the layer whose business its attempts are; None: nobody's.
-    before: the context in which it began. context: that in which it runs, with the span and with this.
+    before: the context in which it began. That in which it runs has the span, and this.
     over:   the span has ended, and is current no longer, although nothing was detached.
     """
 
-    __slots__ = ("before", "context", "held", "last", "numbers", "over", "owner", "running", "span")
+    __slots__ = ("before", "held", "last", "numbers", "over", "owner", "running", "span")
 
-    def __init__(self, span: Span, before: Context, context: Context, owner: Events | Children | None = None) -> None:
+    def __init__(self, span: Span, before: Context, owner: Events | Children | None = None) -> None:
         self.owner = owner
         self.span = span
         self.before = before
-        self.context = set_value(_KEY, self, set_span_in_context(span, context))
         self.over = False
         self.last = 0  # attempts that have begun
         if owner is not None:
@@ -46,6 +45,11 @@ class Rpc:
 
 
 _KEY = create_key("interpose.rpc")
+
+
+def context_of(rpc: Rpc, context: Context) -> Context:
+    """The context in which an RPC runs, made of one that has all else."""
+    return set_value(_KEY, rpc, set_span_in_context(rpc.span, context))
 
 
 def _rpc_of(context: Context) -> Rpc | None:
@@ -121,9 +125,10 @@ class Children:
             return
         span, number = None, next(rpc.numbers)
         try:
-            span = self._spans.start(rpc.context, [Link(other, {HEDGED: True}) for other in list(rpc.running.values())])
+            context = get_current()
+            span = self._spans.start(context, [Link(other, {HEDGED: True}) for other in list(rpc.running.values())])
             rpc.running[number] = span.get_span_context()
-            call = injected(call, set_span_in_context(span, rpc.context))
+            call = injected(call, set_span_in_context(span, context))
         except BaseException:
             self._faults()
         outcome = yield call

@@ -16,16 +16,16 @@ from opentelemetry.propagators.textmap import Getter, Setter, TextMapPropagator
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from interpose._call import Call
-from interpose._metadata import Metadata
+from interpose._metadata import Metadata, Metadatum
 
-Pairs = list[tuple[str, str]]
+Pairs = list[Metadatum]
 
 
 class _Reader(Getter[Metadata]):
     """How a propagator reads metadata. Values in bytes are none of its."""
 
     def get(self, carrier: Metadata, key: str) -> list[str] | None:
-        return [value for value in carrier.get_all(key) if isinstance(value, str)] or None
+        return [value for name, value in carrier if name == key and isinstance(value, str)] or None
 
     def keys(self, carrier: Metadata) -> list[str]:
         return [key for key, _ in carrier]
@@ -35,7 +35,7 @@ class _Writer(Setter[Pairs]):
     """How a propagator writes what is to be added."""
 
     def set(self, carrier: Pairs, key: str, value: str) -> None:
-        carrier.append((key.lower(), value))
+        carrier.append(Metadatum(key.lower(), value))
 
 
 _READER, _WRITER = _Reader(), _Writer()
@@ -64,10 +64,13 @@ def extracted(metadata: Metadata, context: Context) -> Context:
 def injected(call: Call, context: Context) -> Call:
     """The call with what the context carries. A key that it has already is replaced: with two, a trace is cut."""
     pairs: Pairs = []
-    get_global_textmap().inject(pairs, context, setter=_WRITER)
+    propagator = get_global_textmap()
+    propagator.inject(pairs, context, setter=_WRITER)
     if not pairs:
         return call
-    keys = {key for key, _ in pairs}
-    if any(key.lower() in keys for key, _ in call.metadata):
-        call = call.without_metadata(*keys)
-    return call.with_metadata(*pairs)
+    there = call.metadata
+    if there:
+        there = there.without(*(key for key, _ in pairs))
+    if _keys_of(propagator) is None:  # one that may write what the wire would refuse
+        return call._copy("_metadata", there.with_pairs(*pairs))
+    return call._copy("_metadata", Metadata.trusted((*there, *pairs)))

@@ -17,7 +17,7 @@ from interpose._flow import Fitted, Flow
 from interpose._method import Method, Side
 from interpose._outcome import Outcome
 from interpose._patterns import Patterns, faults_of
-from interpose.contrib.opentelemetry.attempts import Children, Events, Rpc, current_context
+from interpose.contrib.opentelemetry.attempts import Children, Events, Rpc, context_of, current_context
 from interpose.contrib.opentelemetry.conventions import SCOPE, STATUS, Attributes, Conventions, Semconv, requirements
 from interpose.contrib.opentelemetry.faults import Faults
 from interpose.contrib.opentelemetry.propagation import extracted, injected
@@ -179,8 +179,8 @@ class _Traced:
         if not span.get_span_context().is_valid:  # nobody traces, here or where it comes from; but there may be baggage
             attach(context)
             return None, None
-        rpc = Rpc(span, before, context)
-        attach(rpc.context)
+        rpc = Rpc(span, before)
+        attach(context_of(rpc, context))
         return rpc, call.peer if span.is_recording() else None
 
     def _leave(self, call: Call) -> tuple[Rpc | None, Call]:
@@ -195,11 +195,10 @@ class _Traced:
         if not span.get_span_context().is_valid:
             return None, injected(call, context) if context else call
         recording = span.is_recording()
-        rpc = Rpc(span, context, context, self.attempts if recording else None)
-        attach(rpc.context)
-        return rpc, call if recording and self.attempts is not None and self.attempts.carry else injected(
-            call, rpc.context
-        )
+        rpc = Rpc(span, context, self.attempts if recording else None)
+        context = context_of(rpc, context)
+        attach(context)
+        return rpc, call if rpc.owner is not None and rpc.owner.carry else injected(call, context)
 
     def _end(self, rpc: Rpc, side: Side, outcome: Outcome, peer: str | None) -> None:
         if rpc.owner is not None:
