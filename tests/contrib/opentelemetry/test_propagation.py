@@ -5,6 +5,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from opentelemetry import baggage, context, propagate, trace
 from opentelemetry.propagators.textmap import TextMapPropagator
 from opentelemetry.sdk.trace import TracerProvider
@@ -12,9 +14,12 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased
 
 from interpose import Call, Flow, Metadata, chain
 from interpose.contrib.opentelemetry import Tracing
+from interpose.contrib.opentelemetry.propagation import _READER, _WRITER, extracted, injected
 from interpose.testing import PLACES, Place, play
 from tests.contrib.opentelemetry.receiver import Exporting
+from tests.interceptors.coalescing import call_of
 from tests.interceptors.driving import incoming, is_server, outgoing, requests
+from tests.support.examples import examples
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 CLIENTS = [place for place in PLACES if not is_server(place)]
@@ -174,3 +179,35 @@ def test_baggage_of_the_application_is_sent(exporting: Exporting) -> None:
     exporting.spans(1)
 
     assert sent.call.metadata.get_all("baggage") == ["tenant=acme"]
+
+
+HEADERS = st.one_of(
+    st.from_regex(r"0[0-1f]-[0-9a-fA-F]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-x)?", fullmatch=True),
+    st.from_regex(r"[ \t]?00-(0{32}|[0-9a-f]{32})-(0{16}|[0-9a-f]{16})-[0-9a-f]{2}[ \t]?", fullmatch=True),
+    st.text(st.characters(codec="ascii"), max_size=60),
+)
+CARRIED = st.lists(
+    st.one_of(
+        st.tuples(st.just("traceparent"), HEADERS),
+        st.tuples(st.just("tracestate"), st.sampled_from(["a=1", "a=1,b=2", "=", ""])),
+        st.tuples(st.just("baggage"), st.sampled_from(["a=1", "a=1,b=2;c", "", "="])),
+        st.tuples(st.just("x-other"), st.just("1")),
+    ),
+    max_size=4,
+)
+
+
+@given(CARRIED)
+@settings(max_examples=examples(200), deadline=None)
+def test_the_short_way_leads_where_the_long_one_does(pairs: list[tuple[str, str]]) -> None:
+    """What is read, and what is written for it, is what W3C's propagators of the API read and write."""
+    metadata, before = Metadata.trusted(pairs), context.Context()
+    ours = extracted(metadata, before)
+    theirs = propagate.get_global_textmap().extract(metadata, before, getter=_READER)
+    carrier: list[Any] = []
+    propagate.get_global_textmap().inject(carrier, theirs, setter=_WRITER)
+
+    span, expected = (trace.get_current_span(one).get_span_context() for one in (ours, theirs))
+    assert (span, span.is_remote, span.trace_state) == (expected, expected.is_remote, expected.trace_state)
+    assert baggage.get_all(ours) == baggage.get_all(theirs)
+    assert injected(call_of(), ours).metadata == tuple(carrier)
