@@ -6,6 +6,7 @@ from prometheus_client import CollectorRegistry
 import interpose
 from interpose import Call, Flow, chain, describe, interceptors, when
 from interpose._describe import RULES
+from interpose.contrib import opentelemetry
 from interpose.contrib.prometheus import PrometheusMetrics
 from interpose.interceptors import (
     AccessLog,
@@ -41,7 +42,8 @@ CLIENT = [
 ]
 LIMITS = [ConcurrencyLimit(), RateLimit("1/second"), RealIp(["10.0.0.0/8"])]
 GUARDS = [Authenticate(StaticTokens({"token": "ann"})), Authorize(require()), BearerToken(lambda: "token")]
-SEEING = [AccessLog(), PrometheusMetrics(registry=CollectorRegistry())]
+METRICS = PrometheusMetrics(registry=CollectorRegistry())
+SEEING = [AccessLog(), METRICS, opentelemetry.Tracing(), opentelemetry.OtelMetrics()]
 MADE = {type(made).__name__: made for made in (*CLIENT, Hedge(), ExceptionToStatus(), *LIMITS, *GUARDS, *SEEING)}
 
 
@@ -118,7 +120,7 @@ def test_each_mistake_is_told(rule: interpose._describe.Rule) -> None:
 
     assert f"! {rule.outer} stands outside of {rule.inner}: {rule.why}" in told.splitlines()
     assert told.count("!") == 1
-    ours = {*dir(interceptors), "PrometheusMetrics"}
+    ours = {*dir(interceptors), *opentelemetry.__all__, "PrometheusMetrics"}
     assert {rule.outer, rule.inner} <= ours
 
 

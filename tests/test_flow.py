@@ -9,8 +9,20 @@ import grpc
 import grpc.aio
 import pytest
 
-from interpose import AsyncFlow, Call, Flow, Kind, Method, chain, intercept_channel, server_interceptor, wait, when
-from interpose._flow import Wait, is_async, layers, name_of
+from interpose import (
+    AsyncFlow,
+    Call,
+    Flow,
+    Kind,
+    Method,
+    Side,
+    chain,
+    intercept_channel,
+    server_interceptor,
+    wait,
+    when,
+)
+from interpose._flow import Fitted, Wait, is_async, layers, name_of
 from interpose.testing import Place, failed
 from tests.laws.interpreter import CALL, Player
 
@@ -430,3 +442,78 @@ def test_an_async_interceptor_in_asyncio_places(place: Place) -> None:
             reply = rpc.call("a")
         assert reply.code is grpc.StatusCode.INTERNAL
         assert "watch" in reply.details
+
+
+# --- interceptors that are fitted to a method ---------------------------------------------------------------------------
+
+
+class Tailored:
+    """An interceptor that has a layer of its own for each method, and one inside of all others."""
+
+    def __init__(self) -> None:
+        self.methods: list[str] = []
+        self.seen: list[str] = []
+
+    def __call__(self, call: Call) -> Flow:
+        yield call
+
+    def fitted(self, method: Method) -> Fitted:
+        self.methods.append(method.full_name)
+
+        def outside(call: Call) -> Flow:
+            self.seen.append("outside")
+            yield call
+
+        def inside(call: Call) -> Flow:
+            self.seen.append("inside")
+            yield call
+
+        return Fitted(outside, inside)
+
+
+def test_it_is_fitted_once_per_method(place: Place) -> None:
+    """What runs is what that gave: in its place, and on a client inside of all others, once per attempt."""
+    tailored = Tailored()
+
+    def again(call: Call) -> Flow:
+        tailored.seen.append("between")
+        outcome = yield call
+        if outcome.replayable:
+            yield call
+
+    with place.open(tailored, again, script=[failed(grpc.StatusCode.ABORTED, unread=True), ...]) as rpc:
+        rpc.call("a")
+        first = list(tailored.seen)
+        rpc.call("a")
+
+    assert len(tailored.methods) == 1
+    inside = first.count("inside")
+    assert first == ["outside", "between"] + ["inside"] * inside
+    expected = {0} if place.side is Side.SERVER else {1, 2} if place.kind.request_streaming else {2}
+    assert inside in expected
+
+
+def test_one_that_leaves_a_method_alone(place: Place) -> None:
+    """Nothing runs in its place."""
+
+    class Elsewhere(Tailored):
+        def fitted(self, method: Method) -> Fitted:
+            return Fitted(None)
+
+    with place.open(Elsewhere()) as rpc:
+        assert rpc.call("a").ok
+
+
+def test_one_that_cannot_be_fitted(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+    """Its RPCs end with INTERNAL and its name, as those of any interceptor that is at fault."""
+
+    class Clumsy(Tailored):
+        def fitted(self, method: Method) -> Fitted:
+            raise KeyError(method)
+
+    with place.open(Clumsy()) as rpc:
+        reply = rpc.call("a")
+
+    assert reply.code is grpc.StatusCode.INTERNAL
+    assert "Clumsy raised KeyError when it was fitted to a method" in reply.details
+    assert "Clumsy raised KeyError" in caplog.text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -212,6 +213,20 @@ async def test_an_asyncio_channel_has_a_target() -> None:
 
     # As it was given, or as core writes it; older versions of grpc.aio do not tell.
     assert str(seen[0].target).removeprefix("dns:///") in (address, "")
+
+
+async def test_a_target_knows_what_stands_between() -> None:
+    """Native interceptors that a channel has, by where they come from."""
+
+    class Native(grpc.UnaryUnaryClientInterceptor, grpc.aio.UnaryUnaryClientInterceptor):  # type: ignore[misc]
+        def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
+            return continuation(details, request)
+
+    with grpc.insecure_channel("localhost:1") as bare:
+        assert __name__ not in Target.of(bare).modules
+        assert __name__ in Target.of(grpc.intercept_channel(bare, Native())).modules
+    async with grpc.aio.insecure_channel("localhost:1", interceptors=[Native()]) as channel:
+        assert __name__ in Target.of(channel).modules
 
 
 def test_a_channel_of_somebody_else_has_a_target_without_text() -> None:

@@ -44,6 +44,10 @@ RULES = (
     Rule("ConcurrencyLimit", "PrometheusMetrics", "calls that are refused are not counted"),
     Rule("RateLimit", "PrometheusMetrics", "calls that are refused are not counted"),
     Rule("ExceptionToStatus", "PrometheusMetrics", "an exception is counted, and not the status that the caller sees"),
+    Rule("ExceptionToStatus", "Tracing", "the span shows the exception, and not the status that the caller sees"),
+    Rule("ExceptionToStatus", "OtelMetrics", "an exception is counted, and not the status that the caller sees"),
+    Rule("ConcurrencyLimit", "Tracing", "calls that are refused have no span"),
+    Rule("ConcurrencyLimit", "OtelMetrics", "calls that are refused are not counted"),
     Rule("FaultInjection", "Retry", "faults are not retried, as those of a server would be"),
 )
 

@@ -33,9 +33,9 @@ import functools
 import inspect
 import logging
 import math
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future
-from typing import Any, NoReturn, TypeAlias, TypeVar, cast, overload
+from typing import Any, NamedTuple, NoReturn, TypeAlias, TypeVar, cast, overload
 
 import grpc
 import grpc.aio
@@ -88,6 +88,17 @@ class Through:
     def __init__(self, chain: Chain, call: Call) -> None:
         self.chain = chain
         self.call = call
+
+
+class Fitted(NamedTuple):
+    """An interceptor made ready for one method, with all that is known of the method: what its `fitted(method)` returns.
+
+    layer:     what runs in its place; None: nothing, the method is not its business.
+    innermost: what runs inside of all others, and so once per attempt (client); None: nothing.
+    """
+
+    layer: Layer | None
+    innermost: Layer | None = None
 
 
 class Race:
@@ -245,22 +256,45 @@ def layers(
     """Compile a stack for one method: chains opened, those that do not apply left out, async ones lifted.
 
     used: a stub or server is about to use the method, so patterns that do not match it may be reported.
-    asyncio: of which kind the server is; an interceptor that is unfit for it fails every call with its name.
+    asyncio: of which kind the server is, on a server; an interceptor that is unfit for it fails every call with its name.
     """
     compiled: list[Layer] = []
-    for interceptor in interceptors:
-        if isinstance(interceptor, Chain):
-            if used and isinstance(interceptor, When):
-                interceptor.unmatched.see(method)
-            compiled += layers(_selected(interceptor, method), method, used=used, asyncio=asyncio)
-        elif asyncio is not None and (fault := unfit(interceptor, asyncio)):
+    innermost: list[Layer] = []
+    for interceptor in _for(interceptors, method, used):
+        if asyncio is not None and (fault := unfit(interceptor, asyncio)):
             _log.error("%s: %s", method, fault)
             compiled.append(_faulty(fault))
         elif is_async(interceptor):
             compiled.append(_lifted(cast(Callable[[Call], AsyncFlow], interceptor)))
+        elif hasattr(interceptor, "fitted"):
+            layer, inside = _fitted(interceptor, method)
+            compiled += [layer] if layer is not None else []
+            innermost += [inside] if inside is not None else []
         else:
             compiled.append(cast(Layer, interceptor))
-    return tuple(compiled)
+    return (*compiled, *innermost) if asyncio is None else tuple(compiled)
+
+
+def _for(interceptors: tuple[Interceptor, ...], method: Method, used: bool) -> Iterator[Interceptor]:
+    """Those that see a method, chains opened."""
+    for interceptor in interceptors:
+        if isinstance(interceptor, Chain):
+            if used and isinstance(interceptor, When):
+                interceptor.unmatched.see(method)
+            yield from _for(_selected(interceptor, method), method, used)
+        else:
+            yield interceptor
+
+
+def _fitted(interceptor: Any, method: Method) -> Fitted:
+    """What an interceptor is for a method; if it cannot say, one that fails every call with its name."""
+    try:
+        fitted: Fitted = interceptor.fitted(method)
+    except Exception as error:
+        blame = f"interceptor {name_of(interceptor)} raised {type(error).__name__} when it was fitted to a method"
+        _log.exception("%s: %s", method, blame)
+        return Fitted(_faulty(blame))
+    return fitted
 
 
 def unused(interceptors: tuple[Interceptor, ...]) -> None:

@@ -59,20 +59,22 @@ class Target:
     One for each channel: two channels are two targets, since they may have other credentials.
     """
 
-    __slots__ = ("_core", "_number", "_text", "private")
+    __slots__ = ("_core", "_number", "_text", "modules", "private")
 
-    def __init__(self, text: str, core: Any = None) -> None:
+    def __init__(self, text: str, core: Any = None, modules: frozenset[str] = frozenset()) -> None:
         self._text = text
         self._core = core  # that of grpc's core, which knows of connections
         self._number = next(_numbers)
         self.private = False  # is it known to be encrypted, or to stay on this machine? See `BearerToken`
+        self.modules = modules  # where what stands between us and grpc comes from: that of a native interceptor
 
     @classmethod
     def of(cls, channel: Any) -> Target:
         """That of a native channel, also through those that wrap it; without text if none of them has one."""
         layers = list(_inwards(channel))
         core = next((each for each in layers if hasattr(each, "check_connectivity_state")), None)
-        return cls(next(filter(None, map(_told_by, layers)), ""), core)
+        modules = frozenset(type(part).__module__ for layer in layers for part in (layer, *_native_interceptors(layer)))
+        return cls(next(filter(None, map(_told_by, layers)), ""), core, modules)
 
     @property
     def key(self) -> str:
@@ -108,6 +110,13 @@ def _inwards(channel: Any) -> Iterator[Any]:
             return
         yield channel
         channel = next((inner for name in _INSIDE if (inner := getattr(channel, name, None)) is not None), None)
+
+
+def _native_interceptors(channel: Any) -> Iterator[Any]:
+    """The native interceptors that a channel itself says it has."""
+    yield getattr(channel, "_interceptor", None)  # of grpc.intercept_channel, and of OpenTelemetry's twin of it
+    for kind in Kind:
+        yield from getattr(channel, f"_{kind.value}_interceptors", ())  # of grpc.aio
 
 
 def _told_by(channel: Any) -> str:

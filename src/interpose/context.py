@@ -6,6 +6,7 @@ Handlers have a parameter `context` of their own, so what they ask stands at the
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -56,6 +57,18 @@ def deadline() -> float | None:
     """When the incoming RPC must have ended, in seconds of the monotonic clock; None without one."""
     call = _call.get()
     return call.deadline if call is not None else None
+
+
+def trace_ids() -> tuple[str, str] | None:
+    """The trace and the span that are current here, as 32 and 16 hexadecimal digits; None without a valid one.
+
+    Of OpenTelemetry, if the application has imported it: we never do.
+    """
+    otel = sys.modules.get("opentelemetry.trace")
+    if otel is None:
+        return None
+    span = otel.get_current_span().get_span_context()
+    return (f"{span.trace_id:032x}", f"{span.span_id:016x}") if span.is_valid else None
 
 
 def inherited() -> Inherited | None:

@@ -127,8 +127,9 @@ class AccessLog:
     "finished call". Everything is in fields of the record (`extra`), named as go-grpc-middleware does:
     `protocol`, `grpc.component`, `grpc.service`, `grpc.method`, `grpc.method_type`, `grpc.start_time`,
     `grpc.request.deadline`, `peer.address`, `grpc.code`, `grpc.error`, `grpc.time_ms`; and `request_id` if there is
-    one, `auth.sub` if a server knows who calls, `grpc.attempts` if there were several. The level depends on code and side:
-    a NOT_FOUND is INFO on a server and DEBUG on a client. Messages and metadata of the RPC are logged only on wish.
+    one, `auth.sub` if a server knows who calls, `grpc.attempts` if there were several, `trace_id` and `span_id` where
+    OpenTelemetry has a span. The level depends on code and side: a NOT_FOUND is INFO on a server and DEBUG on a client.
+    Messages and metadata of the RPC are logged only if asked for.
 
     Inside of `Retry` it writes one record per attempt, outside of it one per RPC.
 
@@ -236,7 +237,7 @@ class AccessLog:
                 fields = {**rpc.common(self._clock.now(), self._wall), **self._shown(content)}
                 if (known := rpc.request_id or context.request_id()) is not None:
                     fields["request_id"] = known
-                self._write(level, message, fields)
+                self._write(level, message, _traced(fields))
         except BaseException:
             self._complain()
 
@@ -277,7 +278,7 @@ class AccessLog:
                 fields["request_id"] = known
             if rpc.side is Side.SERVER and (identity := context.identity()) is not None:
                 fields[SUBJECT] = one_line(identity.subject, MAX_NAME)
-            self._write(level, FINISHED, fields)
+            self._write(level, FINISHED, _traced(fields))
         except BaseException:
             self._complain()
 
@@ -356,6 +357,14 @@ def _recording(logger: logging.Logger) -> Write:
         logger.handle(record)
 
     return write
+
+
+def _traced(fields: dict[str, Any]) -> dict[str, Any]:
+    """With the ids of the span that is current, if there is one."""
+    ids = context.trace_ids()
+    if ids is not None:
+        fields["trace_id"], fields["span_id"] = ids
+    return fields
 
 
 def _reason(outcome: Outcome) -> str:

@@ -208,7 +208,8 @@ class _UnaryResponse(_Starter):
             route.method, CLIENT, request, timeout, metadata, credentials, wait_for_ready, compression, deadline
         )
         # The flows run in a context of their own, the native call in the application's: nothing leaks either way.
-        run = copy_context().run
+        context = copy_context()
+        run = context.run
         driver, interrupted = Driver(route.layers), None
         step: Any = run(driver.start, call)
         while type(step) is not Outcome:
@@ -221,7 +222,7 @@ class _UnaryResponse(_Starter):
                 interrupted = news if isinstance(news, KeyboardInterrupt) else None  # the application's, not the flow's
                 step = run(tell, news)
             else:  # a race, or a call that somebody else may have to cancel
-                exchange = Exchange(route, driver, copy_context(), deadline, _future, requests)
+                exchange = Exchange(route, driver, context, deadline, _future, requests)
                 exchange.was_open = was_open
                 step = exchange.run(step)
         if step._code is not OK:
