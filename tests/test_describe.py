@@ -20,6 +20,7 @@ from interpose.interceptors import (
     RealIp,
     RequestId,
     Retry,
+    Rpcz,
 )
 
 CLIENT = [
@@ -33,7 +34,7 @@ CLIENT = [
     FaultInjection(),
 ]
 LIMITS = [ConcurrencyLimit(), RateLimit("1/second"), RealIp(["10.0.0.0/8"])]
-MADE = {type(made).__name__: made for made in (*CLIENT, Hedge(), AccessLog(), ExceptionToStatus(), *LIMITS)}
+MADE = {type(made).__name__: made for made in (*CLIENT, Hedge(), AccessLog(), Rpcz(), ExceptionToStatus(), *LIMITS)}
 
 
 def token(call: Call) -> Flow:

@@ -23,6 +23,7 @@ ARROWS = {
     "_shell": {"nouns", "_shell"},
     "sync": {"nouns", "_shell", "sync"},
     "aio": {"nouns", "_shell", "aio"},
+    "web": {"mechanisms", "web"},
     "contrib": {"nouns", "mechanisms", "interceptors"},
     "the front door": {"nouns", "mechanisms", "interceptors", "sync", "aio", "the front door"},
 }
@@ -44,6 +45,11 @@ EXTRA_ARROWS = [
     ("interceptors/cache.py", "interpose.interceptors.answers"),
     ("interceptors/coalesce.py", "interpose.interceptors.answers"),
     ("mechanisms/redaction.py", "interpose.mechanisms.runtimes"),
+    # Rpcz is what it knows, what it shows of that and of other interceptors, and a page.
+    ("interceptors/rpcz.py", "interpose.interceptors"),
+    ("interceptors/rpcz.py", "interpose.web"),
+    ("interceptors/rpcz_state.py", "interpose.interceptors"),
+    ("interceptors/watched.py", "interpose.interceptors"),
     # More than fits into one file.
     ("contrib/redis/__init__.py", "interpose.contrib.redis"),
     ("contrib/redis/store.py", "interpose.contrib.redis"),
@@ -58,7 +64,7 @@ CIRCLES = {
 }
 
 WAITING = {"threading", "asyncio"}
-MAY_WAIT = {"sync", "aio"}
+MAY_WAIT = {"sync", "aio", "web"}
 CLOCK = PurePosixPath("_clock.py")  # hands locks and time to all who need them, so it may know threading
 
 
@@ -209,6 +215,8 @@ def test_every_import_follows_an_arrow() -> None:
         ("interceptors/retry.py", "from .hedge import Hedge"),
         ("interceptors/retry.py", "import threading"),
         ("interceptors/retry.py", "import redis"),
+        ("interceptors/retry.py", "from interpose.web import server"),
+        ("web/site.py", "from interpose._call import Call"),
         ("sync/server.py", "from interpose.aio import server"),
         ("sync/server.py", "from interpose.interceptors.retry import Retry"),
         ("aio/channel.py", "from interpose.sync import server"),

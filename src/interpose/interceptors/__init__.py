@@ -26,6 +26,7 @@ from interpose.interceptors.rate_limit import (
 from interpose.interceptors.real_ip import RealIp
 from interpose.interceptors.request_id import RequestId, RequestIdFilter
 from interpose.interceptors.retry import BY_CONVENTION, Retry, RetryDetails
+from interpose.interceptors.rpcz import Rpcz, RpczState
 from interpose.mechanisms.budget import RatioBudget, RetryBudget
 from interpose.mechanisms.shown import shown
 
@@ -66,6 +67,8 @@ __all__ = [
     "Retry",
     "RetryBudget",
     "RetryDetails",
+    "Rpcz",
+    "RpczState",
     "ShedDetails",
     "TransitionDetails",
     "not_executed",
