@@ -29,7 +29,7 @@ async def live(seed: int, say: Callable[[str], object]) -> None:
     chance = random.Random(seed)
     client, server = _guards()
     rpcz = Rpcz([*client, *server], title="interpose.demo")
-    faults = Faults(seed, SHARE / 3)
+    faults = Faults(seed, SHARE / 10)  # few enough for the budget of retries
 
     def sometimes_late(call: Call) -> Flow:
         yield call.after(LATE) if chance.random() < SLOW else call
@@ -44,7 +44,7 @@ async def live(seed: int, say: Callable[[str], object]) -> None:
                 round_ = (round_ + 1) % ROUNDS
                 await asyncio.sleep(PAUSE)
 
-    stack = (RequestId(), rpcz, *server, sometimes_late, *bare_server_stack(faults))
+    stack: Stack = (RequestId(), rpcz, *server, sometimes_late, *bare_server_stack(faults))
     with tempfile.TemporaryDirectory(prefix="interpose-demo-") as folder, rpcz.serve() as page:
         async with both_servers(Path(folder) / "live.sqlite", lambda _: stack) as targets:
             say(page.url)

@@ -137,6 +137,11 @@ class Record:
             self._failures[_PLACES[rpc.code]] += 1
 
     @property
+    def failed(self) -> int:
+        """How many ended with another code than OK."""
+        return 0 if self._failures is None else sum(self._failures)
+
+    @property
     def failures(self) -> dict[str, int]:
         """How many ended with each code other than OK, the most frequent first."""
         if self._failures is None:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypeAlias, TypedDict
 
 from interpose._method import Side
-from interpose.interceptors.method_records import MINUTE, Detail, Record, Records, Rpc
+from interpose.interceptors.method_records import MINUTE, Record, Records, Rpc
 from interpose.interceptors.watched import Card
 from interpose.mechanisms.json_lines import rfc3339
 from interpose.mechanisms.options import insist, is_whole
 from interpose.mechanisms.redaction import without_secrets
-from interpose.mechanisms.rolling import quantiles, summed
+from interpose.mechanisms.rolling import BUCKETS, quantiles, summed
 from interpose.mechanisms.text import one_line
 
 VERSION = 1  # of the JSON: it grows when a field changes its meaning or goes
@@ -140,13 +140,10 @@ def state_of(
     records: Records, asked: Asked, now: float, *, epoch: float, began: float, title: str, watched: list[Card]
 ) -> RpczState:
     """What there is to see. epoch: what the wall clock shows when the other one shows 0."""
-    everything = list(records.all())
-    found = [
-        (record, flying)
-        for record, flying in everything
-        if asked.filter in f"{record.side.value} {record.name}".lower()
-    ]
-    found.sort(key=lambda pair: (-_lately(pair[0].detail, now), -pair[1], -pair[0].ended, pair[0].name))
+    everything = [_Seen(record, flying, now) for record, flying in records.all()]
+    found = sorted(
+        seen for seen in everything if asked.filter in f"{seen.record.side.value} {seen.record.name}".lower()
+    )
     chosen = records.by_side[Side(asked.side)].get(asked.method)
     return {
         "version": VERSION,
@@ -156,74 +153,92 @@ def state_of(
         "uptime": _rounded(now - began),
         "totals": _totals(everything, now),
         "found": len(found),
-        "methods": [_row(record, flying, now) for record, flying in found[: asked.limit]],
-        "chosen": None if chosen is None else _chosen(chosen, dict(everything).get(chosen, 0), now, epoch),
+        "methods": [_row(seen, now) for seen in found[: asked.limit]],
+        "chosen": next((_chosen(seen, now, epoch) for seen in everything if seen.record is chosen), None),
         "in_flight": [_in_flight(rpc, now) for rpc in records.flying()[:MOST_IN_FLIGHT]],
         "watched": watched,
     }
 
 
-def _totals(everything: list[tuple[Record, int]], now: float) -> Totals:
-    details = [record.detail for record, _ in everything if record.detail is not None]
-    seconds = [summed(cells, 2) for cells in zip(*(detail.seconds.rows(now) for detail in details), strict=True)]
-    seconds = seconds or [[0, 0]] * int(MINUTE)
+class _Seen:
+    """A method at this moment. seconds, minute: the cells of the last minute, and its latencies, if they are kept."""
+
+    __slots__ = ("_busy", "detail", "flying", "minute", "record", "seconds")
+
+    def __init__(self, record: Record, flying: int, now: float) -> None:
+        self.record = record
+        self.flying = flying
+        self.detail = record.detail  # looked at once: it may be given up meanwhile
+        self.seconds = None if self.detail is None else self.detail.seconds.cells(now)
+        self.minute = None if self.detail is None else self.detail.minute.sums(now)
+        self._busy = 0 if self.seconds is None else sum(self.seconds), flying, record.ended
+
+    def __lt__(self, other: _Seen) -> bool:
+        """The busier one comes first."""
+        return (other._busy, self.record.name) < (self._busy, other.record.name)
+
+
+def _totals(everything: list[_Seen], now: float) -> Totals:
+    seconds = _pairs(summed((seen.seconds for seen in everything if seen.seconds is not None), 2 * int(MINUTE)))
+    latencies = (seen.minute for seen in everything if seen.minute is not None)
     return {
         "methods": len(everything),
-        "ended": sum(record.ended for record, _ in everything),
-        "failed": sum(sum(record.failures.values()) for record, _ in everything),
-        "in_flight": sum(flying for _, flying in everything),
+        "ended": sum(seen.record.ended for seen in everything),
+        "failed": sum(seen.record.failed for seen in everything),
+        "in_flight": sum(seen.flying for seen in everything),
         "rate": _rate(seconds),
-        "latency": _latency(summed(row for detail in details for row in detail.minute.rows(now))),
+        "latency": _latency(summed(latencies, BUCKETS)),
         "seconds": seconds,
     }
 
 
-def _row(record: Record, flying: int, now: float) -> Row:
-    codes, detail = record.failures, record.detail
-    seconds = None if detail is None else [list(cells) for cells in detail.seconds.rows(now)]
+def _row(seen: _Seen, now: float) -> Row:
+    record = seen.record
+    seconds = None if seen.seconds is None else _pairs(seen.seconds)
     return {
         "side": record.side.value,
         "method": one_line(record.name, MAX_TEXT),
         "kind": None if record.kind is None else record.kind.value,
         "ended": record.ended,
-        "failed": sum(codes.values()),
-        "codes": codes,
-        "in_flight": flying,
+        "failed": record.failed,
+        "codes": record.failures,
+        "in_flight": seen.flying,
         "rate": None if seconds is None else _rate(seconds),
-        "latency": None if detail is None else _latencies(detail, now),
+        "latency": _latencies(seen, now),
         "seconds": seconds,
     }
 
 
-def _chosen(record: Record, flying: int, now: float, epoch: float) -> Chosen:
-    detail = record.detail
+def _chosen(seen: _Seen, now: float, epoch: float) -> Chosen:
+    detail = seen.detail
     recent, failures, slow = ([], [], []) if detail is None else (detail.recent, detail.failures, detail.slow_at(now))
     return {
-        **_row(record, flying, now),
+        **_row(seen, now),
         "recent": [_sample(rpc, epoch) for rpc in reversed(list(recent))],
         "failures": [_sample(rpc, epoch) for rpc in reversed(list(failures))],
         "slow": [_sample(rpc, epoch) for rpc in slow],
     }
 
 
-def _lately(detail: Detail | None, now: float) -> int:
-    """How many RPCs ended in the last minute."""
-    return 0 if detail is None else sum(map(sum, detail.seconds.rows(now)))
+def _pairs(cells: Sequence[int]) -> Seconds:
+    return list(map(list, zip(cells[::2], cells[1::2], strict=True)))
 
 
 def _rate(seconds: Seconds) -> float:
     return sum(map(sum, seconds[-LATELY - 1 : -1])) / LATELY
 
 
-def _latencies(detail: Detail, now: float) -> dict[str, Latency | None]:
+def _latencies(seen: _Seen, now: float) -> dict[str, Latency | None] | None:
+    if seen.detail is None or seen.minute is None:
+        return None
     return {
-        "1m": _latency(summed(detail.minute.rows(now))),
-        "10m": _latency(summed(detail.ten_minutes.rows(now))),
-        "all": _latency(list(detail.total)),
+        "1m": _latency(seen.minute),
+        "10m": _latency(seen.detail.ten_minutes.sums(now)),
+        "all": _latency(seen.detail.total),
     }
 
 
-def _latency(counts: list[int]) -> Latency | None:
+def _latency(counts: Sequence[int]) -> Latency | None:
     found = quantiles(counts, SHARES.values())
     return None if found is None else dict(zip(SHARES, map(_rounded, found), strict=True))
 

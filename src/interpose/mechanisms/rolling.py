@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
+from operator import add
 
 PER_OCTAVE = 4  # buckets; half a bucket is a factor of 2 ** (1/8) = 1.0905
 LOWEST, HIGHEST = -14, 12  # powers of two, in seconds: 61 us and 68 min
@@ -29,26 +32,23 @@ def bucket_of(seconds: float) -> int:
 
 
 def quantiles(counts: Sequence[int], shares: Iterable[float]) -> list[float] | None:
-    """For each share, given in ascending order, the seconds that so many of the calls stayed within; None without calls.
+    """For each share the seconds that so many of the calls stayed within; None without calls.
 
     counts: calls by bucket.
     """
-    total = sum(counts)
+    reached = list(accumulate(counts))
+    total = reached[-1]
     if not total:
         return None
-    found, seen, bucket = list[float](), counts[0], 0
-    for share in shares:
-        rank = max(math.ceil(share * total), 1)
-        while seen < rank:
-            bucket += 1
-            seen += counts[bucket]
-        found.append(_MIDDLES[bucket])
-    return found
+    return [_MIDDLES[bisect_left(reached, max(math.ceil(share * total), 1))] for share in shares]
 
 
-def summed(rows: Iterable[Sequence[int]], width: int = BUCKETS) -> list[int]:
-    """Rows of counts, added up cell by cell."""
-    return [sum(cells) for cells in zip(*rows, strict=True)] or [0] * width
+def summed(rows: Iterable[Sequence[int]], width: int) -> list[int]:
+    """Rows of so many counts, added up cell by cell."""
+    total = [0] * width
+    for row in rows:
+        total = list(map(add, total, row))
+    return total
 
 
 class Ring:
@@ -74,21 +74,23 @@ class Ring:
             self._turn(int(now // self._length))
         self._cells[self._start + cell] += 1
 
-    def rows(self, now: float) -> Iterator[Sequence[int]]:
-        """The cells of each stretch, oldest first; there are always `stretches` of them."""
-        number, empty = int(now // self._length), (0,) * self._width
-        for stretch in range(number - self._stretches + 1, number + 1):
-            kept = self._latest - self._stretches < stretch <= self._latest
-            yield self._cells[self._row(stretch)] if kept else empty
+    def cells(self, now: float) -> array[int]:
+        """The cells of each stretch, one stretch after the other, oldest first."""
+        behind = self._start + self._width  # the newest stretch ends here, so the oldest begins
+        cells = self._cells[behind:] + self._cells[:behind]
+        since = max(int(now // self._length) - self._latest, 0)  # stretches in which nothing was added
+        gone = min(since, self._stretches) * self._width
+        return cells[gone:] + array("I", bytes(4 * gone))
+
+    def sums(self, now: float) -> list[int]:
+        """All stretches together, cell by cell."""
+        cells = self.cells(now)
+        return [sum(cells[cell :: self._width]) for cell in range(self._width)]
 
     def _turn(self, number: int) -> None:
         """A new stretch begins: forget what stands in its place, and in those of all that were left out."""
         for stretch in range(max(self._latest + 1, number - self._stretches + 1), number + 1):
-            self._cells[self._row(stretch)] = array("I", bytes(4 * self._width))
+            self._start = stretch % self._stretches * self._width
+            self._cells[self._start : self._start + self._width] = array("I", bytes(4 * self._width))
         self._latest = number
         self._over = (number + 1) * self._length
-        self._start = self._row(number).start
-
-    def _row(self, stretch: int) -> slice:
-        start = stretch % self._stretches * self._width
-        return slice(start, start + self._width)
