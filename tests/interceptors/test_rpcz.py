@@ -1,5 +1,6 @@
 """Rpcz: what it counts, in all places and for every ending, and what it shows of that."""
 
+import asyncio
 import gc
 import json
 import logging
@@ -19,7 +20,8 @@ from interpose.interceptors import AccessLog, CircuitBreaker, RequestId, Retry, 
 from interpose.interceptors.method_records import DETAILED, OTHERS
 from interpose.interceptors.rpcz_state import Row
 from interpose.testing import Echo, FakeClock, Place, Stub, failed, incoming, ok, play
-from tests.interceptors.driving import is_server, requests
+from tests.facts.serving import serving
+from tests.interceptors.driving import Told, is_server, requests
 
 Code = grpc.StatusCode
 METHOD = "/pay.v1.Cards/Charge"
@@ -104,8 +106,54 @@ def test_a_stream_that_is_dropped_has_ended() -> None:
         del stream
         gc.collect()
 
-        assert only(rpcz.snapshot())["codes"] == {"CANCELLED": 1}
-        assert rpcz.snapshot()["in_flight"] == []
+        left_by_the_client(rpcz)
+
+
+@pytest.mark.parametrize("kind", list(Kind), ids=lambda kind: kind.value)
+async def test_an_asyncio_call_that_is_cancelled_has_ended(kind: Kind) -> None:
+    """Before its answer: it counts as cancelled, and is in flight no more."""
+    rpcz, told = Rpcz(), Told()
+    async with Echo([ok(hang=True)]).serve_aio() as target, grpc.aio.insecure_channel(target) as bare:
+        stub = Stub(intercept_channel(bare, told, rpcz))
+        call = getattr(stub, kind.value)(["hello"] if kind.request_streaming else "hello")
+        call.cancel()
+        assert await asyncio.to_thread(told.ended.acquire, timeout=10)
+
+    left_by_the_client(rpcz)
+
+
+@pytest.mark.parametrize("sort", ["sync", "async"])
+def test_a_stream_whose_client_leaves_has_ended_on_the_server(sort: str) -> None:
+    """With the client's address and the id, which grpc itself no longer knows by then."""
+
+    def endless(_: Any, native: Any) -> Any:
+        while True:
+            yield "x" * 100_000
+
+    async def endless_later(_: Any, native: Any) -> Any:
+        while True:
+            yield "x" * 100_000
+
+    rpcz, told = Rpcz(), Told()
+    handlers = {"unary_stream": endless if sort == "sync" else endless_later}
+    with serving(sort, handlers, told, rpcz, RequestId()) as client:
+        call = client.start(kind="unary_stream")
+        next(call)
+        call.cancel()
+        assert told.ended.acquire(timeout=10)
+
+    left_by_the_client(rpcz)
+    chosen = rpcz.snapshot(method=only(rpcz.snapshot())["method"])["chosen"]
+    assert chosen is not None
+    [sample] = chosen["failures"]
+    assert (sample["peer"] or "").startswith("ipv4:127.0.0.1:") and sample["request_id"]
+
+
+def left_by_the_client(rpcz: Rpcz) -> None:
+    """Its one RPC counts as cancelled, and is in flight no more."""
+    state = rpcz.snapshot()
+    assert (only(state)["ended"], only(state)["codes"]) == (1, {"CANCELLED": 1})
+    assert (state["totals"]["in_flight"], state["in_flight"]) == (0, [])
 
 
 # --- played by hand -------------------------------------------------------------------------------------------------

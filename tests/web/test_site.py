@@ -25,17 +25,27 @@ def answer(
 
 
 @pytest.mark.parametrize(
-    "host", ["localhost", "LOCALHOST:80", "127.0.0.1", "127.0.0.1:8081", "[::1]:9", "[::1]", "ops.example.com:443"]
+    "host",
+    [
+        "localhost",
+        "LOCALHOST:80",
+        "127.0.0.1",
+        "127.0.0.1:8081",
+        "[::1]:9",
+        "[::1]",
+        "10.0.0.7:80",
+        "ops.example.com:443",
+    ],
 )
 def test_hosts_that_are_named_are_answered(host: str) -> None:
-    """Those of the loopback with any port, for there may be a tunnel; and those that were given."""
+    """localhost and addresses, with any port, for there may be a tunnel; and the names that were given."""
     assert answer(host=host, of=site(hosts=("Ops.Example.com",))).status == 200
 
 
 @pytest.mark.parametrize(
     "host",
     [None, "", "evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "127.0.0.1@evil.example", "localhost:80:80",
-     "localhost:", "[::1", "0.0.0.0", "localhost evil.example", "127.0.0.2"],
+     "localhost:", "[::1", "localhost evil.example", "2130706433", "127.1", "[::1].evil.example"],
 )  # fmt: skip
 @pytest.mark.parametrize("path", ["/", "/json", "", "/none"])
 def test_others_learn_nothing(host: str | None, path: str) -> None:

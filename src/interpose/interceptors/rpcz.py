@@ -156,7 +156,7 @@ class Rpcz:
         port:  0: any that is free.
         host:  the address to listen at. There is no login: whoever reaches it sees the page, so leave it on the
             loopback and use a tunnel, or put it behind something that asks.
-        hosts: names by which browsers may ask for it, beside localhost and 127.0.0.1.
+        hosts: names by which browsers may ask for it, beside localhost and addresses.
 
         OSError if it cannot listen there. A process that forks serves it after the fork.
         """
@@ -171,7 +171,7 @@ class Rpcz:
     def asgi(self, *, hosts: Collection[str] = ()) -> App:
         """The page as an ASGI app, to be mounted in one of yours; there is no login, so mount it behind what asks for one.
 
-        hosts: names by which browsers may ask for it, beside localhost and 127.0.0.1.
+        hosts: names by which browsers may ask for it, beside localhost and addresses.
         """
         insist("Rpcz.asgi", *((False, fault) for fault in host_faults(hosts)))
         return app(self._site(hosts))

@@ -1,13 +1,15 @@
 """What a browser is answered: the page, its JSON twin, or why not. Read only, and only for the hosts that are named.
 
 A web page of a stranger can have its own name point to 127.0.0.1, and then ask whatever listens there (DNS rebinding).
-The browser still sends the stranger's name as `Host`, so a request for a host that was not named is refused.
+The browser still sends the stranger's name as `Host`, so a request for a name that was not given is refused. An address
+is nobody's name.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import ipaddress
 import json
 import logging
 import re
@@ -19,7 +21,7 @@ from urllib.parse import parse_qsl, quote
 
 from interpose.mechanisms.seldom import Seldom
 
-LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
+HERE = "localhost"
 MAX_QUERY = 2048  # characters
 MAX_FIELDS = 16
 
@@ -44,7 +46,7 @@ class Site:
 
     def __init__(self, read: Read, hosts: Iterable[str], now: Callable[[], float]) -> None:
         self._read = read
-        self._hosts = LOOPBACK | {host.lower() for host in hosts}
+        self._hosts = {HERE, *(host.lower() for host in hosts)}
         self._now = now
         self._failed = Seldom(60)
 
@@ -64,7 +66,7 @@ class Site:
 
     def _is_ours(self, host: str) -> bool:
         found = _HOST.fullmatch(host.strip().lower())
-        return found is not None and found[1] in self._hosts
+        return found is not None and (found[1] in self._hosts or _is_address(found[1]))
 
     def _json(self, query: str) -> Reply:
         try:
@@ -88,6 +90,14 @@ def host_faults(hosts: Any) -> list[str]:
         for host in hosts
         if not isinstance(host, str) or not (found := _HOST.fullmatch(host.lower())) or found[1] != host.lower()
     ]
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return False
+    return True
 
 
 # --- the page -------------------------------------------------------------------------------------------------------
