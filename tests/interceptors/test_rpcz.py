@@ -184,13 +184,16 @@ def test_a_rate_is_that_of_the_last_ten_seconds() -> None:
     rpcz = made(clock)
     for number in range(20):
         play(rpcz, [failed(Code.ABORTED) if number < 5 else ok()], clock=clock)
+    assert only(rpcz.snapshot())["rate"] == 0  # the second that runs is not over
     clock.advance(3)
 
     state = rpcz.snapshot()
     row = only(state)
     assert row["rate"] == state["totals"]["rate"] == 2.0
     assert row["seconds"] == state["totals"]["seconds"] == [*[[0, 0]] * 56, [15, 5], *[[0, 0]] * 3]
-    clock.advance(8)
+    clock.advance(7)
+    assert only(rpcz.snapshot())["rate"] == 2.0
+    clock.advance(1)
     assert only(rpcz.snapshot())["rate"] == 0
     clock.advance(60)
     assert rpcz.snapshot()["totals"]["seconds"] == [[0, 0]] * 60
@@ -397,11 +400,14 @@ def test_an_idle_method_gives_up_its_latencies() -> None:
         return row["latency"] is not None
 
     assert has_latency(0) and not has_latency(DETAILED)
-    clock.advance(601)
+    clock.advance(599)
+    play(rpcz, [ok()], method=f"/a.A/M{DETAILED}", clock=clock)
+    assert has_latency(0) and not has_latency(DETAILED)
+    clock.advance(2)
     play(rpcz, [ok()], method=f"/a.A/M{DETAILED}", clock=clock)
     assert not has_latency(0) and has_latency(DETAILED)
     chosen = rpcz.snapshot(method="/a.A/M0", side="client")["chosen"]
-    assert chosen is not None and (chosen["ended"], chosen["recent"]) == (1, [])
+    assert chosen is not None and (chosen["ended"], chosen["recent"], chosen["slow"]) == (1, [], [])
 
 
 def test_threads_lose_no_count() -> None:
