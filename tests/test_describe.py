@@ -7,6 +7,9 @@ from interpose import Call, Flow, chain, describe, interceptors, when
 from interpose._describe import RULES
 from interpose.interceptors import (
     AccessLog,
+    Authenticate,
+    Authorize,
+    BearerToken,
     Cache,
     CircuitBreaker,
     Coalesce,
@@ -21,6 +24,8 @@ from interpose.interceptors import (
     RequestId,
     Retry,
     Rpcz,
+    StaticTokens,
+    require,
 )
 
 CLIENT = [
@@ -34,7 +39,9 @@ CLIENT = [
     FaultInjection(),
 ]
 LIMITS = [ConcurrencyLimit(), RateLimit("1/second"), RealIp(["10.0.0.0/8"])]
-MADE = {type(made).__name__: made for made in (*CLIENT, Hedge(), AccessLog(), Rpcz(), ExceptionToStatus(), *LIMITS)}
+SEEN = [AccessLog(), Rpcz()]
+GUARDS = [Authenticate(StaticTokens({"token": "ann"})), Authorize(require()), BearerToken(lambda: "token")]
+MADE = {type(made).__name__: made for made in (*CLIENT, Hedge(), *SEEN, ExceptionToStatus(), *LIMITS, *GUARDS)}
 
 
 def token(call: Call) -> Flow:

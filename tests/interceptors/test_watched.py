@@ -10,6 +10,8 @@ import pytest
 from interpose import Side, chain, when
 from interpose.interceptors import (
     AccessLog,
+    Authenticate,
+    BearerToken,
     Cache,
     CircuitBreaker,
     ConcurrencyLimit,
@@ -19,6 +21,7 @@ from interpose.interceptors import (
     Retry,
     RetryBudget,
     Rpcz,
+    Token,
 )
 from interpose.interceptors.watched import Card, cards, watchable
 from interpose.mechanisms.budget import Unlimited
@@ -95,7 +98,7 @@ def test_budgets_stand_in_for_those_who_ask_them() -> None:
     ratio = RatioBudget(minimum=2)
     ratio.began(1000.0)
     ratio.spend(1000.0)
-    assert (card(ratio)["state"], card(ratio)["facts"]) == ("1 retries of 1 calls", {"calls": 1, "retries": 1})
+    assert (card(ratio)["state"], card(ratio)["facts"]) == ("1 sent again", {"calls": 1, "retries": 1})
     assert card(Unlimited())["state"] == "Unlimited()"
 
 
@@ -106,6 +109,40 @@ def test_what_has_no_state_is_left_out() -> None:
     assert [one["what"] for one in shown(*stack[:2])] == ["Cache", "RateLimit"]
     assert len(Rpcz(stack).snapshot()["watched"]) == 2
     assert watchable([chain(), [3]])[1] == ["watch must have interceptors, budgets, and what has a snapshot(), not [3]"]
+
+
+def test_those_who_find_out_who_calls() -> None:
+    """What they decided, what their verifiers know, and a token that is good for ever, which JSON has no number for."""
+
+    @dataclass(frozen=True)
+    class Keys:
+        age: float
+        error: str | None
+
+    @dataclass(frozen=True)
+    class Tokens:
+        kept: int
+        error: str | None
+        keys: Keys
+
+    class Verifier:
+        def __call__(self, credentials: Any) -> Any:
+            raise RuntimeError
+
+        def snapshot(self) -> Tokens:
+            return Tokens(3, "it timed out", Keys(7.5, None))
+
+    verifier, token = Verifier(), BearerToken(lambda: Token("t"), insecure=True)
+    authenticate = Authenticate(verifier)
+    play(authenticate, [], side=Side.SERVER, metadata=[("authorization", "Bearer t")])
+    play(token, [ok()])
+
+    found = {one["what"].rpartition(".")[2]: one for one in shown(authenticate, token)}
+    assert (found["Authenticate"]["state"], found["Authenticate"]["level"]) == ("faults: 1", "warn")
+    assert (found["Verifier"]["state"], found["Verifier"]["level"]) == ("the last fetch failed", "warn")
+    assert found["Verifier"]["facts"] == {"kept": 3, "error": "it timed out", "keys_age": 7.5, "keys_error": None}
+    assert found["BearerToken"]["facts"]["expires_in"] == "for ever"
+    assert json.dumps(list(found.values()), allow_nan=False)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from interpose.web.site import Reply, Site, document, host_faults
+from interpose.web.site import BadQuery, Reply, Site, document, host_faults
 
 
 def site(read: Any = lambda asked: {"asked": dict(asked)}, hosts: tuple[str, ...] = ()) -> Site:
@@ -92,18 +92,21 @@ def test_a_query_that_makes_no_sense_is_answered() -> None:
     """With what was wrong."""
 
     def read(asked: Any) -> Any:
-        raise ValueError("limit must be a whole number")
+        raise BadQuery("limit must be a whole number")
 
     reply = answer("/json", of=site(read))
     assert (reply.status, reply.body) == (400, b"limit must be a whole number\n")
 
 
-def test_a_fault_stays_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+def raises(asked: Any) -> Any:
+    raise ValueError("secret")
+
+
+@pytest.mark.parametrize(
+    "read", [raises, lambda asked: float("nan"), lambda asked: object()], ids=["raises", "nan", "no json"]
+)
+def test_a_fault_stays_in_the_log(read: Any, caplog: pytest.LogCaptureFixture) -> None:
     """Once a minute, with its traceback; who asks learns that there was one."""
-
-    def read(asked: Any) -> Any:
-        raise RuntimeError("secret")
-
     broken = site(read)
     with caplog.at_level(logging.ERROR, "interpose"):
         replies = [answer("/json", of=broken) for _ in range(3)]

@@ -23,7 +23,7 @@ from interpose.mechanisms.options import insist, is_clock, is_flag, is_whole
 from interpose.mechanisms.text import one_line
 from interpose.web.asgi import App, app
 from interpose.web.server import Served
-from interpose.web.site import Query, Site, host_faults
+from interpose.web.site import BadQuery, Query, Site, host_faults
 
 __all__ = ["Rpcz", "RpczState", "Served"]
 
@@ -198,7 +198,11 @@ class Rpcz:
         )
 
     def _site(self, hosts: Collection[str]) -> Site:
-        def read(asked: Query) -> RpczState:
-            return self.snapshot(**query(asked)._asdict())
+        def read(fields: Query) -> RpczState:
+            try:
+                asked = query(fields)
+            except ValueError as error:
+                raise BadQuery(str(error)) from None
+            return self.snapshot(**asked._asdict())
 
         return Site(read, hosts, self._now)

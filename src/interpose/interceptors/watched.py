@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any, Literal, TypeAlias, TypedDict
 
 from interpose._flow import Chain, name_of
+from interpose.interceptors.authenticate import Authenticate
 from interpose.interceptors.circuit_breaker import CircuitState
 from interpose.interceptors.concurrency_limit import ConcurrencyState
 from interpose.interceptors.rate_limit import RateLimitState
@@ -40,7 +42,7 @@ _WORST_FIRST = ("bad", "warn", "ok")
 def watchable(items: Iterable[Any]) -> tuple[list[tuple[str, Any]], list[str]]:
     """What can be watched in a stack or a list, each with its name; and a fault for each that is nothing of the kind.
 
-    Chains are opened. Of an interceptor its own state, and that of its budget and its store. One without any is left out.
+    Chains are opened. Of an interceptor its own state, and those of what it relies on. One without any is left out.
     """
     found, faults = dict[int, tuple[str, Any]](), list[str]()
     for item in items:
@@ -51,10 +53,17 @@ def watchable(items: Iterable[Any]) -> tuple[list[tuple[str, Any]], list[str]]:
         elif isinstance(item, type) or not (callable(item) or _tells(item)):
             faults.append(f"watch must have interceptors, budgets, and what has a snapshot(), not {item!r:.100}")
         else:
-            parts = ((part, getattr(item, f"_{part}", None)) for part in ("budget", "store"))
-            told = [(name_of(item), item), *((f"{part} of {name_of(item)}", one) for part, one in parts)]
+            told = [(name_of(item), item), *_parts(item)]
             found.update((id(one), (name, one)) for name, one in told if _tells(one) and id(one) not in found)
     return list(found.values()), faults
+
+
+def _parts(item: Any) -> Iterator[tuple[str, Any]]:
+    """What an interceptor relies on, each with a name: its budget, its store, its verifiers."""
+    for part in ("budget", "store"):
+        yield f"{part} of {name_of(item)}", getattr(item, f"_{part}", None)
+    if isinstance(item, Authenticate):
+        yield from item._verifiers
 
 
 def _tells(item: Any) -> bool:
@@ -93,7 +102,7 @@ def _budget(what: str, budget: Any, now: float) -> Card:
         return _card(what, *(("retries allowed", "ok") if 2 * left > most else ("used up", "bad")), facts)
     if isinstance(budget, RatioBudget):
         calls, retries = budget.tally(now)
-        return _card(what, f"{retries} retries of {calls} calls", "ok", {"calls": calls, "retries": retries})
+        return _card(what, f"{retries} sent again", "ok", {"calls": calls, "retries": retries})
     return _card(what, repr(budget), "ok", {})
 
 
@@ -111,6 +120,10 @@ def _judged(state: Any) -> tuple[str, Level]:
         return f"{state.refused} refused", "warn" if state.refused else "ok"
     if getattr(state, "out", False):  # a store that several processes share
         return "does not answer", "bad"
+    if getattr(state, "error", None):  # keys that are fetched
+        return "the last fetch failed", "warn"
+    if faults := getattr(state, "faults", 0):  # of a verifier or a rule
+        return f"faults: {faults}", "warn"
     return "", "ok"
 
 
@@ -118,12 +131,19 @@ def _facts(state: Any) -> Facts:
     """The fields of a state. Keys that callers have chosen are counted, not shown."""
     if not is_dataclass(state):
         return {"state": _text(state)}
-    return {field.name: _plain(getattr(state, field.name)) for field in fields(state) if field.name != "mode"}
+    facts = Facts()
+    for field in fields(state):
+        value = getattr(state, field.name)
+        if is_dataclass(value) and not isinstance(value, type):
+            facts.update((f"{field.name}_{name}", fact) for name, fact in _facts(value).items())
+        elif field.name != "mode":
+            facts[field.name] = _plain(value)
+    return facts
 
 
 def _plain(value: Any) -> str | int | float | None:
     if value is None or isinstance(value, (bool, int, float)):
-        return value
+        return value if value is None or math.isfinite(value) else "for ever"
     if isinstance(value, dict):
         return len(value)
     return _text(", ".join(map(str, value)) if isinstance(value, (list, tuple)) else value)

@@ -26,11 +26,15 @@ MAX_QUERY = 2048  # characters
 MAX_FIELDS = 16
 
 Query: TypeAlias = Mapping[str, str]
-Read: TypeAlias = Callable[[Query], Any]  # what JSON can hold; ValueError for a query that makes no sense
+Read: TypeAlias = Callable[[Query], Any]  # gives what JSON can hold, or raises `BadQuery`
 
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::[0-9]{1,5})?", re.ASCII)
 
 _log = logging.getLogger("interpose")
+
+
+class BadQuery(ValueError):
+    """What was asked makes no sense; the text says what would, and is shown to those who asked."""
 
 
 class Reply(NamedTuple):
@@ -70,15 +74,21 @@ class Site:
 
     def _json(self, query: str) -> Reply:
         try:
-            asked = dict(parse_qsl(query[:MAX_QUERY], max_num_fields=MAX_FIELDS, errors="replace"))
-            body = json.dumps(self._read(asked), separators=(",", ":"), allow_nan=False).encode()
-        except ValueError as error:
+            body = json.dumps(self._read(_asked(query)), separators=(",", ":"), allow_nan=False).encode()
+        except BadQuery as error:
             return _refusal(400, str(error))
         except Exception:
             if count := self._failed.happened(self._now()):
                 _log.exception("the JSON of a page could not be made, %d times since this was last said", count)
             return _refusal(500, "What this page shows could not be read; the log says why.")
         return _reply(200, "application/json", body)
+
+
+def _asked(query: str) -> Query:
+    try:
+        return dict(parse_qsl(query[:MAX_QUERY], max_num_fields=MAX_FIELDS, errors="replace"))
+    except ValueError:
+        raise BadQuery(f"A query has at most {MAX_FIELDS} fields.") from None
 
 
 def host_faults(hosts: Any) -> list[str]:
