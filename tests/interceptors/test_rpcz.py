@@ -442,6 +442,27 @@ def test_threads_lose_no_count() -> None:
     assert sum(map(sum, state["totals"]["seconds"])) <= 4000 == sum(rpcz._servers[METHOD].detail.total)  # type: ignore[union-attr]
 
 
+def test_what_is_in_flight_may_change_while_it_is_read() -> None:
+    """Without a GIL a set says so, and is read again."""
+
+    class Changing(set[Any]):
+        changes = 1
+
+        def __iter__(self) -> Any:
+            if self.changes:
+                self.changes -= 1
+                raise RuntimeError("Set changed size during iteration")
+            return super().__iter__()
+
+    rpcz = Rpcz()
+    rpcz._records.in_flight = Changing()
+    flow = rpcz(incoming())
+    flow.send(None)
+
+    assert len(rpcz.snapshot()["in_flight"]) == 1
+    flow.close()
+
+
 # --- what fails does not touch an RPC -------------------------------------------------------------------------------
 
 

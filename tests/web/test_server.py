@@ -120,6 +120,27 @@ def test_what_is_no_request_harms_nobody(line: bytes, caplog: pytest.LogCaptureF
     assert not caplog.records
 
 
+def test_an_accept_that_fails_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when no file descriptors are left for a while."""
+
+    class Listener:
+        def __init__(self, native: socket.socket) -> None:
+            self.native, self.failures = native, [OSError(24, "too many open files")]
+
+        def accept(self) -> Any:
+            if self.failures:
+                raise self.failures.pop()
+            return self.native.accept()
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.native, name)
+
+    listening = server._listening
+    monkeypatch.setattr(server, "_listening", lambda *at: Listener(listening(*at)))
+    with Rpcz().serve() as served:
+        assert get(served.port)[0] == 200
+
+
 def test_a_fault_of_the_page_is_told(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """In the log, and the server goes on."""
     told = threading.Event()
