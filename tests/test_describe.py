@@ -26,6 +26,7 @@ from interpose.interceptors import (
     RealIp,
     RequestId,
     Retry,
+    Rpcz,
     StaticTokens,
     require,
 )
@@ -43,7 +44,7 @@ CLIENT = [
 LIMITS = [ConcurrencyLimit(), RateLimit("1/second"), RealIp(["10.0.0.0/8"])]
 GUARDS = [Authenticate(StaticTokens({"token": "ann"})), Authorize(require()), BearerToken(lambda: "token")]
 METRICS = PrometheusMetrics(registry=CollectorRegistry())
-SEEING = [AccessLog(), METRICS, opentelemetry.Tracing(), opentelemetry.OtelMetrics()]
+SEEING = [AccessLog(), Rpcz(), METRICS, opentelemetry.Tracing(), opentelemetry.OtelMetrics()]
 MADE = {type(made).__name__: made for made in (*CLIENT, Hedge(), ExceptionToStatus(), *LIMITS, *GUARDS, *SEEING)}
 
 

@@ -24,6 +24,7 @@ ARROWS = {
     "_shell": {"nouns", "_shell"},
     "sync": {"nouns", "_shell", "sync"},
     "aio": {"nouns", "_shell", "aio"},
+    "web": {"mechanisms", "web"},
     "contrib": {"nouns", "mechanisms", "interceptors"},
     "the front door": {"nouns", "mechanisms", "interceptors", "sync", "aio", "the front door"},
 }
@@ -44,6 +45,11 @@ EXTRA_ARROWS = [
     ("interceptors/cache.py", "interpose.interceptors.answers"),
     ("interceptors/coalesce.py", "interpose.interceptors.answers"),
     ("mechanisms/redaction.py", "interpose.mechanisms.runtimes"),
+    # Rpcz is what it knows, what it shows of that and of other interceptors, and a page.
+    ("interceptors/rpcz.py", "interpose.interceptors"),
+    ("interceptors/rpcz.py", "interpose.web"),
+    ("interceptors/rpcz_state.py", "interpose.interceptors"),
+    ("interceptors/watched.py", "interpose.interceptors"),
     # Both guards fail closed, in the same way.
     ("interceptors/authenticate.py", "interpose.interceptors.guarding"),
     ("interceptors/authorize.py", "interpose.interceptors.guarding"),
@@ -57,7 +63,7 @@ EXTRA_ARROWS = [
 ]
 
 WAITING = {"threading", "asyncio"}
-MAY_WAIT = {"sync", "aio"}
+MAY_WAIT = {"sync", "aio", "web"}
 # Hand time, locks, threads and tasks to all who need them.
 KNOWING = {PurePosixPath("_clock.py"): {"threading"}, PurePosixPath("_background.py"): WAITING}
 
@@ -210,6 +216,8 @@ def test_every_import_follows_an_arrow() -> None:
         ("interceptors/retry.py", "from .hedge import Hedge"),
         ("interceptors/retry.py", "import threading"),
         ("interceptors/retry.py", "import redis"),
+        ("interceptors/retry.py", "from interpose.web import server"),
+        ("web/site.py", "from interpose._call import Call"),
         ("sync/server.py", "from interpose.aio import server"),
         ("sync/server.py", "from interpose.interceptors.retry import Retry"),
         ("aio/channel.py", "from interpose.sync import server"),

@@ -48,6 +48,10 @@ RULES = (
     Rule("ExceptionToStatus", "OtelMetrics", "an exception is counted, and not the status that the caller sees"),
     Rule("ConcurrencyLimit", "Tracing", "calls that are refused have no span"),
     Rule("ConcurrencyLimit", "OtelMetrics", "calls that are refused are not counted"),
+    Rule("ExceptionToStatus", "Rpcz", "the page shows the exception, and not the status that the caller sees"),
+    Rule("ConcurrencyLimit", "Rpcz", "calls that are refused are not on the page"),
+    Rule("Authenticate", "Rpcz", "calls that are refused are not on the page"),
+    Rule("Authorize", "Rpcz", "calls that are denied are not on the page"),
     Rule("FaultInjection", "Retry", "faults are not retried, as those of a server would be"),
 )
 

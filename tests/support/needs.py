@@ -9,6 +9,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,11 @@ NEEDS = {
     ),
     "redis": Need("redis-server", programs("redis-server"), ("redis-server",)),
     "prometheus": Need("prometheus, with promtool", programs("prometheus", "promtool"), ("prometheus",)),
+    "chromium": Need(
+        "chromium, and the package playwright",
+        lambda: programs("chromium")() and find_spec("playwright") is not None,
+        ("chromium", "fonts-liberation"),
+    ),
     "openssl": Need("the program openssl", programs("openssl"), ("openssl",)),
 }
 

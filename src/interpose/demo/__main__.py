@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import sys
@@ -45,7 +46,19 @@ def show(options: Options) -> int:
         print(json.dumps(report.as_json(story, verdict), indent=2), flush=True)
     else:
         print("\n".join(report.as_text(story, verdict)), flush=True)
+    if options.serve:
+        serve(options)
     return 0 if all(claim.holds for claim in verdict) else 1
+
+
+def serve(options: Options) -> None:
+    """Show the services at work, until somebody ends it."""
+    from interpose.demo.live import live
+
+    # One JSON document is all that stdout has if that was asked for.
+    out = sys.stderr if options.json else sys.stdout
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(live(options.seed, lambda url: print(f"Live, until Ctrl-C: {url}", file=out, flush=True)))
 
 
 if __name__ == "__main__":

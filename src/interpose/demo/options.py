@@ -18,11 +18,13 @@ class Options:
     seed:  decides the load and the faults.
     calls: of each kind, from each client to each server, without the stack and again with it.
     json:  print one document rather than a report.
+    serve: keep the services at work afterwards, and show them on a page.
     """
 
     seed: int = SEED
     calls: int = CALLS
     json: bool = False
+    serve: bool = False
 
 
 def parse(arguments: Sequence[str] | None = None) -> Options:
@@ -46,8 +48,9 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
         help=f"calls of each kind, from each client to each server: 1 to {MOST_CALLS} (default: %(default)s)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document and nothing else")
+    parser.add_argument("--serve", action="store_true", help="keep the services at work, and show them on a live page")
     given = parser.parse_args(arguments)
-    return Options(seed=given.seed, calls=given.calls, json=given.json)
+    return Options(seed=given.seed, calls=given.calls, json=given.json, serve=given.serve)
 
 
 def _between(least: int, most: int) -> Callable[[str], int]:

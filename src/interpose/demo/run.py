@@ -130,7 +130,7 @@ class Within:
 
 async def _phase(file: Path, phase: Without | Within, jobs: list[Job], progress: Progress) -> list[Leg]:
     legs: list[Leg] = []
-    async with _servers(file, phase.server) as targets:
+    async with both_servers(file, phase.server) as targets:
         for client in STACKS:
             stack = phase.client(client)
             for server in STACKS:
@@ -144,7 +144,7 @@ async def _phase(file: Path, phase: Without | Within, jobs: list[Job], progress:
 async def _refusals(file: Path, progress: Progress) -> list[Refusal]:
     tell = progress("an order that is refused", len(STACKS) ** 2)
     refusals: list[Refusal] = []
-    async with _servers(file, lambda _: faultless_server_stack()) as targets:
+    async with both_servers(file, lambda _: faultless_server_stack()) as targets:
         for server, target in targets.items():
             refusals.append(await asyncio.to_thread(refusal_from_sync, target, server))
             tell()
@@ -159,7 +159,7 @@ async def _trips(progress: Progress) -> list[Trip]:
 
 
 @asynccontextmanager
-async def _servers(file: Path, stack: Callable[[str], Stack]) -> AsyncGenerator[dict[str, str]]:
+async def both_servers(file: Path, stack: Callable[[str], Stack]) -> AsyncGenerator[dict[str, str]]:
     book = OrderBook(file, shop_orders())
     try:
         async with (

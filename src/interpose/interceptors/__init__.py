@@ -32,6 +32,7 @@ from interpose.interceptors.rate_limit import (
 from interpose.interceptors.real_ip import RealIp
 from interpose.interceptors.request_id import RequestId, RequestIdFilter
 from interpose.interceptors.retry import BY_CONVENTION, Retry, RetryDetails
+from interpose.interceptors.rpcz import Rpcz, RpczState
 from interpose.interceptors.service_config import from_service_config, left_to_core
 from interpose.interceptors.static_tokens import StaticTokens
 from interpose.mechanisms.budget import RatioBudget, RetryBudget
@@ -87,6 +88,8 @@ __all__ = [
     "Retry",
     "RetryBudget",
     "RetryDetails",
+    "Rpcz",
+    "RpczState",
     "ShedDetails",
     "StaticTokens",
     "Token",

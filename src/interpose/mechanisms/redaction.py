@@ -295,6 +295,33 @@ def type_and_size(value: Any) -> str:
         return f"<{name}>"
 
 
+def without_secrets(text: str) -> str:
+    """Text for people, without what looks like a secret in it: the value behind a name like "password" or "api-key",
+    credentials behind "Bearer" and in a URL, and JSON web tokens. What looks like none, stays.
+    """
+    for pattern, left in _SECRETS:
+        text = pattern.sub(left, text)
+    return text
+
+
+_NAMES = r"(?:passw(?:or)?d|passphrase|secret|token|credentials?|(?:api|access|private)[_-]?key|session[_-]?id)"
+
+# Each looks at a character a few times at most, however the text is made.
+_SECRETS = tuple(
+    (re.compile(pattern, re.IGNORECASE | re.ASCII), left)
+    for pattern, left in (
+        (r"((?:authorization|cookie)[\"']?\s{0,4}[:=]).*", rf"\1 {REDACTED}"),
+        (r"\b(bearer|(?:basic|digest)(?= {1,4}[a-z]*(?-i:[A-Z0-9=]))) {1,4}[\w.~+/=-]{6,}", rf"\1 {REDACTED}"),
+        (r"://[^/\s@]{1,256}@", f"://{REDACTED}@"),
+        (r"\beyJ[\w-]{4,}\.[\w-]+\.[\w-]*", REDACTED),  # {" in base64
+        (
+            rf"({_NAMES}[\"']?\s{{0,4}}[:=]\s{{0,4}})(?:\"[^\"]*\"?|'[^']*'?|[^\s,;&]+)",
+            rf"\1{REDACTED}",
+        ),
+    )
+)
+
+
 def options_of(field: Any) -> Any:
     """A field's options. In a pool of its own they know the custom ones only if they are read again with its types."""
     options, pool = field.GetOptions(), getattr(getattr(field, "file", None), "pool", None)
