@@ -9,6 +9,9 @@ from interpose._describe import RULES
 from interpose.contrib.prometheus import PrometheusMetrics
 from interpose.interceptors import (
     AccessLog,
+    Authenticate,
+    Authorize,
+    BearerToken,
     Cache,
     CircuitBreaker,
     Coalesce,
@@ -22,6 +25,8 @@ from interpose.interceptors import (
     RealIp,
     RequestId,
     Retry,
+    StaticTokens,
+    require,
 )
 
 CLIENT = [
@@ -35,8 +40,9 @@ CLIENT = [
     FaultInjection(),
 ]
 LIMITS = [ConcurrencyLimit(), RateLimit("1/second"), RealIp(["10.0.0.0/8"])]
+GUARDS = [Authenticate(StaticTokens({"token": "ann"})), Authorize(require()), BearerToken(lambda: "token")]
 SEEING = [AccessLog(), PrometheusMetrics(registry=CollectorRegistry())]
-MADE = {type(made).__name__: made for made in (*CLIENT, Hedge(), ExceptionToStatus(), *LIMITS, *SEEING)}
+MADE = {type(made).__name__: made for made in (*CLIENT, Hedge(), ExceptionToStatus(), *LIMITS, *GUARDS, *SEEING)}
 
 
 def token(call: Call) -> Flow:
