@@ -43,6 +43,8 @@ RULES = (
     Rule("BearerToken", "Hedge", "every copy is sent with the token of the first"),
     Rule("ConcurrencyLimit", "PrometheusMetrics", "calls that are refused are not counted"),
     Rule("RateLimit", "PrometheusMetrics", "calls that are refused are not counted"),
+    Rule("Authenticate", "PrometheusMetrics", "calls that are refused are not counted"),
+    Rule("Authorize", "PrometheusMetrics", "calls that are denied are not counted"),
     Rule("ExceptionToStatus", "PrometheusMetrics", "an exception is counted, and not the status that the caller sees"),
     Rule("ExceptionToStatus", "Tracing", "the span shows the exception, and not the status that the caller sees"),
     Rule("ExceptionToStatus", "OtelMetrics", "an exception is counted, and not the status that the caller sees"),

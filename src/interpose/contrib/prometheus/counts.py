@@ -160,8 +160,19 @@ class MethodCounts:
         return up_to
 
 
-TURNS = Turns()
-"""For all counts that are changed in several steps."""
+_turns = [Turns()]  # for all counts that are changed in several steps
+
+
+def in_turn(work: Callable[[], object]) -> None:
+    """Do it before or after, but not beside, all else that is done in turn."""
+    turns = _turns[0]
+    turns.add(work)
+    turns.run()
+
+
+def forked() -> None:
+    """This process has been forked: a thread that had the turn is not in it."""
+    _turns[0] = Turns()
 
 
 class CountsInTurns(MethodCounts):
@@ -170,18 +181,13 @@ class CountsInTurns(MethodCounts):
     __slots__ = ()
 
     def begun(self) -> None:
-        _in_turn(super().begun)
+        in_turn(super().begun)
 
     def request_passed(self, _: Any) -> None:
-        _in_turn(partial(super().request_passed, None))
+        in_turn(partial(super().request_passed, None))
 
     def response_passed(self, _: Any) -> None:
-        _in_turn(partial(super().response_passed, None))
+        in_turn(partial(super().response_passed, None))
 
     def ended(self, code: StatusCode, seconds: float, attempts: int, seen: Seen | None) -> None:
-        _in_turn(partial(super().ended, code, seconds, attempts, seen))
-
-
-def _in_turn(work: Callable[[], object]) -> None:
-    TURNS.add(work)
-    TURNS.run()
+        in_turn(partial(super().ended, code, seconds, attempts, seen))

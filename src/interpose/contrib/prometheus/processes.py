@@ -16,7 +16,7 @@ from grpc import StatusCode
 from prometheus_client import Counter, Gauge, Histogram, values
 
 from interpose._method import Kind, Side
-from interpose.contrib.prometheus.counts import OK, TURNS, MethodCounts, Seen
+from interpose.contrib.prometheus.counts import OK, MethodCounts, Seen, forked, in_turn
 from interpose.contrib.prometheus.naming import SERIES, Series, Words
 
 _log = logging.getLogger("interpose")
@@ -143,8 +143,7 @@ class WrittenCounts(MethodCounts):
 
 def _written(work: Callable[[], object]) -> None:
     """Do it in turn. What the files refuse is said once, and harms nothing else."""
-    TURNS.add(partial(_carefully, work))
-    TURNS.run()
+    in_turn(partial(_carefully, work))
 
 
 _unsaid = [True]
@@ -159,10 +158,5 @@ def _carefully(work: Callable[[], object]) -> None:
             _log.exception("PrometheusMetrics could not write to its files; later failures are not told")
 
 
-def _forked() -> None:
-    """The thread that had the turn is not in this process."""
-    TURNS.__init__()  # type: ignore[misc]  # as new
-
-
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)
+    os.register_at_fork(after_in_child=forked)
