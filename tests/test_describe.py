@@ -8,6 +8,9 @@ from interpose._describe import RULES
 from interpose.contrib import opentelemetry
 from interpose.interceptors import (
     AccessLog,
+    Authenticate,
+    Authorize,
+    BearerToken,
     Cache,
     CircuitBreaker,
     Coalesce,
@@ -21,6 +24,8 @@ from interpose.interceptors import (
     RealIp,
     RequestId,
     Retry,
+    StaticTokens,
+    require,
 )
 
 CLIENT = [
@@ -35,7 +40,8 @@ CLIENT = [
 ]
 LIMITS = [ConcurrencyLimit(), RateLimit("1/second"), RealIp(["10.0.0.0/8"])]
 SEEING = [AccessLog(), opentelemetry.Tracing(), opentelemetry.OtelMetrics()]
-MADE = {type(made).__name__: made for made in (*CLIENT, Hedge(), ExceptionToStatus(), *LIMITS, *SEEING)}
+GUARDS = [Authenticate(StaticTokens({"token": "ann"})), Authorize(require()), BearerToken(lambda: "token")]
+MADE = {type(made).__name__: made for made in (*CLIENT, Hedge(), ExceptionToStatus(), *LIMITS, *SEEING, *GUARDS)}
 
 
 def token(call: Call) -> Flow:

@@ -59,13 +59,14 @@ class Target:
     One for each channel: two channels are two targets, since they may have other credentials.
     """
 
-    __slots__ = ("_core", "_number", "_text", "modules")
+    __slots__ = ("_core", "_number", "_text", "modules", "private")
 
     def __init__(self, text: str, core: Any = None, modules: frozenset[str] = frozenset()) -> None:
         self._text = text
         self._core = core  # that of grpc's core, which knows of connections
         self._number = next(_numbers)
         self.modules = modules  # where what stands between us and grpc comes from: that of a native interceptor
+        self.private = False  # is it known to be encrypted, or to stay on this machine? See `BearerToken`
 
     @classmethod
     def of(cls, channel: Any) -> Target:
