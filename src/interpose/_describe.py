@@ -49,6 +49,8 @@ RULES = (
     Rule("ExceptionToStatus", "Tracing", "the span shows the exception, and not the status that the caller sees"),
     Rule("ExceptionToStatus", "OtelMetrics", "an exception is counted, and not the status that the caller sees"),
     Rule("ConcurrencyLimit", "Tracing", "calls that are refused have no span"),
+    Rule("Authenticate", "Tracing", "calls that are refused have no span"),
+    Rule("Authorize", "Tracing", "calls that are denied have no span"),
     Rule("ConcurrencyLimit", "OtelMetrics", "calls that are refused are not counted"),
     Rule("ExceptionToStatus", "Rpcz", "the page shows the exception, and not the status that the caller sees"),
     Rule("ConcurrencyLimit", "Rpcz", "calls that are refused are not on the page"),
