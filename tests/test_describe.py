@@ -5,6 +5,7 @@ import pytest
 import interpose
 from interpose import Call, Flow, chain, describe, interceptors, when
 from interpose._describe import RULES
+from interpose.contrib.validate import Validate
 from interpose.interceptors import (
     AccessLog,
     Cache,
@@ -34,6 +35,7 @@ CLIENT = [
 ]
 LIMITS = [ConcurrencyLimit(), RateLimit("1/second"), RealIp(["10.0.0.0/8"])]
 MADE = {type(made).__name__: made for made in (*CLIENT, Hedge(), AccessLog(), ExceptionToStatus(), *LIMITS)}
+MADE["Validate"] = Validate()
 
 
 def token(call: Call) -> Flow:
@@ -109,7 +111,7 @@ def test_each_mistake_is_told(rule: interpose._describe.Rule) -> None:
 
     assert f"! {rule.outer} stands outside of {rule.inner}: {rule.why}" in told.splitlines()
     assert told.count("!") == 1
-    assert hasattr(interceptors, rule.outer) and hasattr(interceptors, rule.inner)
+    assert all(hasattr(interceptors, name) or name == "Validate" for name in (rule.outer, rule.inner))
 
 
 def test_what_is_no_interceptor_is_refused() -> None:

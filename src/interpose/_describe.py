@@ -36,6 +36,8 @@ RULES = (
     Rule("ExceptionToStatus", "AccessLog", "the log sees the exception, and not the status that the caller sees"),
     Rule("RateLimit", "RealIp", "all who come through a proxy are counted as one"),
     Rule("ConcurrencyLimit", "AccessLog", "calls that are refused are not in the log"),
+    Rule("Validate", "AccessLog", "calls that are refused are not in the log"),
+    Rule("Validate", "RateLimit", "calls that are refused are not counted"),
     Rule("FaultInjection", "Retry", "faults are not retried, as those of a server would be"),
 )
 
