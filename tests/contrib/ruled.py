@@ -7,12 +7,20 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf import (  # the last three: what the rules' own proto imports
+    descriptor_pb2,
+    descriptor_pool,
+    duration_pb2,
+    field_mask_pb2,
+    message_factory,
+    timestamp_pb2,
+)
 from protobuf.wkt import FileDescriptorSet
 
 from tests.protos.compiled import described
 
 HERE = Path(__file__).parent
+IMPORTED = (duration_pb2, field_mask_pb2, timestamp_pb2)
 
 
 @functools.cache
@@ -23,12 +31,19 @@ def files() -> bytes:
 
 
 @functools.cache
-def google(name: str) -> Any:
-    """A message class of google's runtime, in its default pool: `google("Order")`."""
-    pool = descriptor_pool.Default()
+def pool() -> descriptor_pool.DescriptorPool:
+    """The default pool, with `rules.proto`; google's own files are there, in the form of the runtime that is installed."""
+    default = descriptor_pool.Default()
     for file in descriptor_pb2.FileDescriptorSet.FromString(files()).file:
-        pool.AddSerializedFile(file.SerializeToString())
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"rules.{name}"))
+        if not file.name.startswith("google/protobuf/"):
+            default.AddSerializedFile(file.SerializeToString())
+    return default
+
+
+@functools.cache
+def google(name: str) -> Any:
+    """A message class of google's runtime: `google("Order")`."""
+    return message_factory.GetMessageClass(pool().FindMessageTypeByName(f"rules.{name}"))
 
 
 @functools.cache

@@ -39,6 +39,7 @@ from tests.interceptors.driving import is_server
 
 INVALID, INTERNAL = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.INTERNAL
 SERVER, CLIENT = Side.SERVER, Side.CLIENT
+SERVICE = "interpose.testing.Echo"
 
 SHORT = "must be at least 3 characters"
 
@@ -52,10 +53,10 @@ def judged(validate: Validate, message: Any, side: Side = SERVER, **given: Any) 
     return play(validate, [ok(), ...], side=side, requests=[message], **given).outcome
 
 
-def fields(ended: Any) -> list[tuple[str, str, str]]:
-    """What a client is told of each field: where, what is wrong, and by which rule."""
+def fields(ended: Any) -> list[tuple[str, str]]:
+    """What a client is told of each field: where, and what is wrong."""
     (bad_request,) = errors.parse_details(ended.trailing_metadata)
-    return [(one.field, one.description, one.reason) for one in bad_request.field_violations]
+    return [(one.field, one.description) for one in bad_request.field_violations]
 
 
 # --- in all places --------------------------------------------------------------------------------------------------
@@ -74,7 +75,7 @@ def test_a_request_that_breaks_its_rules(place: Place) -> None:
     more = ", and 1 more violation" if streams else ""
     assert good.ok
     assert (bad.code, bad.details) == (INVALID, f"invalid request{where}: id: {SHORT}{more}")
-    assert fields(bad)[0] == ("id", SHORT, "STRING_MIN_LEN")
+    assert fields(bad)[0] == ("id", SHORT)
     assert getattr(bad.error, "local", False) is not is_server(place)
     assert all(request.id == "abc" for attempt in rpc.attempts for request in attempt.requests)
     assert len(rpc.attempts) == 1 or streams  # the call that was good; of a stream the good messages are sent
@@ -114,16 +115,16 @@ def test_each_field_by_its_path() -> None:
     wrong.by_name['a.b"c'].name = "x"
 
     assert fields(judged(Validate(), wrong)) == [
-        ("id", SHORT, "STRING_MIN_LEN"),
-        ("items[1].name", SHORT, "STRING_MIN_LEN"),
-        (r'by_name["a.b\"c"].name', SHORT, "STRING_MIN_LEN"),
-        ("by_flag[true].name", SHORT, "STRING_MIN_LEN"),
-        ("by_number[-7].name", SHORT, "STRING_MIN_LEN"),
-        ("by_size[18446744073709551615].name", SHORT, "STRING_MIN_LEN"),
-        ("labels[-5]", "key: must be greater than 0", "INT32_GT"),
-        ("labels[-5]", "must be at least 2 characters", "STRING_MIN_LEN"),
-        ("counts[1]", "must be greater than 0", "INT32_GT"),
-        ("gift.id", SHORT, "STRING_MIN_LEN"),
+        ("id", SHORT),
+        ("items[1].name", SHORT),
+        (r'by_name["a.b\"c"].name', SHORT),
+        ("by_flag[true].name", SHORT),
+        ("by_number[-7].name", SHORT),
+        ("by_size[18446744073709551615].name", SHORT),
+        ("labels[-5]", "key: must be greater than 0"),
+        ("labels[-5]", "must be at least 2 characters"),
+        ("counts[1]", "must be greater than 0"),
+        ("gift.id", SHORT),
     ]
 
 
@@ -132,7 +133,7 @@ def test_a_rule_of_the_whole_message() -> None:
     outcome = judged(Validate(), google("Period")(start=2, end=1))
 
     assert outcome.details == "invalid request: the end must come after the start"
-    assert fields(outcome) == [("", "the end must come after the start", "PERIOD_ORDER")]
+    assert fields(outcome) == [("", "the end must come after the start")]
 
 
 def test_others_read_what_is_packed() -> None:
@@ -206,7 +207,7 @@ def test_messages_of_each_runtime() -> None:
 
     told = [fields(judged(validate, one)) for one in (wrong, buf("Order")(id="ab"), Envelope(order=wrong))]
 
-    assert [[path for path, *_ in one] for one in told] == [["id"], ["id"], ["order.id"]]
+    assert [[path for path, _ in one] for one in told] == [["id"], ["id"], ["order.id"]]
     assert all(judged(validate, one).ok for one in (order(), buf("Order")(id="abc"), Envelope(order=order())))
     assert judged(validate, buf("Order")(id="ab", counts=[0] * 2000)).details.endswith("maybe more violations")
 
@@ -305,7 +306,7 @@ def serve(server: Any, kind: Kind, handler: Any) -> tuple[Any, str]:
     """A server that validates, with one method."""
     server = intercept_server(server, Validate())
     handlers = {kind.value: HANDLERS[kind](handler, decode, encode)}
-    server.add_registered_method_handlers("interpose.testing.Echo", handlers)
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
     return server, f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
 
 
@@ -453,7 +454,7 @@ def test_a_validator_of_ones_own() -> None:
 
     validator = Counting()
     assert judged(Validate(validator=validator), order()).ok
-    assert fields(judged(Validate(validator=validator), order("ab"))) == [("id", SHORT, "STRING_MIN_LEN")]
+    assert fields(judged(Validate(validator=validator), order("ab"))) == [("id", SHORT)]
     assert validator.asked == ["validate", "validate", "collect"]
 
 

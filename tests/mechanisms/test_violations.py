@@ -104,6 +104,11 @@ def test_a_rule_as_a_reason(rule: str, written: str) -> None:
     assert violations.reason(violation(rule=rule)) == written
 
 
+def test_the_reason_is_packed() -> None:
+    """As the third field of a violation: googleapis-common-protos 1.66 does not know it yet."""
+    assert bad_request([violation(rule="a.b", message="!")]) == b"\x0a\x08\x12\x01!\x1a\x03A_B"
+
+
 def test_a_violation_that_says_nothing() -> None:
     """Is told by its rule, or at least as one."""
     assert told([violation(rule="a.rule")], more=False) == "a.rule"
