@@ -8,6 +8,9 @@ from interpose._describe import RULES
 from interpose.contrib.validate import Validate
 from interpose.interceptors import (
     AccessLog,
+    Authenticate,
+    Authorize,
+    BearerToken,
     Cache,
     CircuitBreaker,
     Coalesce,
@@ -21,6 +24,8 @@ from interpose.interceptors import (
     RealIp,
     RequestId,
     Retry,
+    StaticTokens,
+    require,
 )
 
 CLIENT = [
@@ -34,7 +39,8 @@ CLIENT = [
     FaultInjection(),
 ]
 LIMITS = [ConcurrencyLimit(), RateLimit("1/second"), RealIp(["10.0.0.0/8"])]
-MADE = {type(made).__name__: made for made in (*CLIENT, Hedge(), AccessLog(), ExceptionToStatus(), *LIMITS)}
+GUARDS = [Authenticate(StaticTokens({"token": "ann"})), Authorize(require()), BearerToken(lambda: "token")]
+MADE = {type(made).__name__: made for made in (*CLIENT, Hedge(), AccessLog(), ExceptionToStatus(), *LIMITS, *GUARDS)}
 MADE["Validate"] = Validate()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
@@ -33,7 +33,7 @@ class _Raising:
 
 
 @contextmanager
-def _while_there() -> Iterator[None]:
+def _while_there() -> Generator[None]:
     """What is sent in this block may find the client gone, which grpc has not said yet: then there is nothing to answer.
 
     grpc would log its own failed write as a fault of the servicer. It takes CancelledError for what this is.
@@ -169,12 +169,12 @@ class ServicerContext(Answer, grpc.aio.ServicerContext[Any, Any]):  # type: igno
             if closing.details:
                 self._native.set_details(closing.details)
             return closing.response
-        if closing.error is None:
-            with _while_there():
-                await self._native.abort(closing.code, closing.details)
-        if closing.code is not None:
-            self._native.set_code(closing.code)
-        raise closing.error
+        if closing.error is not None:
+            if closing.code is not None:
+                self._native.set_code(closing.code)
+            raise closing.error
+        with _while_there():
+            await self._native.abort(closing.code, closing.details)
 
     def __getattr__(self, name: str) -> Any:
         # What newer versions of grpc add to their context.
