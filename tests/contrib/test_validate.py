@@ -30,6 +30,7 @@ from interpose import (
     intercept_channel,
     intercept_server,
 )
+from interpose._served import Served
 from interpose.contrib.validate import InvalidDetails, Validate, ValidateState
 from interpose.interceptors import Retry
 from interpose.testing import PLACES, Echo, FakeClock, Place, Stub, ok, play
@@ -261,16 +262,30 @@ def test_a_rule_that_fails_for_some_messages_judges_the_others() -> None:
     assert fields(judged(Validate(), google("Ratio")(number=5)))[0][0] == "id"
 
 
-def test_a_server_that_starts_is_told_of_rules_that_do_not_compile() -> None:
+def test_rules_that_do_not_compile_are_found_without_a_message() -> None:
     """Of the methods that google's runtime knows; an empty message may break rules, or make one fail."""
     methods = [Method(f"/rules.Desk/{name}", Kind.UNARY_UNARY) for name in ("Place", "Count", "Count", "Weigh")]
-    methods.append(Method("/unheard.Of/It", Kind.UNARY_UNARY))
-    served = SimpleNamespace(methods=methods)
+    served = Served((*methods, Method("/unheard.Of/It", Kind.UNARY_UNARY)))
 
     (fault,) = Validate(responses=True).check_served(served)
 
     assert fault.startswith("Validate: the rules of rules.Senseless are wrong: expected rule ")
     assert list(Validate(requests=False, responses=True).check_served(served)) == []
+
+
+async def test_a_server_with_such_rules_does_not_start() -> None:
+    """On both stacks."""
+    handlers = {"Count": grpc.unary_unary_rpc_method_handler(lambda request, context: order(), google("Senseless"))}
+    count = grpc.method_handlers_generic_handler("rules.Desk", handlers)
+
+    with futures.ThreadPoolExecutor(1) as pool:
+        threads, loop = (intercept_server(server, Validate()) for server in (grpc.server(pool), grpc.aio.server()))
+        for server in (threads, loop):
+            server.add_generic_rpc_handlers((count,))
+        with pytest.raises(ValueError, match=r"the rules of rules\.Senseless are wrong"):
+            threads.start()
+        with pytest.raises(ValueError, match=r"the rules of rules\.Senseless are wrong"):
+            await loop.start()
 
 
 # --- streams --------------------------------------------------------------------------------------------------------

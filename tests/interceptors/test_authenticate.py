@@ -257,7 +257,9 @@ def test_a_verifier_that_fails_denies(error: BaseException, caplog: pytest.LogCa
     assert authenticate.snapshot().refused == 0
 
 
-@pytest.mark.parametrize("found", [True, 1, b"ann", object(), "", ["ann"]], ids=["True", "1", "bytes", "object", "empty", "list"])
+@pytest.mark.parametrize(
+    "found", [True, 1, b"ann", object(), "", ["ann"]], ids=["True", "1", "bytes", "object", "empty", "list"]
+)
 def test_what_is_no_identity_denies(found: Any) -> None:
     """A verifier that gives something else is at fault."""
     authenticate = Authenticate(lambda credentials: found)

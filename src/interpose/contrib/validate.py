@@ -15,10 +15,12 @@ from interpose._clock import SYSTEM, Clock
 from interpose._flow import Flow
 from interpose._method import Method, Side
 from interpose._outcome import Outcome
+from interpose._served import Served
 from interpose.mechanisms import rich
 from interpose.mechanisms.options import insist, is_clock, is_flag, is_function_or_none, is_whole
 from interpose.mechanisms.runtimes import readable, size, unwrapped
 from interpose.mechanisms.seldom import Seldom
+from interpose.mechanisms.tally import Tally
 from interpose.mechanisms.text import one_line
 from interpose.mechanisms.violations import BAD_REQUEST, bad_request, logged, told
 
@@ -143,8 +145,7 @@ class Validate:
         self._validate = self._validator.validate
         self._clock = clock
         self._on_invalid = on_invalid
-        self._refused = {"request": 0, "response": 0}
-        self._faults = 0
+        self._tally = Tally("request", "response", "faults")
         self._said: dict[str, Seldom] = {}  # by the names of types, which are the application's
 
     def __call__(self, call: Call) -> Flow:
@@ -170,11 +171,10 @@ class Validate:
 
     def snapshot(self) -> ValidateState:
         """What it has refused so far."""
-        return ValidateState(
-            requests=self._refused["request"], responses=self._refused["response"], faults=self._faults
-        )
+        tally = self._tally
+        return ValidateState(requests=tally["request"], responses=tally["response"], faults=tally["faults"])
 
-    def check_served(self, served: Any) -> Iterator[str]:
+    def check_served(self, served: Served) -> Iterator[str]:
         """Rules that do not compile, of the methods that google's runtime knows; for a server that starts."""
         for kind in dict.fromkeys(self._types(served.methods)):
             try:
@@ -214,7 +214,7 @@ class Validate:
                 violations = self._validator.collect_violations(seen.message) or first
             except Exception as error:
                 return self._unjudged(seen, error)
-        self._refused[seen.direction] += 1
+        self._tally.add(seen.direction)
         self._tell(seen, violations)
         if seen.direction == "request":
             return _bad_request(f"invalid {seen}: {told(violations, more)}", violations)
@@ -225,7 +225,7 @@ class Validate:
 
     def _unjudged(self, seen: _Seen, error: Exception | None) -> errors.StatusError:
         """A message cannot be judged. error: why; None: it is of a runtime that is not known here."""
-        self._faults += 1
+        self._tally.add("faults")
         why = _UNKNOWN if error is None else one_line(f"its rules are wrong, or failed: {error}", MAX_FAULT)
         fault = f"Validate cannot judge {seen.type}, the {seen} of {seen.call.method}: {why}"
         self._say(seen.type, fault)
