@@ -133,7 +133,6 @@ def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
         ("Authorize", "no handler ran for a stranger"),
         ("RateLimit", "a caller that came too often"),
         ("ConcurrencyLimit", "of a crowd"),
-        ("Runs", "a caller that came too often"),
     ],
 )
 @pytest.mark.usefixtures("alone")
