@@ -194,3 +194,11 @@ def no_waiting(step: Wait) -> TypeError:
         f"interceptor {step.asker} waits for {step.awaitable!r:.100}, and {NO_WAITING}: "
         "pass it the plain value, from the sync version of what made it"
     )
+
+
+def is_downstream(error: BaseException) -> bool:
+    """Is it the failure of a call that was made here? What a stub raises, bare or intercepted, is grpc's own call object.
+
+    A status that a handler or an interceptor raises for its caller never is.
+    """
+    return isinstance(error, (grpc.Call, grpc.aio.AioRpcError))

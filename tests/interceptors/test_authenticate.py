@@ -22,8 +22,8 @@ from interpose.interceptors import (
     UnauthenticatedDetails,
 )
 from interpose.interceptors.authenticate import REFUSAL
-from interpose.testing import Place, ok, play
-from tests.facts.serving import KINDS, serving
+from interpose.testing import Place, Stub, failed, ok, play
+from tests.facts.serving import KINDS, PATIENCE, serving
 from tests.interceptors.driving import is_server, requests
 from tests.interceptors.identities import known, served_by
 
@@ -257,6 +257,21 @@ def test_a_verifier_that_fails_denies(error: BaseException, caplog: pytest.LogCa
     assert authenticate.snapshot().refused == 0
 
 
+@pytest.mark.parametrize("code", [UNAUTHENTICATED, grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED])
+def test_a_call_of_its_own_that_fails_is_a_fault(code: grpc.StatusCode, caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever with: it says nothing of the caller, and is no reason to ask the next verifier."""
+    with Place(False, Side.CLIENT, Kind.UNARY_UNARY).open(script=[failed(code, SECRET)]) as rpc:
+
+        def introspected(credentials: Credentials) -> str:
+            return str(Stub(rpc.channel).unary_unary("a", timeout=PATIENCE))
+
+        authenticate = Authenticate(introspected, TOKENS)
+        refusal_of(authenticate, bearer())
+
+    assert (authenticate.snapshot().faults, authenticate.snapshot().refused) == (1, 0)
+    assert SECRET not in caplog.text
+
+
 @pytest.mark.parametrize(
     "found", [True, 1, b"ann", object(), "", ["ann"]], ids=["True", "1", "bytes", "object", "empty", "list"]
 )
@@ -329,9 +344,12 @@ def test_a_verifier_may_wait_on_both_stacks(sort: str) -> None:
         assert client.call().code is UNAUTHENTICATED
 
 
-@pytest.mark.parametrize("sort", SORTS)
-def test_a_client_that_goes_while_it_waits_is_no_fault(sort: str, caplog: pytest.LogCaptureFixture) -> None:
-    """Nothing is counted, and nothing is logged as an error."""
+@pytest.mark.parametrize("timeout", [None, 0.05])
+@pytest.mark.parametrize(("sort", "later"), [("sync", False), ("plain", False), ("plain", True), ("async", True)])
+def test_a_client_that_goes_while_it_waits_is_no_fault(
+    sort: str, later: bool, timeout: float | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It cancels, or its time is up. Nothing is counted or logged as an error; the thread that waited is free."""
     asked = threading.Event()
     never: Future[str] = Future()
 
@@ -343,11 +361,12 @@ def test_a_client_that_goes_while_it_waits_is_no_fault(sort: str, caplog: pytest
         asked.set()
         return await asyncio.get_running_loop().create_future()
 
-    authenticate = Authenticate(waiting_long if sort == "async" else waiting)
+    authenticate = Authenticate(waiting_long if later else waiting)
     with serving(sort, known(sort), authenticate) as client:
-        call = client.start(kind="unary_unary")
+        call = client.start(kind="unary_unary", timeout=timeout)
         assert asked.wait(10)
-        call.cancel()
+        if timeout is None:
+            call.cancel()
 
     assert authenticate.snapshot().faults == 0
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]

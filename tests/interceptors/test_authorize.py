@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from interpose import Call, describe, errors
+from interpose import Call, Kind, Side, describe, errors
 from interpose.interceptors import (
     Authenticate,
     Authorize,
@@ -22,8 +22,8 @@ from interpose.interceptors import (
     require,
 )
 from interpose.interceptors.authorize import REFUSAL
-from interpose.testing import Place, incoming, play
-from tests.facts.serving import KINDS, serving
+from interpose.testing import Place, Stub, failed, incoming, play
+from tests.facts.serving import KINDS, PATIENCE, serving
 from tests.interceptors.driving import requests
 from tests.interceptors.identities import known, served_by
 
@@ -66,6 +66,20 @@ def test_the_first_row_that_fits_decides(method: str, reader: str, writer: str, 
     authorize = Authorize(TABLE)
 
     assert [code_of(authorize, who, method) for who in (READER, WRITER, None)] == [reader, writer, stranger]
+
+
+@pytest.mark.parametrize("everything", ["*", "**", "/*", "*/*", "/*/*"])
+def test_what_is_public_is_so_unless_a_row_names_it(everything: str) -> None:
+    """A row for everything takes no health check away; one that names a public method is not opened by the default."""
+    check, reflect = "/grpc.health.v1.Health/Check", "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
+    table = {"/grpc.reflection.*/*": require("orders.write"), everything: require("orders.read")}
+    authorize = Authorize(table)
+
+    assert [code_of(authorize, None, method) for method in (check, reflect)] == ["OK", "PERMISSION_DENIED"]
+    assert [code_of(authorize, who, reflect) for who in (READER, WRITER)] == ["PERMISSION_DENIED", "OK"]
+    assert code_of(Authorize({"/grpc.health.v1.Health/*": require(), "*": anyone}), None, check) == "PERMISSION_DENIED"
+    assert code_of(Authorize({"/shop.*/*": require()}, public="/shop.v1.Orders/Place"), None) == "PERMISSION_DENIED"
+    assert code_of(Authorize(require(), public="/shop.v1.Orders/Place"), None) == "OK"
 
 
 def test_one_rule_for_everything() -> None:
@@ -122,6 +136,16 @@ def test_a_rule_that_fails_denies(error: BaseException, caplog: pytest.LogCaptur
     assert f"broken raised {type(error).__name__}" in caplog.text
     assert "s3cret" not in caplog.text
     assert authorize.snapshot().faults == 1
+
+
+def test_a_call_of_its_own_that_is_denied_is_a_failure(caplog: pytest.LogCaptureFixture) -> None:
+    """It was this server that was not allowed there, and not the caller here."""
+    with Place(False, Side.CLIENT, Kind.UNARY_UNARY).open(script=[failed(DENIED, "s3cret")]) as rpc:
+        authorize = Authorize(lambda identity, call: Stub(rpc.channel).unary_unary("a", timeout=PATIENCE) == "a")
+        assert code_of(authorize, READER) == "PERMISSION_DENIED"
+
+    assert authorize.snapshot().faults == 1
+    assert "s3cret" not in caplog.text
 
 
 def test_a_rule_may_say_why(caplog: pytest.LogCaptureFixture) -> None:

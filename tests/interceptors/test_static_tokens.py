@@ -64,16 +64,17 @@ def test_tokens_are_not_kept() -> None:
     [
         ({}, "tokens must be a dict from tokens to identities"),
         (["token"], "tokens must be a dict from tokens to identities"),
-        ({"": "ann"}, "the token of 'ann' must be a text of letters, digits"),
-        ({"two words": ANN}, "the token of 'ann' must be a text of letters, digits"),
-        ({b"bytes": "ann"}, "the token of 'ann' must be a text of letters, digits"),
-        ({"token": ""}, "the owner of a token must be an Identity or a text, not ''"),
-        ({"token": None}, "the owner of a token must be an Identity or a text, not None"),
-        ({"a b": "ann", "s3cret": 1}, "the token of 'ann' .*; the owner of a token .* not 1$"),
+        ({"": "ann"}, "token 1 must be a text of letters, digits"),
+        ({"fine": ANN, "two words": ANN}, "token 2 must be a text of letters, digits"),
+        ({b"bytes": "ann"}, "token 1 must be a text of letters, digits"),
+        ({"token": ""}, "the owner of token 1 must be an Identity or a text, not str"),
+        ({"token": None}, "the owner of token 1 must be an Identity or a text, not NoneType"),
+        ({"a b": "s3cret", "s3cret": 1}, "token 1 must .*; the owner of token 2 .* not int$"),
+        ({"fine": b"s3cret"}, "the owner of token 1 must be an Identity or a text, not bytes"),
     ],
 )
 def test_what_is_no_table_is_refused(given: Any, complaint: str) -> None:
-    """Every fault, and never a token."""
+    """Every fault, and never a token, wherever it stands."""
     with pytest.raises(ValueError, match=f"^StaticTokens: {complaint}") as refused:
         StaticTokens(given)
 

@@ -13,6 +13,7 @@ from interpose._executed import not_executed
 from interpose._flow import Flow, name_of, wait
 from interpose._identity import Credentials, Found, Identity, Verifier
 from interpose._method import Method, Side
+from interpose._native import is_downstream
 from interpose._patterns import faults_of
 from interpose._served import Served
 from interpose.interceptors.guarding import (
@@ -71,9 +72,10 @@ class Authenticate:
     verifiers:  asked in this order until one gives an identity. Each is a function of `Credentials`, plain or async,
         or a generator that uses `wait`. It gives an `Identity`, a text as its subject, or None: the credentials are not
         of its kind. It raises `errors.Unauthenticated` with the reason to refuse; the next verifier is asked then. Any
-        other exception refuses the call at once, whatever the others would say, is logged as an error with the place
-        it came from but without its text, and is counted as a fault. A plain verifier must not block on an asyncio
-        server. An async one works on asyncio servers only; a sync one refuses its calls, and counts faults.
+        other exception, also what a call of its own ended with, refuses the call at once, whatever the others would
+        say, is logged as an error with the place it came from but without its text, and is counted as a
+        fault. A plain verifier must not block on an asyncio server. An async one works on asyncio servers only; a sync
+        one refuses its calls, and counts faults.
     public:     patterns of the methods that anybody may call, like "/shop.v1.Catalog/*". They have no identity. What you
         give here stands in the place of the default: `public=(*HEALTH_AND_REFLECTION, "/shop.v1.Catalog/*")`.
     max_token:  characters of a bearer token; longer ones are refused unread.
@@ -158,14 +160,14 @@ class Authenticate:
                 identity = found if type(found) is Identity else (yield from _awaited(found))
                 if identity is not None:
                     return identity
-            except errors.Unauthenticated as refusal:
-                reasons.append(f"{name}: {refusal.details()}")
             except (GeneratorExit, KeyboardInterrupt):
                 raise
             except BaseException as error:
                 if is_over(error):
                     raise
-                raise self._refused(call, blamed(name, error), fault=True) from None
+                if not isinstance(error, errors.Unauthenticated) or is_downstream(error):
+                    raise self._refused(call, blamed(name, error), fault=True) from None
+                reasons.append(f"{name}: {error.details()}")
         raise self._refused(call, "; ".join(reasons) or "no credentials that a verifier knows", fault=False)
 
     def _refused(self, call: Call, reason: str, *, fault: bool) -> errors.Unauthenticated:

@@ -12,6 +12,7 @@ from interpose._executed import not_executed
 from interpose._flow import Flow, name_of, wait
 from interpose._identity import Identity, is_scope
 from interpose._method import Method, Side
+from interpose._native import is_downstream
 from interpose._patterns import EVERYTHING, faults_of
 from interpose._served import Served
 from interpose.interceptors.guarding import (
@@ -28,6 +29,8 @@ from interpose.interceptors.guarding import (
 )
 from interpose.mechanisms.options import insist, is_function_or_none
 from interpose.mechanisms.tally import Tally
+
+CATCH_ALL = (*EVERYTHING, "/*", "*/*", "/*/*")
 
 REFUSAL = "the caller may not call this method"  # all that a caller is told
 
@@ -107,7 +110,8 @@ class Authorize:
         The first row that fits decides. A method that no row fits is denied. A rule is `require(…)`, `anyone`, or a
         function of the identity and the call, plain or async, that gives True or False. What else it gives, and what it
         raises, denies the call, is logged as an error, and is counted as a fault.
-    public: patterns of the methods that need no rule; by default health and reflection, as for `Authenticate`.
+    public: patterns of the methods that need no rule; by default health and reflection, as for `Authenticate`. A row of
+        the policy that names such a method decides all the same; one for everything, like "*", does not.
     on_deny: called with `DeniedDetails` after each denial; what it raises is logged.
 
     ValueError listing every fault of these.
@@ -129,7 +133,7 @@ class Authorize:
         )
         self._policy = dict(policy) if isinstance(policy, Mapping) else {EVERYTHING[0]: policy}
         self._public = dict.fromkeys((public,) if isinstance(public, str) else public, anyone)
-        self._table: Table[Rule] = Table({**self._public, **self._policy})
+        self._table: Table[Rule] = Table(_in_order(self._policy, self._public))
         self._on_deny = on_deny
         self._tally = Tally("allowed", "denied", "faults")
 
@@ -168,7 +172,7 @@ class Authorize:
 
     def check_served(self, served: Served) -> Iterator[str]:
         """Faults that show when the methods of the server are known: rows that no method of it comes to."""
-        rows = [row for row in self._policy if row not in EVERYTHING]
+        rows = [row for row in self._policy if row not in CATCH_ALL]
         yield from unmatched("Authorize", "the row", rows, served)
         yield from unmatched("Authorize", "public", self._public.keys() - {*HEALTH_AND_REFLECTION}, served)
 
@@ -186,11 +190,11 @@ class Authorize:
                 verdict = yield from wait(verdict)
         except (GeneratorExit, KeyboardInterrupt):
             raise
-        except errors.PermissionDenied as denial:
-            raise self._denied(call, identity, f"{_said(rule)}: {denial.details()}") from None
         except BaseException as error:
             if is_over(error):
                 raise
+            if isinstance(error, errors.PermissionDenied) and not is_downstream(error):
+                raise self._denied(call, identity, f"{_said(rule)}: {error.details()}") from None
             raise self._denied(call, identity, blamed(_said(rule), error), fault=True) from None
         if verdict is not True:
             fault = verdict is not False
@@ -207,6 +211,13 @@ class Authorize:
         details = DeniedDetails(method=method, subject=subject, reason=reason, fault=fault)
         note(f"Authorize denied {method} to {subject}", details, self._on_deny)
         return errors.PermissionDenied(REFUSAL, trailing_metadata=not_executed(call), local=True)
+
+
+def _in_order(policy: Mapping[str, Rule], public: Mapping[str, Rule]) -> dict[str, Rule]:
+    """All rows as they decide. What is public stands in front of the first row for everything: one that names it holds."""
+    first = next((place for place, row in enumerate(policy) if row in CATCH_ALL), len(policy))
+    rows = list(policy.items())
+    return dict([*rows[:first], *((row, rule) for row, rule in public.items() if row not in policy), *rows[first:]])
 
 
 def _policy_requirements(policy: object) -> Iterator[tuple[bool, str]]:

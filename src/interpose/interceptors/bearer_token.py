@@ -105,6 +105,9 @@ class _Held(NamedTuple):
     renew: float
     until: float
 
+    def __repr__(self) -> str:
+        return f"<token, until {self.until}>"  # never what it is
+
 
 class BearerToken:
     """Send a token with every call, as `authorization: Bearer …`. Client.
@@ -261,7 +264,11 @@ class BearerToken:
                 if held is not None and now < held.until:
                     return held
                 raise self._unavailable()
-            fetch = self._start(held)
+            try:
+                fetch = self._start(held)
+            except RuntimeError as error:  # no thread to be had
+                self._fail(error)
+                continue
             if held is not None and now < held.until:
                 return held
             yield from wait(fetch, deadline=self._until(call))

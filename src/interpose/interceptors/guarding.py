@@ -8,10 +8,12 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
+from grpc import StatusCode
+
 from interpose import errors
 from interpose._flow import body_of
 from interpose._method import Method
-from interpose._native import NO_WAITING
+from interpose._native import NO_WAITING, is_downstream
 from interpose._patterns import Patterns, globs_of
 from interpose._served import Served
 from interpose.mechanisms.text import one_line
@@ -27,6 +29,8 @@ MAX_METHODS = 4096  # answers remembered; a generic handler may answer to any na
 MAX_TEXT = 256  # characters in the log of a method, a peer, a subject or a reason
 
 SYNC = "give a plain function, or a generator that waits for a Future"  # instead of an async one
+
+_ENDS = {StatusCode.CANCELLED, StatusCode.DEADLINE_EXCEEDED, StatusCode.UNAVAILABLE}  # by client, time, server
 
 V = TypeVar("V")
 
@@ -72,8 +76,11 @@ def blamed(name: str, error: BaseException) -> str:
 
 
 def is_over(error: BaseException) -> bool:
-    """Did the client go while a function of the application was waited for? Then there is no call to judge any more."""
-    return isinstance(error, errors.Cancelled) and error.local
+    """Did the RPC end while a function of the application was waited for? Then there is no call to judge any more.
+
+    That is for the server to say. What a call of the function's own ended with is a failure like any other.
+    """
+    return isinstance(error, errors.StatusError) and error.local and error.code() in _ENDS and not is_downstream(error)
 
 
 def shown(text: str | None) -> str:

@@ -10,8 +10,6 @@ from interpose import errors
 from interpose._identity import Credentials, Identity, is_token
 from interpose.mechanisms.options import insist
 
-LONGEST_NAME = 40
-
 
 class StaticTokens:
     """A verifier for `Authenticate`: bearer tokens from a table, `StaticTokens({token: "billing"})`.
@@ -22,7 +20,7 @@ class StaticTokens:
     A token is compared with all of the table, each in constant time: this is for some hundred callers, not for thousands.
     The tokens themselves are not kept, only their SHA-256.
 
-    ValueError listing every fault, without the tokens.
+    ValueError listing every fault, by the places in the table: what stands there may be a secret, also in the wrong column.
     """
 
     def __init__(self, tokens: Mapping[str, Identity | str]) -> None:
@@ -31,12 +29,15 @@ class StaticTokens:
             "StaticTokens",
             (table and bool(tokens), "tokens must be a dict from tokens to identities, like {token: 'billing'}"),
             *(
-                (is_token(token), f"the token of {_shown(owner)} must be a text of letters, digits and -._~+/ only")
-                for token, owner in (tokens.items() if table else ())
+                (is_token(token), f"token {place} must be a text of letters, digits and -._~+/ only")
+                for place, token in enumerate(tokens if table else (), 1)
             ),
             *(
-                (isinstance(owner, Identity) or (isinstance(owner, str) and bool(owner)), _ownerless(owner))
-                for owner in (tokens.values() if table else ())
+                (
+                    isinstance(owner, Identity) or (isinstance(owner, str) and bool(owner)),
+                    f"the owner of token {place} must be an Identity or a text, not {type(owner).__name__}",
+                )
+                for place, owner in enumerate(tokens.values() if table else (), 1)
             ),
         )
         self._owners = [
@@ -62,12 +63,3 @@ class StaticTokens:
 
 def _digest(token: str) -> bytes:
     return sha256(token.encode()).digest()
-
-
-def _shown(owner: object) -> str:
-    subject = owner.subject if isinstance(owner, Identity) else owner
-    return f"{subject!r:.{LONGEST_NAME}}"
-
-
-def _ownerless(owner: object) -> str:
-    return f"the owner of a token must be an Identity or a text, not {owner!r:.{LONGEST_NAME}}"
