@@ -303,6 +303,20 @@ def stubborn_unary(requests: Iterator[Any], context: Any) -> Any:
     return next(stubborn(requests, context))
 
 
+def silent(requests: Iterator[Any], context: Any) -> Iterator[Any]:
+    """Answers nothing."""
+    with suppress(errors.InvalidArgument):
+        yield from ()
+        list(requests)
+
+
+def mistaken(requests: Iterator[Any], context: Any) -> Any:
+    """Makes another status of it."""
+    with suppress(errors.InvalidArgument):
+        list(requests)
+    context.abort(grpc.StatusCode.UNAVAILABLE, "come back")
+
+
 async def stubborn_async(requests: Any, context: Any) -> Any:
     """Goes on reading, too."""
     for _ in range(3):
@@ -325,10 +339,9 @@ def serve(server: Any, kind: Kind, handler: Any) -> tuple[Any, str]:
     return server, f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
 
 
-@pytest.mark.parametrize(("kind", "handler"), [(Kind.STREAM_STREAM, stubborn), (Kind.STREAM_UNARY, stubborn_unary)])
-def test_a_handler_cannot_go_on_after_a_refusal(kind: Kind, handler: Any) -> None:
-    """It may catch the error, but the RPC ends with it, and nothing that it answers is sent."""
-    got = []
+def answered_by(kind: Kind, handler: Any) -> tuple[grpc.StatusCode, list[Any]]:
+    """What a client is answered that sends a good message and a bad one."""
+    got: list[Any] = []
     with futures.ThreadPoolExecutor(2) as pool:
         server, target = serve(grpc.server(pool), kind, handler)
         server.start()
@@ -336,8 +349,19 @@ def test_a_handler_cannot_go_on_after_a_refusal(kind: Kind, handler: Any) -> Non
             call = Stub(channel).method(kind)(iter([order(), order("ab")]))
             got += list(call)
         server.stop(None).wait()
+    return refused.value.code(), got  # type: ignore[attr-defined]  # it is a grpc.Call
 
-    assert (refused.value.code(), got) == (INVALID, [])  # type: ignore[attr-defined]  # it is a grpc.Call
+
+def test_a_handler_cannot_go_on_after_a_refusal() -> None:
+    """It may catch the error, but the RPC ends with it, and nothing that it answers is sent."""
+    assert answered_by(Kind.STREAM_STREAM, stubborn) == (INVALID, [])
+
+
+def test_nor_can_one_that_answers_once_or_not_at_all() -> None:
+    """The same of a unary answer, of none, and of another status."""
+    assert answered_by(Kind.STREAM_UNARY, stubborn_unary) == (INVALID, [])
+    assert answered_by(Kind.STREAM_STREAM, silent) == (INVALID, [])
+    assert answered_by(Kind.STREAM_UNARY, mistaken) == (INVALID, [])
 
 
 async def test_an_async_handler_cannot_either() -> None:
