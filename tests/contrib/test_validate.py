@@ -235,7 +235,7 @@ def test_what_has_no_rules_is_refused_by_name(message: Any, caplog: pytest.LogCa
         (google("Senseless")(number=1), 'got "buf.validate.FieldRules.string"'),
         (google("Missing")(number=1), "error evaluating missing: no_such_field : nowhere"),
         (google("Ratio")(number=4), "error evaluating ratio: divide by zero"),
-        (google("Ratio")(number=4, id="ab"), "error evaluating ratio: divide by zero"),
+        (google("Late")(number=4, id="ab"), "error evaluating late: divide by zero"),  # behind a violation
     ],
 )
 def test_a_rule_that_is_wrong_is_no_fault_of_the_caller(

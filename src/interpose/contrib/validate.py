@@ -36,7 +36,7 @@ __all__ = ["InvalidDetails", "Validate", "ValidateState", "Validator"]
 # byte on the wire: a message of this size costs 3 MB and 25 ms at most where it has one rule for each item.
 FULL_REPORT = 1024
 MOST_REPORTED = 1 << 20
-MAX_FAULT = 500  # characters of a fault in the log
+MAX_FAULT = 1000  # characters of a fault in the log
 BETWEEN = 60.0  # seconds between two lines in the log about the same type
 
 _log = logging.getLogger("interpose")
@@ -226,11 +226,11 @@ class Validate:
     def _unjudged(self, seen: _Seen, error: Exception | None) -> errors.StatusError:
         """A message cannot be judged. error: why; None: it is of a runtime that is not known here."""
         self._tally.add("faults")
-        why = _UNKNOWN if error is None else one_line(f"its rules are wrong, or failed: {error}", MAX_FAULT)
+        why = _UNKNOWN if error is None else f"its rules are wrong, or failed: {error}"
         fault = f"Validate cannot judge {seen.type}, the {seen} of {seen.call.method}: {why}"
         self._say(seen.type, fault)
-        client = seen.call.side is Side.CLIENT
-        return errors.Internal(fault if client else f"the {seen.direction} cannot be validated", local=True)
+        told_here = seen.call.side is Side.CLIENT
+        return errors.Internal(fault if told_here else f"the {seen.direction} cannot be validated", local=True)
 
     def _tell(self, seen: _Seen, violations: Sequence[Any]) -> None:
         if self._on_invalid is None:
@@ -253,7 +253,7 @@ class Validate:
         """Write a fault to the log, if none of this type was written lately."""
         count = self._said.setdefault(kind, Seldom(BETWEEN)).happened(self._clock.now())
         if count:
-            _log.error("%s (%d since the last line)", fault, count)
+            _log.error("%s (%d since the last line)", one_line(fault, MAX_FAULT), count)
 
 
 _UNKNOWN = (
