@@ -11,7 +11,7 @@ import logging
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -265,7 +265,7 @@ async def _channels(targets: Mapping[str, str]) -> AsyncGenerator[dict[str, grpc
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet() -> Generator[None]:
     """Refusals are in the log of a server; where nothing takes it up, Python would print them between the tables."""
     log, nowhere = logging.getLogger("interpose"), logging.NullHandler()
     log.addHandler(nowhere)
