@@ -8,6 +8,7 @@ from interpose import Call, Flow, chain, describe, interceptors, when
 from interpose._describe import RULES
 from interpose.contrib import opentelemetry
 from interpose.contrib.prometheus import PrometheusMetrics
+from interpose.contrib.validate import Validate
 from interpose.interceptors import (
     AccessLog,
     Authenticate,
@@ -42,7 +43,7 @@ CLIENT = [
     FaultInjection(),
 ]
 LIMITS = [ConcurrencyLimit(), RateLimit("1/second"), RealIp(["10.0.0.0/8"])]
-GUARDS = [Authenticate(StaticTokens({"token": "ann"})), Authorize(require()), BearerToken(lambda: "token")]
+GUARDS = [Authenticate(StaticTokens({"token": "ann"})), Authorize(require()), BearerToken(lambda: "token"), Validate()]
 METRICS = PrometheusMetrics(registry=CollectorRegistry())
 SEEING = [AccessLog(), Rpcz(), METRICS, opentelemetry.Tracing(), opentelemetry.OtelMetrics()]
 MADE = {type(made).__name__: made for made in (*CLIENT, Hedge(), ExceptionToStatus(), *LIMITS, *GUARDS, *SEEING)}
@@ -121,7 +122,7 @@ def test_each_mistake_is_told(rule: interpose._describe.Rule) -> None:
 
     assert f"! {rule.outer} stands outside of {rule.inner}: {rule.why}" in told.splitlines()
     assert told.count("!") == 1
-    ours = {*dir(interceptors), *opentelemetry.__all__, "PrometheusMetrics"}
+    ours = {*dir(interceptors), *opentelemetry.__all__, "PrometheusMetrics", "Validate"}
     assert {rule.outer, rule.inner} <= ours
 
 

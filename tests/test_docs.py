@@ -1,4 +1,7 @@
-"""README and docs are run: the python blocks of a page in order, in one process and one namespace."""
+"""README and docs are run: the python blocks of a page in order, in one process and one namespace.
+
+A block that begins with ```proto shop.proto is compiled first, and python blocks import `shop_pb2`.
+"""
 
 import re
 import subprocess
@@ -8,10 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.protos.compiled import compile_ruled
+
 ROOT = Path(__file__).parents[1]
 PAGES = [page for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))] if page.exists()]
 
 FENCE = re.compile(r"^(?P<indent> *)(?P<ticks>```+)(?P<language>[\w-]*)")
+PROTO = re.compile(r"^```proto (?P<name>\w+\.proto)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 NOT_RUN = re.compile(r"^\s*<!-- not run: \S.*-->\s*$")  # stands directly above the block, and gives a reason
 RUN = "import sys; exec(compile(sys.stdin.buffer.read(), sys.argv[1], 'exec'))"
 
@@ -44,12 +50,23 @@ def classified(page: str) -> Iterator[tuple[str, str | None]]:
         above = line
 
 
+def compile_protos(page: str, folder: Path) -> None:
+    """Put what protoc makes of the named protos of a page where its python finds it."""
+    protos = {found["name"]: found["text"] for found in PROTO.finditer(page)}
+    for name, text in protos.items():
+        (folder / name).write_text(text, "utf-8")
+    if protos:
+        compile_ruled(folder, *protos)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_what_a_page_shows_works(page: Path, tmp_path: Path) -> None:
     """Every python block of the page runs to its end, without a warning."""
-    code = program(page.read_text("utf-8"))
+    text = page.read_text("utf-8")
+    code = program(text)
     if not code.strip():
         pytest.skip("shows no python")
+    compile_protos(text, tmp_path)
 
     python = [sys.executable, "-W", "error", "-c", RUN, str(page)]
     done = subprocess.run(python, input=code.encode(), cwd=tmp_path, capture_output=True, timeout=50, check=False)

@@ -34,6 +34,10 @@ EXTRA_ARROWS = [
     # What many threads change without a lock is changed in turns.
     ("mechanisms/breaker.py", "interpose.mechanisms.turns"),
     ("mechanisms/slots.py", "interpose.mechanisms.turns"),
+    # What is sent with a refusal is packed by hand, and cut to size.
+    ("mechanisms/pushback.py", "interpose.mechanisms.rich"),
+    ("mechanisms/violations.py", "interpose.mechanisms.rich"),
+    ("mechanisms/violations.py", "interpose.mechanisms.text"),
     # A server that refuses a call says when it may come again, and the same word is read by those who retry.
     ("_executed.py", "interpose.mechanisms.pushback"),
     # A plain handler on an asyncio server runs in grpc's thread pool, with the sync shell around it.

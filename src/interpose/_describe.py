@@ -56,6 +56,9 @@ RULES = (
     Rule("ConcurrencyLimit", "Rpcz", "calls that are refused are not on the page"),
     Rule("Authenticate", "Rpcz", "calls that are refused are not on the page"),
     Rule("Authorize", "Rpcz", "calls that are denied are not on the page"),
+    Rule("Validate", "AccessLog", "calls that are refused are not in the log"),
+    Rule("Validate", "RateLimit", "calls that are refused are not counted"),
+    Rule("Validate", "Authenticate", "strangers have messages judged for nothing"),
     Rule("FaultInjection", "Retry", "faults are not retried, as those of a server would be"),
 )
 

@@ -11,9 +11,11 @@ import pytest
 
 pytest.importorskip("grpc_tools")
 
+from interpose.demo import guards
 from interpose.demo.chain import TIME, Trip
 from interpose.demo.claims import judge
 from interpose.demo.delivery import SERVICES, Visit
+from interpose.demo.guards import Encounter, Guarded
 from interpose.demo.messages import BadRequest
 from interpose.demo.orders import MalformedOrder, violations
 from interpose.demo.outage import (
@@ -45,6 +47,18 @@ BUDGETED = "in the outage, its budget kept the load"
 SPARED = "a circuit breaker spared the failing server"
 HEDGED = "of the calls that had a slow answer"
 RECOVERED = "after the outage, all clients came back"
+KEPT_OUT = "no handler ran for a stranger, nor"
+RATIONED = "a caller that came too often"
+SHED = "of a crowd, each server took"
+LET_IN = "behind all of these, a good caller"
+
+OK = grpc.StatusCode.OK
+REFUSED_WITH = {
+    guards.STRANGER: grpc.StatusCode.UNAUTHENTICATED,
+    guards.GUEST: grpc.StatusCode.PERMISSION_DENIED,
+    guards.HASTY: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    guards.CROWD: grpc.StatusCode.UNAVAILABLE,
+}
 
 
 def trip(client: str, *, cancelled: bool) -> Trip:
@@ -77,6 +91,19 @@ def ask(client: str, number: int) -> Ask:
     return Ask(number, phase, answered, slowly, 0.002, ended=CANCELLED + 0.25)
 
 
+def met(client: str, server: str) -> Encounter:
+    """A client that guards met as they should; of the hasty one's calls, which both count, the sync server took more."""
+    calls, code = guards.CALLS[client], REFUSED_WITH.get(client)
+    answered = {
+        guards.HASTY: {"sync": 12, "asyncio": guards.AN_HOUR - 12}[server],
+        guards.CROWD: guards.AT_ONCE,
+        guards.GOOD: calls,
+    }.get(client, 0)
+    refused = [] if code is None else [code] * (calls - answered)
+    back = [1.0] * len(refused) if client in (guards.HASTY, guards.CROWD) else []
+    return Encounter(client, server, [grpc.StatusCode.OK] * answered + refused, answered, back)
+
+
 def story() -> Story:
     """No load, and all that comes behind it as it should be."""
     return Story(
@@ -85,6 +112,7 @@ def story() -> Story:
         trips=[trip(client, cancelled=cancelled) for client in STACKS for cancelled in (False, True)],
         refusals=[refusal(client, server) for server in STACKS for client in STACKS],
         passages=[passage(client) for client in CLIENTS],
+        guarded=Guarded("in Redis", True, [met(client, server) for client in guards.CLIENTS for server in STACKS]),
     )
 
 
@@ -136,6 +164,23 @@ def loaded(client: int, attempts: int) -> Callable[[Story], None]:
     return change
 
 
+def encounter(client: str, server: int = 0, **changes: Any) -> Callable[[Story], None]:
+    """Change how one client fared at one server with guards."""
+
+    def change(told: Story) -> None:
+        assert told.guarded is not None
+        number = told.guarded.encounters.index(told.guarded.of(client)[server])
+        told.guarded.encounters[number] = replace(told.guarded.encounters[number], **changes)
+
+    return change
+
+
+def counted_apart(told: Story) -> None:
+    """Each server has counted for itself."""
+    assert told.guarded is not None
+    told.guarded.shared = False
+
+
 def hurried(told: Story) -> None:
     """Half of the slow answers, and no more, were not so slow for the client that hedges."""
     asks = told.passages[2].asks
@@ -182,6 +227,18 @@ def test_every_claim_holds_of_what_should_be() -> None:
         (hurried, HEDGED),
         (asked(0, -1, answered=False), RECOVERED),
         (asked(2, -40, answered=False), RECOVERED),
+        (encounter(guards.STRANGER, runs=1), KEPT_OUT),
+        (encounter(guards.STRANGER, codes=[OK] * 10), KEPT_OUT),
+        (encounter(guards.GUEST, 1, codes=[REFUSED_WITH[guards.STRANGER]] * 10), KEPT_OUT),
+        (encounter(guards.HASTY, codes=[OK] * 30), RATIONED),
+        (encounter(guards.HASTY, 1, runs=9), RATIONED),
+        (encounter(guards.HASTY, back=[]), RATIONED),
+        (counted_apart, RATIONED),
+        (encounter(guards.CROWD, codes=[OK] * 8), SHED),
+        (encounter(guards.CROWD, 1, runs=8), SHED),
+        (encounter(guards.CROWD, back=[]), SHED),
+        (encounter(guards.GOOD, codes=[OK] * 4), LET_IN),
+        (lambda told: told.guarded.encounters.pop(0), LET_IN),
     ],
 )
 def test_a_claim_fails_when_its_fact_is_wrong(spoil: Callable[[Story], None], text: str) -> None:

@@ -67,7 +67,7 @@ def test_the_log_tells_which_way_a_call_went(story: Story) -> None:
 def test_progress_is_told_once_per_call(ended: Any) -> None:
     """As often as was said when the leg began, whether calls fail or not."""
     assert ended.told == dict(ended.asked)
-    assert len(ended.asked) == len(ended.told) == 2 * 4 + 3  # legs of two phases, refusals, trips, the outage
+    assert len(ended.asked) == len(ended.told) == 2 * 4 + 4  # legs of two phases, refusals, guards, trips, the outage
     assert ended.told["with the stack: asyncio client, sync server"] == len(ended.story.jobs)
 
 
@@ -267,7 +267,7 @@ def test_the_document_can_be_read_back(story: Story) -> None:
     told = json.loads(json.dumps(report.as_json(story, judge(story))))
 
     assert (told["holds"], told["seed"], told["seconds"] > 0) == (True, 1, True)
-    assert [len(told[name]) for name in ("places", "hops", "refusals", "outage", "claims")] == [16, 6, 4, 3, 15]
+    assert [len(told[name]) for name in ("places", "hops", "refusals", "outage", "claims")] == [16, 6, 4, 3, 19]
     assert {refusal["code"] for refusal in told["refusals"]} == {"INVALID_ARGUMENT"}
     assert [message["type"] for message in told["refusals"][0]["error_details"]] == [
         "google.rpc.BadRequest",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import random
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -66,9 +67,12 @@ class Server:
         return served
 
     def _arrive(self, served: Served, important: bool) -> None:
+        flow = self._flow(important)
+        self._move(flow, partial(next, flow), important, served)
+
+    def _flow(self, important: bool) -> Any:
         priority = (("x-priority", "10"),) if important else ()
-        flow = self._limit(Call(METHOD, Side.SERVER, "hello", metadata=priority))
-        self._move(flow, lambda: next(flow), important, served)
+        return self._limit(Call(METHOD, Side.SERVER, "hello", metadata=priority))
 
     def _move(self, flow: Any, move: Callable[[], Any], important: bool, served: Served) -> None:
         """A flow goes on: to wait, to be worked on, or to be refused."""
@@ -81,6 +85,10 @@ class Server:
         if type(step) is Wait:
             self._waiting.append((step, flow, important))
             return
+        self._admit(flow, important, served)
+
+    def _admit(self, flow: Any, important: bool, served: Served) -> None:
+        """A flow has its slot."""
         served.important += [True] * important
         self._inside.append((self._clock.now(), flow))
         self._work()
@@ -110,6 +118,78 @@ class Server:
             served.times.append(end - began)
             self._work()
             self._look(served)
+
+
+SLICE = 0.0005  # seconds that a handler works before it lets others go on
+TURN = 0.0001  # seconds of a turn of the loop beside that
+
+
+@dataclass
+class Job:
+    """A call on its way through an asyncio server. left: seconds of work."""
+
+    arrived: float
+    important: bool
+    left: float
+
+
+class Loop(Server):
+    """An asyncio server on one CPU: handlers go on in turns, and grpc takes up one call in so many turns of the loop.
+
+    Until then a call is not seen, and grows older. Measured: 5 turns with grpcio 1.85, 3 with 1.66.
+    """
+
+    def __init__(self, limit: ConcurrencyLimit, clock: FakeClock, turns: int, service: float, seed: int = 1) -> None:
+        super().__init__(limit, clock, 1, service, seed)
+        self._turns = turns
+        self._turned = 0
+        self._unseen: deque[Job] = deque()
+        self._jobs: dict[Any, Job] = {}  # those that were taken up, by their flows
+        self._busy: list[Any] = []
+
+    def _arrive(self, served: Served, important: bool) -> None:
+        self._unseen.append(Job(self._clock.now(), important, self.service))
+
+    def _run_until(self, time: float, served: Served) -> None:
+        while self._clock.now() < time:
+            self._clock.advance(TURN + SLICE * len(self._busy))
+            for flow in self._busy.copy():
+                self._go_on(flow, served)
+            self._look(served)
+            self._turned += 1
+            if self._turned >= self._turns:
+                self._take_up(served)
+
+    def _go_on(self, flow: Any, served: Served) -> None:
+        job = self._jobs[flow]
+        job.left -= SLICE
+        in_time = self._in_time(job)
+        if job.left > 0 and in_time:
+            return
+        self._busy.remove(flow)
+        del self._jobs[flow]
+        served.important += [in_time] * job.important
+        if in_time:
+            served.times.append(self._clock.now() - job.arrived)
+        finish(flow, grpc.StatusCode.OK if in_time else grpc.StatusCode.DEADLINE_EXCEEDED)
+
+    def _take_up(self, served: Served) -> None:
+        """The next call that its caller still waits for."""
+        while self._unseen:
+            job = self._unseen.popleft()
+            if self._in_time(job):
+                self._turned = 0
+                flow = self._flow(job.important)
+                self._jobs[flow] = job
+                self._move(flow, partial(next, flow), job.important, served)
+                return
+            served.important += [False] * job.important
+
+    def _in_time(self, job: Job) -> bool:
+        return self._clock.now() - job.arrived <= PATIENCE
+
+    def _admit(self, flow: Any, important: bool, served: Served) -> None:
+        self._busy.append(flow)
 
 
 def finish(flow: Any, code: grpc.StatusCode = grpc.StatusCode.OK) -> None:

@@ -3,8 +3,9 @@
 import pytest
 
 from interpose.interceptors.concurrency_limit import Aimd, ConcurrencyLimit, Fixed, Gradient, Vegas
-from interpose.mechanisms.concurrency import Algorithm
-from tests.interceptors.overloaded import Server, simulated
+from interpose.mechanisms.concurrency import Algorithm, Window
+from interpose.testing import FakeClock
+from tests.interceptors.overloaded import Loop, Server, simulated
 
 FINDING = 10.0  # seconds in which a limit has to be found again
 SERVICE = 0.025  # seconds
@@ -87,3 +88,49 @@ def test_the_important_are_served(algorithm: Algorithm) -> None:
 
     assert sum(served.important) >= 0.95 * len(served.important) > 0
     assert served.shed > len(served.times)
+
+
+def test_a_few_callers_in_a_hurry_do_not_lower_the_limit() -> None:
+    """A deadline that is too short says nothing of the load; only where most calls run out of time it is the server's."""
+    hurried, slow = Gradient(100).begin(), Gradient(100).begin()
+    assert not isinstance(hurried, int) and not isinstance(slow, int)
+    for number in range(3):
+        hurried.update(Window(0.01, 100, 0.4), 0.1 * number)
+        slow.update(Window(0.01, 100, 0.6), 0.1 * number)
+
+    assert hurried.limit > 100
+    assert slow.limit < 40
+
+
+# --- asyncio --------------------------------------------------------------------------------------------------------
+
+COST = 0.04  # seconds of CPU, as in the storm
+QUEUE_TIMEOUT = 0.25
+
+
+def loop(turns: int) -> Loop:
+    clock = FakeClock()
+    limit = ConcurrencyLimit(Gradient(maximum=40), queue=8, queue_timeout=QUEUE_TIMEOUT, clock=clock)
+    return Loop(limit, clock, turns, COST)
+
+
+@pytest.mark.parametrize("turns", [1, 3, 5])
+def test_a_loop_that_takes_up_calls_slowly_does_not_collapse(turns: int) -> None:
+    """The more calls are in hand, the longer its turns, and the older a call when the limit first sees it."""
+    calm = loop(turns).serve(0.5 / COST, 10)
+    crowded = loop(turns)
+    crowded.serve(3 / COST, FINDING, important=0.2)
+    served = crowded.serve(3 / COST, 10, important=0.2)
+
+    assert served.useful >= 0.8 * 10 / COST
+    assert served.quantile(0.99) <= 3 * calm.quantile(0.99)
+    assert sum(served.important) >= 0.95 * len(served.important) > 0
+
+
+def test_a_loop_that_has_collapsed_recovers() -> None:
+    """All that it has taken up is too old, and what it does for them is in vain: the limit finds out within 10 s."""
+    crowded = loop(5)
+    crowded.serve(12 / COST, FINDING)
+    crowded.serve(3 / COST, FINDING)
+
+    assert crowded.serve(3 / COST, 10).useful >= 0.8 * 10 / COST

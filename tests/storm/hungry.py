@@ -22,6 +22,7 @@ from interpose.interceptors.concurrency_limit import Gradient
 
 PATH = "/storm.Hungry/Work"
 THREADS = 64  # more than limit and queue together
+QUEUE_TIMEOUT = 0.25  # seconds: some six times what a call takes, so that the important ones find their slot
 SLICE = 0.0005  # seconds of CPU between two looks at others
 
 
@@ -66,7 +67,7 @@ def say(word: str) -> None:
 
 def stack(limited: bool) -> list[Any]:
     """The limit, if there is to be one."""
-    limit = ConcurrencyLimit(Gradient(maximum=40), queue=8)
+    limit = ConcurrencyLimit(Gradient(maximum=40), queue=8, queue_timeout=QUEUE_TIMEOUT)
     return [server_interceptor(limit)] if limited else []
 
 

@@ -11,8 +11,10 @@ from itertools import pairwise
 import grpc
 
 from interpose import Kind, Side
+from interpose.demo import guards
 from interpose.demo.chain import TIME
 from interpose.demo.delivery import SERVICES
+from interpose.demo.guards import CROWD, GOOD, GUEST, HASTY, STRANGER, Encounter
 from interpose.demo.interceptors import Fate, Faults, Sample
 from interpose.demo.load import Answer
 from interpose.demo.orders import MalformedOrder, violations
@@ -71,6 +73,10 @@ def judge(story: Story) -> list[Claim]:
         Claim(f"a circuit breaker spared the failing server {SPARED:.0%} of that load", _spared(story)),
         Claim("of the calls that had a slow answer, Hedge gave most a quick one", _hedged(story)),
         Claim("after the outage, all clients came back to normal", _recovered(story)),
+        Claim("no handler ran for a stranger, nor for a caller without the right", _kept_out(story)),
+        Claim("a caller that came too often was answered as often as its limit allows", _rationed(story)),
+        Claim("of a crowd, each server took what it bears, and refused the others at once", _shed(story)),
+        Claim("behind all of these, a good caller was served", _let_in(story)),
     ]
 
 
@@ -216,6 +222,57 @@ def _recovered(story: Story) -> str:
         if failed:
             return f"{passage.client}: {failed} of the last {len(last)} calls failed"
     return ""
+
+
+def _kept_out(story: Story) -> str:
+    refused = {STRANGER: grpc.StatusCode.UNAUTHENTICATED, GUEST: grpc.StatusCode.PERMISSION_DENIED}
+    for client, code in refused.items():
+        for met in _encounters(story, client):
+            if met.refused != {code: guards.CALLS[client]} or met.runs:
+                return f"{_told(met)}, and {met.runs} reached a handler"
+    return ""
+
+
+def _rationed(story: Story) -> str:
+    met = _encounters(story, HASTY)
+    limits = 1 if story.guarded is not None and story.guarded.shared else len(met)
+    answered = sum(one.answered for one in met)
+    if met and answered != limits * guards.AN_HOUR:
+        return f"{answered} calls were answered, not {limits * guards.AN_HOUR}"
+    return _turned_away(met, grpc.StatusCode.RESOURCE_EXHAUSTED)
+
+
+def _shed(story: Story) -> str:
+    met = _encounters(story, CROWD)
+    for one in met:
+        if one.answered != guards.AT_ONCE:
+            return f"{_told(one)}, not {guards.AT_ONCE}"
+    return _turned_away(met, grpc.StatusCode.UNAVAILABLE)
+
+
+def _turned_away(met: list[Encounter], code: grpc.StatusCode) -> str:
+    """Those that were not answered were refused so, without a handler, and told when to come back."""
+    for one in met:
+        refused = len(one.codes) - one.answered
+        if one.refused[code] != refused or one.runs != one.answered or len(one.back) != refused:
+            return f"{_told(one)}: {dict(one.refused)}; {one.runs} reached a handler; {len(one.back)} told to come back"
+    return ""
+
+
+def _let_in(story: Story) -> str:
+    for one in _encounters(story, GOOD):
+        if one.answered != guards.CALLS[GOOD]:
+            return f"{_told(one)} of {guards.CALLS[GOOD]}"
+    met = [(one.client, one.server) for client in guards.CLIENTS for one in _encounters(story, client)]
+    return "" if len(set(met)) == len(guards.CLIENTS) * len(STACKS) else f"only these clients met servers: {met}"
+
+
+def _encounters(story: Story, client: str) -> list[Encounter]:
+    return [] if story.guarded is None else story.guarded.of(client)
+
+
+def _told(met: Encounter) -> str:
+    return f"the {met.server} server answered {met.answered} calls of the {met.client} client"
 
 
 def _passages(story: Story, client: str) -> Iterator[Passage]:

@@ -33,7 +33,7 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
         prog="python -m interpose.demo",
         description="Two services behind a sync and an asyncio server, called by a sync and an asyncio "
         "client while three attempts in ten are refused: without the interceptor stack, then with it. Then orders that "
-        "pass three services, one that is refused, and calls that meet an outage.",
+        "pass three services, one that is refused, calls that meet an outage, and clients that guards keep out.",
     )
     parser.add_argument(
         "--seed",

@@ -1,9 +1,11 @@
 """What the demo prints: some of the access log, a table of the sixteen places, an order's way through three services,
-what is told of a refused one, how three clients meet an outage, and a line that sums it up.
+what is told of a refused one, how three clients meet an outage, whom guards keep out, and a line that sums it up.
 """
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -12,6 +14,7 @@ import grpc
 from google.protobuf import json_format, text_format
 
 from interpose import Kind, Side
+from interpose.demo import guards
 from interpose.demo.chain import MARGIN, TIME, Trip
 from interpose.demo.claims import Claim, failed
 from interpose.demo.delivery import CARRIER, NOWHERE, SHOP, WAREHOUSE, Visit
@@ -50,6 +53,21 @@ OUTAGE_WIDTHS = (-30, 6, 7, 7, 6, 6, 7, 8, 8, 6)
 OUTAGE_LEGEND = (
     "before, during, after: how many calls were answered; p50 and p99 of the time that those took;",
     "attempts that reached the server during the outage; normal: from its recovery to the last failure",
+)
+
+# A client of a server with guards, in a few words.
+MET = {
+    guards.STRANGER: "a stranger, who has no token",
+    guards.GUEST: "a guest, who may not see orders",
+    guards.HASTY: f"a hasty one: {guards.AN_HOUR} calls an hour may pass",
+    guards.CROWD: f"a crowd: {guards.AT_ONCE} streams at once can be borne",
+    guards.GOOD: "a good one, afterwards",
+}
+MET_HEADINGS = ("client", "calls", "sync", "asyncio", "refused with", "handlers", "back in")
+MET_WIDTHS = (-40, 5, 5, 8, -20, 8, 7)
+MET_LEGEND = (
+    "calls to each server; sync, asyncio: how many of them it answered; handlers: how many ran, on both;",
+    "back in: when a client that was refused was told to come again",
 )
 
 
@@ -152,6 +170,8 @@ def as_text(story: Story, claims: list[Claim]) -> Iterator[str]:
     yield ""
     yield from _outage(story)
     yield ""
+    yield from _guarded(story)
+    yield ""
     yield from (f"NOT SO: {claim.text}: {claim.against}" for claim in claims if not claim.holds)
     yield summary(story, claims)
 
@@ -169,6 +189,7 @@ def as_json(story: Story, claims: list[Claim]) -> dict[str, Any]:
         "hops": [asdict(hop) for hop in hops(story)],
         "refusals": [_refusal_as_json(refusal) for refusal in story.refusals],
         "outage": [asdict(survivor) for survivor in survivors(story)],
+        "guards": _guarded_as_json(story),
         "claims": [asdict(claim) | {"holds": claim.holds} for claim in claims],
         "access_log": {
             "lines": len(story.log.lines),
@@ -319,6 +340,55 @@ def _outage(story: Story) -> Iterator[str]:
         yield _cells(OUTAGE_WIDTHS, survivor.client, str(survivor.calls), *numbers, f"{survivor.normal_ms:.0f}")
     yield ""
     yield from OUTAGE_LEGEND
+
+
+def _guarded(story: Story) -> Iterator[str]:
+    if story.guarded is None:
+        return
+    yield "Guards: Authenticate, Authorize, RateLimit and ConcurrencyLimit stand before two servers."
+    yield f"Calls are counted {story.guarded.counts}."
+    yield ""
+    yield _cells(MET_WIDTHS, *MET_HEADINGS)
+    for client, words in MET.items():
+        met = story.guarded.of(client)
+        refused = sum((one.refused for one in met), Counter[grpc.StatusCode]())
+        back = max((seconds for one in met for seconds in one.back), default=None)
+        yield _cells(
+            MET_WIDTHS,
+            words,
+            str(guards.CALLS[client]),
+            *(str(one.answered) for one in met),
+            f"  {', '.join(code.name for code in refused)}",
+            str(sum(one.runs for one in met)),
+            "" if back is None else _rounded(back),
+        )
+    yield ""
+    yield from MET_LEGEND
+
+
+def _rounded(seconds: float) -> str:
+    """Up to whole seconds, or minutes."""
+    return f"{math.ceil(seconds / 60)} min" if seconds > 60 else f"{math.ceil(seconds)} s"
+
+
+def _guarded_as_json(story: Story) -> dict[str, Any]:
+    guarded = story.guarded
+    return {
+        "counts": "" if guarded is None else guarded.counts,
+        "shared": guarded is not None and guarded.shared,
+        "clients": [
+            {
+                "client": one.client,
+                "server": one.server,
+                "calls": len(one.codes),
+                "answered": one.answered,
+                "refused": {code.name: count for code, count in one.refused.items()},
+                "handlers": one.runs,
+                "back_in": [round(seconds, 3) for seconds in one.back],
+            }
+            for one in ([] if guarded is None else guarded.encounters)
+        ],
+    }
 
 
 def _cells(widths: Sequence[int], *texts: str) -> str:

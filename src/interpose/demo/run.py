@@ -1,6 +1,6 @@
 """One run of the demo: the same load from both clients to both servers, without the stack and with it.
 
-Behind it, on fresh servers: orders that pass three services, one that is refused, and an outage.
+Behind it, on fresh servers: orders that pass three services, one that is refused, an outage, and clients that guards keep out.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import grpc.aio
 
 from interpose import Side, intercept_channel
 from interpose.demo.chain import Trip, trips_from_asyncio, trips_from_sync
+from interpose.demo.guards import CALLS as GUARDED_CALLS
+from interpose.demo.guards import Guarded, Runs, counting, guards, meet
 from interpose.demo.interceptors import Faults, Meter
 from interpose.demo.load import Answer, Job, Tell, call_asyncio, call_sync, make_jobs, shop_orders
 from interpose.demo.logbook import LogBook
@@ -71,13 +73,14 @@ class Story:
     trips: list[Trip] = field(default_factory=list)
     refusals: list[Refusal] = field(default_factory=list)
     passages: list[Passage] = field(default_factory=list)
+    guarded: Guarded | None = None
     seconds: float = 0.0
 
 
 async def run(seed: int, calls: int, progress: Progress) -> Story:
     """Make `calls` calls of each kind from each client to each server, without the stack, then with it.
 
-    Then send orders through the chain, one that is refused, and calls through an outage.
+    Then send orders through the chain, one that is refused, calls through an outage, and some at servers with guards.
     """
     started = perf_counter()
     story = Story(seed, make_jobs(seed, calls))
@@ -85,6 +88,7 @@ async def run(seed: int, calls: int, progress: Progress) -> Story:
         story.without = await _phase(Path(folder) / "without.sqlite", Without(seed), story.jobs, progress)
         story.within = await _phase(Path(folder) / "with.sqlite", Within(story), story.jobs, progress)
         story.refusals = await _refusals(Path(folder) / "refusals.sqlite", progress)
+        story.guarded = await _guarded(Path(folder) / "guarded.sqlite", progress)
     story.trips = await _trips(progress)
     story.passages = await outage(progress("an outage", len(CLIENTS) * sum(CALLS.values())))
     story.seconds = perf_counter() - started
@@ -151,6 +155,16 @@ async def _refusals(file: Path, progress: Progress) -> list[Refusal]:
             refusals.append(await refusal_from_asyncio(target, server))
             tell()
     return refusals
+
+
+async def _guarded(file: Path, progress: Progress) -> Guarded:
+    tell = progress("clients that guards keep out", len(STACKS) * sum(GUARDED_CALLS.values()))
+    runs = {stack: Runs() for stack in STACKS}
+    async with (
+        counting() as counts,
+        _servers(file, lambda stack: guards(counts.store(stack), runs[stack])) as targets,
+    ):
+        return Guarded(counts.where, counts.shared, await meet(targets, runs, tell))
 
 
 async def _trips(progress: Progress) -> list[Trip]:

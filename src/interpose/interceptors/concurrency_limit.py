@@ -326,7 +326,7 @@ class Meter:
         self._slots = slots
         self._times: deque[float] = deque(maxlen=KEPT)
         self._most = 0
-        self._dropped = False
+        self._dropped = 0
         self._due = clock.now() + LENGTH
 
     def ended(self, code: StatusCode, began: float) -> None:
@@ -334,7 +334,7 @@ class Meter:
         if code is not StatusCode.OK:
             if code is not StatusCode.DEADLINE_EXCEEDED:
                 return  # a failure may be quick, and says nothing of the load
-            self._dropped = True
+            self._dropped += 1
         now = self.now()
         self._times.append(now - began)
         self._most = max(self._most, self._slots.taken)
@@ -347,8 +347,9 @@ class Meter:
             return  # another thread has just seen to it
         times, window_most, dropped = list(self._times), self._most, self._dropped
         self._times.clear()
-        self._most, self._dropped, self._due = 0, False, now + LENGTH
-        limit = self._limiter.update(Window(sum(times) / len(times), window_most, dropped), now)
+        self._most, self._dropped, self._due = 0, 0, now + LENGTH
+        window = Window(sum(times) / len(times), window_most, min(dropped / len(times), 1.0))
+        limit = self._limiter.update(window, now)
         self._slots.set_limit(limit)
 
 

@@ -26,12 +26,18 @@ TROUGH = 4  # the limit is lowered to a quarter for it: a limit up to four times
 class Window(NamedTuple):
     """How the calls went that ended in a short time.
 
-    rtt: seconds that they took, on average. in_flight: the most that were in hand. dropped: did one run out of time?
+    rtt: seconds that they took, on average. in_flight: the most that were in hand. dropped: the share of them that ran out
+    of time, from 0 to 1.
     """
 
     rtt: float
     in_flight: int
-    dropped: bool
+    dropped: float
+
+    @property
+    def cut_off(self) -> bool:
+        """Did most of them run out of time? Then they would have taken longer, and nothing can be measured by them."""
+        return self.dropped > 0.5
 
 
 class Limiter(Protocol):
@@ -151,7 +157,8 @@ class Gradient(_Ranged):
     """Shrink the limit in proportion as calls take longer than without load, and leave room for a short queue.
 
     limit · min(1, tolerance · unloaded / now) + √limit, as in Netflix' GradientLimit and Gradient2Limit (tolerance 1.5,
-    smoothing 0.2, never less than half of the limit at once), and in Envoy's gradient controller, whose √limit it has.
+    never less than half of the limit at once, and half if calls run out of time), and in Envoy's gradient controller, whose
+    √limit it has. It shrinks at once, as Envoy's, and grows smoothly, as Netflix' (0.2).
 
     tolerance: from 1: how many times as long as without load a call may take before the limit shrinks.
     """
@@ -184,7 +191,9 @@ class _Measured(abc.ABC):
         self.limit = options.initial
 
     def update(self, window: Window, now: float) -> int:
-        if self._trough:
+        if window.cut_off:
+            self._trough = 0
+        elif self._trough:
             if window.in_flight > self._trough:
                 return self.limit  # calls of before have just ended
             self._measured(window.rtt, now)
@@ -193,7 +202,8 @@ class _Measured(abc.ABC):
             return self.limit
         elif now >= self._measure_at:
             self._measured(window.rtt, now)
-        self._unloaded = min(self._unloaded, max(window.rtt, 1e-9))
+        if not window.cut_off:
+            self._unloaded = min(self._unloaded, max(window.rtt, 1e-9))
         if _is_pressed(window, self._exact):  # else the limit limits nothing, and there is nothing to learn
             self._exact = self._range.within(self.next(self._exact, window))
         self.limit = int(self._exact)
@@ -224,8 +234,10 @@ class _Gradient(_Measured):
         self._tolerance = options.tolerance
 
     def next(self, limit: float, window: Window) -> float:
-        gradient = max(0.5, min(1.0, self._tolerance * self._unloaded / max(window.rtt, 1e-9)))
-        return 0.8 * limit + 0.2 * (limit * gradient + math.sqrt(limit))  # Netflix: smoothing
+        ratio = 0.0 if window.cut_off else self._tolerance * self._unloaded / max(window.rtt, 1e-9)
+        asked = limit * max(0.5, min(1.0, ratio)) + math.sqrt(limit)
+        # Down at once: on asyncio a limit that is too high keeps the loop from taking up calls, and they age unseen.
+        return asked if asked < limit else 0.8 * limit + 0.2 * asked
 
 
 def _is_pressed(window: Window, limit: float) -> bool:

@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from interpose.mechanisms.rich import delimited, number, status
+
 KEY = "grpc-retry-pushback-ms"  # in trailing metadata
 NO_MORE = math.inf  # seconds: do not try again
 
@@ -63,26 +65,8 @@ def _delay(info: Any) -> float:
     return milliseconds
 
 
-# --- packed by hand: a limit must not need protobuf -----------------------------------------------------------------
-
-
 def retry_info(code: int, text: str, seconds: float) -> bytes:
     """A `google.rpc.Status` with a `RetryInfo`, serialized. code, text: the same as those of the RPC, or readers refuse it."""
     nanoseconds = math.ceil(min(seconds, _LONGEST) * 10**9)
-    duration = _number(1, nanoseconds // 10**9) + _number(2, nanoseconds % 10**9)
-    any_of_it = _bytes(1, f"type.googleapis.com/{_RETRY_INFO}".encode()) + _bytes(2, _bytes(1, duration))
-    return _number(1, code) + _bytes(2, text.encode()) + _bytes(3, any_of_it)
-
-
-def _number(field: int, value: int) -> bytes:
-    return _varint(field << 3) + _varint(value) if value else b""
-
-
-def _bytes(field: int, value: bytes) -> bytes:
-    return _varint(field << 3 | 2) + _varint(len(value)) + value
-
-
-def _varint(value: int) -> bytes:
-    """A number as protobuf writes it: seven bits a byte, the lowest first."""
-    low, high = value & 0x7F, value >> 7
-    return bytes([low | 0x80]) + _varint(high) if high else bytes([low])
+    duration = number(1, nanoseconds // 10**9) + number(2, nanoseconds % 10**9)
+    return status(code, text, _RETRY_INFO, delimited(1, duration))

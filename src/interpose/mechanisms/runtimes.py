@@ -16,15 +16,30 @@ _OTHER, _MESSAGE, _BYTES = 0, 11, 12
 
 def readable(message: Any) -> Any | None:
     """The message with `DESCRIPTOR` and `ListFields()`, or None for what is no message of a runtime that is known here."""
-    google, plus, buf = map(sys.modules.get, ("google.protobuf.message", "proto", "protobuf"))
+    within = unwrapped(message)
+    return _Message(within) if is_buf(within) else within
+
+
+def unwrapped(message: Any) -> Any | None:
+    """A message of google's runtime or protobuf-py's as it is, the one within a message of proto-plus, or None."""
+    google, plus = map(sys.modules.get, ("google.protobuf.message", "proto"))
     if google is not None and isinstance(message, google.Message):
         return message
     if plus is not None and isinstance(message, getattr(plus, "Message", ())):
         kind: Any = type(message)
         return kind.pb(message)
-    if buf is not None and isinstance(message, getattr(buf, "Message", ())):
-        return _Message(message)
-    return None
+    return message if is_buf(message) else None
+
+
+def is_buf(message: Any) -> bool:
+    """Is it a message of protobuf-py?"""
+    buf = sys.modules.get("protobuf")
+    return buf is not None and isinstance(message, getattr(buf, "Message", ()))
+
+
+def size(message: Any) -> int:
+    """Bytes that a message of google's runtime or protobuf-py's takes on the wire."""
+    return len(message.to_binary()) if is_buf(message) else int(message.ByteSize())
 
 
 # --- protobuf-py ----------------------------------------------------------------------------------------------------
