@@ -162,7 +162,7 @@ async def _guarded(file: Path, progress: Progress) -> Guarded:
     runs = {stack: Runs() for stack in STACKS}
     async with (
         counting() as counts,
-        _servers(file, lambda stack: guards(counts.store(stack), runs[stack])) as targets,
+        both_servers(file, lambda stack: guards(counts.store(stack), runs[stack])) as targets,
     ):
         return Guarded(counts.where, counts.shared, await meet(targets, runs, tell))
 
