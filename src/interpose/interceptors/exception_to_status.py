@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias, TypeVar, cast
 
 import grpc
-import grpc.aio
 
 from interpose._call import Call
 from interpose._clock import NEARLY
