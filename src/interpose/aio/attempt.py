@@ -177,7 +177,8 @@ class Attempt(shell.Attempt):
         if not self._note():
             if self._refused is None:
                 self._refused = self._native_error(grpc.StatusCode.INTERNAL)
-                self._read = self.native._read  # for what came before the status: `read` looks at the status first
+                # For what came before the status: `read` looks at the status first.
+                self._read = getattr(self.native, "_read", self._read)
                 exchange.loop.call_later(PATIENCE, self._refuse_writes)
             if not self.over:
                 exchange.loop.call_later(SETTLING, self._when_native_is_over)

@@ -6,10 +6,11 @@ import asyncio
 import weakref
 from collections.abc import AsyncIterable, AsyncIterator
 from functools import partial
+from importlib import import_module
 from typing import Any, ClassVar
 
+import grpc
 import grpc.aio
-from grpc.aio import _interceptor as native
 
 from interpose import errors
 from interpose._codec import plain
@@ -18,16 +19,28 @@ from interpose._native import Hooked, options_of
 from interpose.aio.channel import StreamStream, StreamUnary, UnaryStream, UnaryUnary
 
 
+def _private(name: str) -> Any:
+    """A class of grpc.aio's own; RuntimeError where this grpcio has none of that name."""
+    try:
+        return getattr(import_module("grpc.aio._interceptor"), name)
+    except (ImportError, AttributeError):
+        raise RuntimeError(
+            f"native_interceptors: grpcio {grpc.__version__} has no grpc.aio._interceptor.{name}, which the asyncio hook "
+            "needs: use intercept_channel instead"
+        ) from None
+
+
 class Hook:
     """One of the four for asyncio."""
 
     kind: ClassVar[Kind]
     stubs: ClassVar[Any]
-    calls: ClassVar[Any]  # grpc's call that waits for an interceptor to give the one behind it
+    calls: ClassVar[str]  # the name of grpc's call that waits for an interceptor to give the one behind it
 
     def __init__(self, route: Hooked, name: str) -> None:
         self._route = route
         self._name = name
+        self._calls = _private(self.calls)
 
     async def intercepted(self, continuation: Any, details: Any, request: Any) -> Any:
         """The hook, which grpc calls by a name of its own for each kind."""
@@ -60,7 +73,7 @@ class Hook:
         behind = _Behind(continuation)
         pairs = grpc.aio.Metadata(*(metadata or ()))
         loop = asyncio.get_running_loop()
-        return self.calls(
+        return self._calls(
             [behind], request, timeout, pairs, credentials, wait_for_ready, None, method, None, None, loop
         )
 
@@ -81,28 +94,28 @@ class _Behind:
 
 
 class OfUnaryUnary(Hook, grpc.aio.UnaryUnaryClientInterceptor):
-    kind, stubs, calls = Kind.UNARY_UNARY, UnaryUnary, native.InterceptedUnaryUnaryCall
+    kind, stubs, calls = Kind.UNARY_UNARY, UnaryUnary, "InterceptedUnaryUnaryCall"
 
     async def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
         return await self.intercepted(continuation, client_call_details, request)
 
 
 class OfUnaryStream(Hook, grpc.aio.UnaryStreamClientInterceptor):
-    kind, stubs, calls = Kind.UNARY_STREAM, UnaryStream, native.InterceptedUnaryStreamCall
+    kind, stubs, calls = Kind.UNARY_STREAM, UnaryStream, "InterceptedUnaryStreamCall"
 
     async def intercept_unary_stream(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
         return await self.intercepted(continuation, client_call_details, request)
 
 
 class OfStreamUnary(Hook, grpc.aio.StreamUnaryClientInterceptor):
-    kind, stubs, calls = Kind.STREAM_UNARY, StreamUnary, native.InterceptedStreamUnaryCall
+    kind, stubs, calls = Kind.STREAM_UNARY, StreamUnary, "InterceptedStreamUnaryCall"
 
     async def intercept_stream_unary(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
         return await self.intercepted(continuation, client_call_details, request_iterator)
 
 
 class OfStreamStream(Hook, grpc.aio.StreamStreamClientInterceptor):
-    kind, stubs, calls = Kind.STREAM_STREAM, StreamStream, native.InterceptedStreamStreamCall
+    kind, stubs, calls = Kind.STREAM_STREAM, StreamStream, "InterceptedStreamStreamCall"
 
     async def intercept_stream_stream(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
         return await self.intercepted(continuation, client_call_details, request_iterator)
