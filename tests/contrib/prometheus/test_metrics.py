@@ -226,17 +226,13 @@ def test_a_bug_in_a_handler(sort: str, registry: CollectorRegistry, metrics: Pro
     assert codes(registry, "server") == {"Unknown": 1}
 
 
-@pytest.mark.parametrize("side", ["client", "server"])
-def test_a_deadline_that_passes(side: str, registry: CollectorRegistry, metrics: PrometheusMetrics) -> None:
-    """DeadlineExceeded, once, on either side."""
-    ended = Ended()
-    place = Place(asyncio=False, side=Side(side), kind=Kind.UNARY_UNARY)
-    with place.open(ended, metrics, script=[ok(hang=True)]) as rpc:
+def test_a_deadline_that_passes(registry: CollectorRegistry, metrics: PrometheusMetrics) -> None:
+    """DeadlineExceeded, once."""
+    place = Place(asyncio=False, side=Side.CLIENT, kind=Kind.UNARY_UNARY)
+    with place.open(metrics, script=[ok(hang=True)]) as rpc:
         rpc.call("a", timeout=0.05)
-        rpc.echo.close()
-        assert ended.came.acquire(timeout=PATIENCE)
 
-    assert codes(registry, side) == {"DeadlineExceeded": 1}
+    assert codes(registry, "client") == {"DeadlineExceeded": 1}
 
 
 def test_a_flow_that_is_closed(registry: CollectorRegistry, metrics: PrometheusMetrics) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import grpc
 import pytest
 from prometheus_client import CollectorRegistry, values
+from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from interpose import Kind, Side
@@ -89,11 +90,19 @@ def test_one_of_four_is_killed(forked: bool, tmp_path: Path) -> None:
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The mode is on, as if it had been when prometheus_client was imported."""
+    opened = list[MmapedDict]()
+
+    class Noted(MmapedDict):
+        def __init__(self, filename: str) -> None:
+            super().__init__(filename)  # type: ignore[no-untyped-call]  # it has no types
+            opened.append(self)
+
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
-    written: Any = values.MultiProcessValue()  # type: ignore[no-untyped-call]  # it has no types
-    monkeypatch.setattr(values, "ValueClass", written)
+    monkeypatch.setattr(values, "MmapedDict", Noted)
+    monkeypatch.setattr(values, "ValueClass", values.MultiProcessValue())  # type: ignore[no-untyped-call]
     yield tmp_path
-    written.close_all_files()
+    for file in opened:
+        file.close()  # type: ignore[no-untyped-call]
 
 
 def test_the_same_counts(folder: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from grpc import StatusCode
 from prometheus_client import utils
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric, Sample
 
 from interpose._method import UNKNOWN, Kind, Method, Side
 from interpose._patterns import Patterns
@@ -224,8 +224,11 @@ class Counted:
         family = CounterMetricFamily(series.name, series.help, labels=(*series.labels, *names))
         for counts in all_counts:
             for code, ends in list(counts.by_code.items()):
-                labels = (*counts.labels, self._words.codes[code], *values)
-                family.add_metric(labels, ends.total, exemplar=exemplar_of(ends.exemplar, value=1.0))
+                labels = dict(
+                    zip((*series.labels, *names), (*counts.labels, self._words.codes[code], *values), strict=True)
+                )
+                # Not by `add_metric`, which takes no exemplar in prometheus_client 0.21.
+                family.samples.append(Sample(series.name, labels, ends.total, None, exemplar_of(ends.exemplar, 1.0)))
         return family
 
     def _handling(self, series: Series, all_counts: list[MethodCounts]) -> Metric:
