@@ -1,11 +1,13 @@
 """Tracing: the attempts of an RPC, as events of its span and as spans below it."""
 
+from concurrent.futures import Future
+from itertools import count
 from typing import Any
 
 import grpc
 import pytest
 
-from interpose import Call, Flow, Kind, chain
+from interpose import Call, Flow, Kind, chain, wait
 from interpose.contrib.opentelemetry import Tracing
 from interpose.interceptors import Hedge, Retry
 from interpose.testing import failed, ok, raised
@@ -96,11 +98,33 @@ def test_attempts_that_are_only_counted(exporting: Exporting) -> None:
     assert (sent.events, sent.attributes["interpose.attempts"]) == ([], 3)
 
 
+class Copies:
+    """Two copies of a call: the first arrives and is never answered, and only then the second is sent."""
+
+    def __init__(self) -> None:
+        self._numbers = count(1)
+        self._arrived: Future[None] = Future()
+
+    def sent(self, call: Call) -> Flow:
+        """On the client, inside of `Hedge`."""
+        number = next(self._numbers)
+        if number > 1:
+            yield from wait(self._arrived)
+        yield call.with_metadata(("x-copy", str(number)))
+
+    def held(self, call: Call) -> Flow:
+        """On the server."""
+        if call.metadata["x-copy"] == "1":
+            self._arrived.set_result(None)
+            call = call.after(60)
+        yield call
+
+
 @pytest.mark.parametrize(("sort", "kind"), SOME)
 def test_a_hedge_that_the_second_copy_wins(sort: str, kind: Kind, exporting: Exporting) -> None:
     """As events: the copy that lost was cancelled; both servers are below the one span."""
-    hedge = Hedge(2, delay=0.01, safe=True)
-    with traced(sort, kind, Tracing(exporting.provider), client=[hedge], script=[ok(hang=True), ok()]) as rpc:
+    hedge, copies, tracing = Hedge(2, delay=0.001, safe=True), Copies(), Tracing(exporting.provider)
+    with traced(sort, kind, tracing, client=[hedge, copies.sent], server=[copies.held]) as rpc:
         rpc.call()
         served, [sent] = sides(exporting.spans(3))
 
@@ -113,8 +137,9 @@ def test_a_hedge_that_the_second_copy_wins(sort: str, kind: Kind, exporting: Exp
 @pytest.mark.parametrize(("sort", "kind"), SOME)
 def test_a_hedge_as_spans_with_links(sort: str, kind: Kind, exporting: Exporting) -> None:
     """The second copy has a link to the one that was under way when it was sent."""
-    hedge, tracing = Hedge(2, delay=0.01, safe=True), Tracing(exporting.provider, attempts="spans")
-    with traced(sort, kind, tracing, client=[hedge], script=[ok(hang=True), ok()]) as rpc:
+    hedge, copies = Hedge(2, delay=0.001, safe=True), Copies()
+    tracing = Tracing(exporting.provider, attempts="spans")
+    with traced(sort, kind, tracing, client=[hedge, copies.sent], server=[copies.held]) as rpc:
         rpc.call()
         served, sent = sides(exporting.spans(5))
     first, second, whole = sorted(sent, key=lambda span: span.attributes.get("interpose.attempt", 9))
