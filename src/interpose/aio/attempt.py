@@ -16,13 +16,14 @@ from interpose._call import Call
 from interpose._codec import Undecodable, encoded
 from interpose._messages import request_of, show_initial_metadata
 from interpose._metadata import Metadata
-from interpose._native import EOF, locally_cancelled
+from interpose._native import EOF, locally_cancelled, time_left
 from interpose._outcome import OK
 from interpose._shell import attempt as shell
 from interpose._shell import owner
 from interpose.aio.requests import FINISHED
 
 AioRpcError = grpc.aio.AioRpcError
+NO_METADATA = grpc.aio.Metadata()
 
 # When a message cannot be sent because the server has ended the call, grpc.aio makes up a status, INTERNAL with this
 # debug text, in front of the server's or in place of it: grpc/grpc, aio/_call.py, `_write`.
@@ -248,7 +249,14 @@ class Attempt(shell.Attempt):
         return super()._sent()
 
     def _typed(self, error: BaseException) -> BaseException:
+        # A write that finds the call over by its deadline makes grpc.aio cancel it, before it has heard of that.
+        if isinstance(error, asyncio.CancelledError) and self._time_is_up():
+            error = AioRpcError(grpc.StatusCode.DEADLINE_EXCEEDED, NO_METADATA, NO_METADATA, "Deadline Exceeded")
         return typed(error)
+
+    def _time_is_up(self) -> bool:
+        left = time_left(self.call, self._started)
+        return left is not None and self.exchange.route.clock.now() >= self._started + left
 
     def _initial_metadata(self) -> Any:
         return at_once(self.native.initial_metadata())
