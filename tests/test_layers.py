@@ -33,6 +33,11 @@ EXTRA_ARROWS = [
     # What many threads change without a lock is changed in turns.
     ("mechanisms/breaker.py", "interpose.mechanisms.turns"),
     ("mechanisms/slots.py", "interpose.mechanisms.turns"),
+    # Options are judged alike, by one file that needs nothing.
+    *(
+        (f"mechanisms/{name}.py", "interpose.mechanisms.options")
+        for name in ("backoff", "budget", "concurrency", "quantile", "redaction")
+    ),
     # A server that refuses a call says when it may come again, and the same word is read by those who retry.
     ("_executed.py", "interpose.mechanisms.pushback"),
     # A plain handler on an asyncio server runs in grpc's thread pool, with the sync shell around it.

@@ -10,6 +10,8 @@ import math
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeAlias, TypeVar
 
+from interpose.mechanisms.options import insist, is_number, is_whole
+
 S = TypeVar("S")
 
 Slice: TypeAlias = tuple[int, int, int]  # its number, counted from time 0; calls; retries
@@ -57,7 +59,7 @@ class RetryBudget:
 
     def __init__(self, max_tokens: float = 10.0, token_ratio: float = 0.1) -> None:
         most, back = _milli(max_tokens), _milli(token_ratio)
-        _insist(
+        insist(
             "RetryBudget",
             (
                 0 < most <= MOST_TOKENS * MILLI,
@@ -103,15 +105,15 @@ class RatioBudget:
     """
 
     def __init__(self, ratio: float = 0.2, minimum: int = 3, window: float = 10.0) -> None:
-        _insist(
+        insist(
             "RatioBudget",
-            (_is_number(ratio) and 0 <= ratio <= MOST_RETRIES, f"ratio must be a number from 0, not {ratio!r}"),
+            (is_number(ratio) and 0 <= ratio <= MOST_RETRIES, f"ratio must be a number from 0, not {ratio!r}"),
             (
-                isinstance(minimum, int) and not isinstance(minimum, bool) and 0 <= minimum <= MOST_RETRIES,
+                is_whole(minimum, 0, MOST_RETRIES),
                 f"minimum must be a whole number from 0, not {minimum!r}",
             ),
             (
-                _is_number(window) and 0 < window <= LONGEST,
+                is_number(window) and 0 < window <= LONGEST,
                 f"window must be a number of seconds above 0, up to {LONGEST}, not {window!r}",
             ),
         )
@@ -240,14 +242,4 @@ class _Link(Generic[S]):
 def _milli(value: object) -> int:
     """A number in thousandths, rounded down as gRFC A6 asks; 0 for what is none."""
     # First a little roundness: 1.001 · 1000 is 1000.9999999999999.
-    return math.floor(round(value * MILLI, 6)) if _is_number(value) else 0  # type: ignore[operator]
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _insist(owner: str, *requirements: tuple[bool, str]) -> None:
-    faults = [text for met, text in requirements if not met]
-    if faults:
-        raise ValueError(f"{owner}: {'; '.join(faults)}")
+    return math.floor(round(value * MILLI, 6)) if is_number(value) else 0
