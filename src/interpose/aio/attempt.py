@@ -12,7 +12,6 @@ import grpc
 import grpc.aio
 
 from interpose import errors
-from interpose._call import Call
 from interpose._codec import Undecodable, encoded
 from interpose._messages import request_of, show_initial_metadata
 from interpose._metadata import Metadata
@@ -103,14 +102,13 @@ class Attempt(shell.Attempt):
 
     exchange: Owner
 
-    def __init__(self, exchange: Owner, call: Call) -> None:
-        super().__init__(exchange, call)
-        self._read: Any = None
-        self._refused: BaseException | None = None
-        self._trailing: Any = None
-        self._waiting: Any = None
+    _read: Any
+    _refused: BaseException | None
+    _trailing: Any
+    _waiting: Any
 
     def _begin(self, timeout: float | None) -> Any:
+        self._refused = self._trailing = None
         call, requests, route = self.call, self.exchange.requests, self.exchange.route
         request: Any
         if requests is None:
@@ -248,6 +246,10 @@ class Attempt(shell.Attempt):
         return super()._sent()
 
     def _typed(self, error: BaseException) -> BaseException:
+        if (
+            isinstance(error, asyncio.CancelledError) and not self.broken
+        ):  # by the application, or a channel that closes
+            self.exchange.mark_cancelled()
         return typed(error)
 
     def _initial_metadata(self) -> Any:

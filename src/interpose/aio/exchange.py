@@ -14,7 +14,6 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from contextvars import Context, copy_context
 from typing import Any
 
-from interpose._call import Call
 from interpose._clock import Alarm
 from interpose._flow import Driver, Wait
 from interpose._native import Route, exception_of
@@ -34,6 +33,7 @@ class Exchange(shell.Exchange, attempts.Owner):
 
     __slots__ = ("_changed", "_looking", "loop", "written")
 
+    attempts = Attempt
     attempt: Attempt | None
 
     def __init__(
@@ -55,9 +55,6 @@ class Exchange(shell.Exchange, attempts.Owner):
 
     def another(self, driver: Driver, context: Context) -> Exchange:
         return Exchange(self.route, driver, context, self.deadline, self.requests, self.loop)
-
-    def send(self, call: Call) -> Outcome | None:
-        return Attempt(self, call).send()
 
     def await_(self, step: Wait) -> None:
         Awaited(self, step, self.loop).begin()
@@ -91,11 +88,6 @@ class Exchange(shell.Exchange, attempts.Owner):
         if self.requests is not None and self.lane_of is None:  # in a race it is everybody's
             self.requests.stop(InvalidStateError(FINISHED) if outcome.ok else self.exception())
         self.wake()
-
-    def _end(self, attempt: Attempt, error: BaseException | None, response: Any = None) -> None:
-        if isinstance(error, asyncio.CancelledError) and not attempt.broken:
-            self.mark_cancelled()
-        super()._end(attempt, error, response)
 
     def when_closed(self, waiting: UnderWay) -> None:
         self.cancel()  # as grpc.aio cancels the calls that are in flight

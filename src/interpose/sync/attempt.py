@@ -205,11 +205,10 @@ class Attempt(shell.Attempt):
                 self.exchange.over(self)
         return message
 
-    def _failure(self) -> BaseException | None:
-        return None if self.native.code() is OK else failed(self.native)
-
-    def _response(self, response: Any) -> Any:
-        return self.native.result()
+    def _result(self, response: Any, streaming: bool) -> tuple[BaseException | None, Any]:
+        if self.native.code() is not OK:
+            return failed(self.native), None
+        return None, None if streaming else self.native.result()
 
     def _initial_metadata(self) -> Any:
         return self.native.initial_metadata()

@@ -34,6 +34,7 @@ class Exchange(shell.Exchange, attempts.Owner):
 
     __slots__ = ("_changed", "begin")
 
+    attempts = Attempt
     attempt: Attempt | None
 
     def __init__(
@@ -61,9 +62,6 @@ class Exchange(shell.Exchange, attempts.Owner):
 
     def another(self, driver: Driver, context: Context) -> Exchange:
         return Exchange(self.route, driver, context, self.deadline, self.begin, self.requests)
-
-    def send(self, call: Call) -> Outcome | None:
-        return Attempt(self, call).send()
 
     def await_(self, step: Wait) -> BaseException:
         return no_waiting(step)
