@@ -27,8 +27,8 @@ AioRpcError = grpc.aio.AioRpcError
 # debug text, in front of the server's or in place of it: grpc/grpc, aio/_call.py, `_write`.
 SEND_FAILED = 'Failed "execute_batch"'
 INVALID_METADATA = "Invalid metadata"  # what the core says of pairs that it refuses to send
-SETTLING = 0.002  # seconds between two looks for the status that follows
-PATIENCE = 0.1  # seconds that a `write` then waits to learn how the call ended
+STATUS_POLL = 0.002  # seconds between two looks for the status that follows
+WRITE_GRACE = 0.1  # seconds that a `write` then waits to learn how the call ended
 
 
 def typed(native: BaseException) -> BaseException:
@@ -177,9 +177,9 @@ class Attempt(shell.Attempt):
                 self._refused = self._native_error(grpc.StatusCode.INTERNAL)
                 # For what came before the status: `read` looks at the status first.
                 self._read = getattr(self.native, "_read", self._read)
-                exchange.loop.call_later(PATIENCE, self._refuse_writes)
+                exchange.loop.call_later(WRITE_GRACE, self._refuse_writes)
             if not self.over:
-                exchange.loop.call_later(SETTLING, self._when_native_is_over)
+                exchange.loop.call_later(STATUS_POLL, self._when_native_is_over)
             return
         # A reader that holds a message has to count it first: the outcome tells how many were delivered.
         self._native_over = True

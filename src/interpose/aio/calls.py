@@ -19,7 +19,7 @@ from interpose._messages import compose
 from interpose._native import EOF, debug_text
 from interpose._outcome import OK
 from interpose._shell.handle import Handle
-from interpose.aio.attempt import PATIENCE, AioRpcError, Attempt, typed
+from interpose.aio.attempt import WRITE_GRACE, AioRpcError, Attempt, typed
 from interpose.aio.exchange import Exchange
 from interpose.aio.requests import FINISHED, Requests
 
@@ -210,7 +210,7 @@ class _RequestStream(_Handle):
         except AioRpcError as error:
             # Not for ever: responses that nobody reads while we write may stand in front of the server's status.
             with suppress(TimeoutError):
-                async with asyncio.timeout(PATIENCE):
+                async with asyncio.timeout(WRITE_GRACE):
                     await exchange.end()
             ended = exchange.outcome is not None and not exchange.outcome.ok
             raise (exchange.exception() if ended else typed(error)) from None

@@ -19,13 +19,12 @@ from interpose._flow import Driver, Wait
 from interpose._native import Route, exception_of
 from interpose._outcome import Outcome
 from interpose._shell import exchange as shell
+from interpose._shell.exchange import REFUSAL_GAP
 from interpose._shell.owner import UnderWay
 from interpose.aio import attempt as attempts
 from interpose.aio.attempt import AioRpcError, Attempt
 from interpose.aio.joining import Awaited, call_later
 from interpose.aio.requests import FINISHED, Requests
-
-REFUSING = 0.005  # seconds between the metadata and the status of a call that was refused, both in one frame
 
 
 class Exchange(shell.Exchange, attempts.Owner):
@@ -121,7 +120,7 @@ class Exchange(shell.Exchange, attempts.Owner):
         """Wait a moment, if it may be about to fail: a refusal comes with no metadata, and just behind that the status."""
         if self.route.layers and self.attempt is attempt:
             with suppress(TimeoutError):
-                async with asyncio.timeout(REFUSING):
+                async with asyncio.timeout(REFUSAL_GAP):
                     await self.changes()
 
     async def next_attempt(self, last: Attempt | None = None) -> Attempt | None:

@@ -216,7 +216,7 @@ class Retry:
         worth = self._is_worth_it(course.call, outcome)
         asked = None if outcome.ok and not worth else asked_by_server(outcome)
         self._report(outcome, worth, asked)
-        if not worth or course.number + 1 >= self.attempts or not (course.heard or outcome.replayable):
+        if not worth or course.number + 1 >= self.attempts or not (course.received or outcome.replayable):
             return None
         pause = self.backoff(course.step + 1) if asked is None else asked
         course.obstacle = self._no_use(course.call, pause)
@@ -276,7 +276,7 @@ class Retry:
 
     def _again(self, course: _Course, outcome: Outcome) -> Call | None:
         """What to send, if the call bears it."""
-        if course.heard:
+        if course.received:
             return self._resumed(course)
         if self._bears_it(course, outcome):
             return course.call
@@ -307,7 +307,7 @@ class Retry:
 
     def _resumed(self, course: _Course) -> Call | None:
         """The call that goes on behind the last message."""
-        whole = course.heard == course.delivered  # no interceptor further out refused the last message
+        whole = course.received == course.delivered  # no interceptor further out refused the last message
         if self.resume is None or not whole or not is_safe(self.safe, course.call, presumed=True):
             return None
         try:
@@ -338,23 +338,23 @@ class _Course:
     """How one RPC has gone so far.
 
     call: what was sent at first. number: of the last retry; step: of the backoff. sent: attempts of the RPC up to it;
-    unconnected: could the channel not connect when it was sent? heard, last: how many messages have come that could be
+    unconnected: could the channel not connect when it was sent? received, last: how many messages have come that could be
     resumed behind, and the last of them; delivered: how many have reached the caller. obstacle: why a retry that was
     worth it was not made.
     """
 
-    __slots__ = ("call", "delivered", "heard", "last", "number", "obstacle", "sent", "step", "unconnected")
+    __slots__ = ("call", "delivered", "last", "number", "obstacle", "received", "sent", "step", "unconnected")
 
     def __init__(self, call: Call) -> None:
         self.call = call
-        self.number = self.step = self.sent = self.heard = self.delivered = 0
+        self.number = self.step = self.sent = self.received = self.delivered = 0
         self.last: Any = None
         self.obstacle = ""
         self.unconnected = False
 
     def hear(self, message: Any) -> None:
         """The stream makes progress: all begins anew."""
-        self.heard += 1
+        self.received += 1
         self.last = message
         self.number = self.step = 0
 

@@ -69,7 +69,7 @@ class RetryBudget:
         )
         self._most = most
         self._back = back
-        self._tokens = Shared(most)
+        self._tokens = AtomicValue(most)
 
     @property
     def tokens(self) -> float:
@@ -120,7 +120,7 @@ class RatioBudget:
         self._ratio = ratio
         self._minimum = minimum
         self._window = window
-        self._slices: Shared[Slices] = Shared(())
+        self._slices: AtomicValue[Slices] = AtomicValue(())
 
     def began(self, now: float) -> None:
         """One call more, of which a share may be sent again."""
@@ -191,10 +191,10 @@ class Unlimited:
 # --- a value that many change ---------------------------------------------------------------------------------------
 
 
-class Shared(Generic[S]):
+class AtomicValue(Generic[S]):
     """A value that many threads change: each change is whole, and none is lost.
 
-    Values are links of a chain, and which one follows is decided in a single step, once for everybody. There is no
+    Values are versions in a chain, and which one follows is decided in a single step, once for everybody. There is no
     lock: the garbage collector may end an abandoned call on the very thread that would hold it, and a process may fork
     while another thread does.
     """
@@ -202,7 +202,7 @@ class Shared(Generic[S]):
     __slots__ = ("_near",)
 
     def __init__(self, value: S) -> None:
-        self._near = _Link(value)  # the last link, or one shortly before it
+        self._near = _Version(value)  # the last version, or one shortly before it
 
     @property
     def value(self) -> S:
@@ -216,27 +216,27 @@ class Shared(Generic[S]):
         """
         link = self._last()
         while (value := successor(link.value)) != link.value:
-            mine = _Link(value)
+            mine = _Version(value)
             link = self._near = link.next.setdefault("", mine)
             if link is mine:
                 return True
         return False
 
-    def _last(self) -> _Link[S]:
+    def _last(self) -> _Version[S]:
         link = self._near
         while link.next:
             link = link.next[""]
         return link
 
 
-class _Link(Generic[S]):
+class _Version(Generic[S]):
     """One value, and what follows it, if anything does yet."""
 
     __slots__ = ("next", "value")
 
     def __init__(self, value: S) -> None:
         self.value = value
-        self.next: dict[str, _Link[S]] = {}
+        self.next: dict[str, _Version[S]] = {}
 
 
 def _milli(value: object) -> int:

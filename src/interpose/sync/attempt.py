@@ -22,7 +22,7 @@ from interpose._shell import owner
 from interpose.sync.bare import as_call
 from interpose.sync.blocking import text
 
-SETTLING = 0.001  # seconds between two looks for initial metadata that is still on its way
+METADATA_POLL = 0.001  # seconds between two looks for initial metadata that is still on its way
 
 # --- outcomes of native calls -----------------------------------------------------------------------------------------
 
@@ -167,7 +167,7 @@ class Attempt(shell.Attempt):
     def _when_native_is_over(self) -> None:
         if getattr(getattr(self.native, "_state", None), "initial_metadata", ()) is None:
             # grpc may tell the end before what came in front of it, both on this thread: it must not wait for itself.
-            SYSTEM.call_later(SETTLING, self._when_native_is_over)
+            SYSTEM.call_later(METADATA_POLL, self._when_native_is_over)
             return
         # A reader that holds a message has to count it first: the outcome tells how many were delivered.
         self._native_over = True
