@@ -31,9 +31,14 @@ ARROWS = {
 FREE = {"testing", "demo", "compat"}  # may import everything
 
 EXTRA_ARROWS = [
-    # What many threads change without a lock is changed in turns.
-    ("mechanisms/breaker.py", "interpose.mechanisms.turns"),
-    ("mechanisms/slots.py", "interpose.mechanisms.turns"),
+    # What many threads change without a lock is changed in a queue.
+    ("mechanisms/breaker.py", "interpose.mechanisms.serial_queue"),
+    ("mechanisms/slots.py", "interpose.mechanisms.serial_queue"),
+    # Options are judged alike, by one file that needs nothing.
+    *(
+        (f"mechanisms/{name}.py", "interpose.mechanisms.options")
+        for name in ("backoff", "budget", "concurrency", "quantile", "redaction")
+    ),
     # What is sent with a refusal is packed by hand, and cut to size.
     ("mechanisms/pushback.py", "interpose.mechanisms.rich"),
     ("mechanisms/violations.py", "interpose.mechanisms.rich"),

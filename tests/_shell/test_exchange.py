@@ -142,9 +142,8 @@ class Made(Attempt):
     def _has_begun(self) -> bool:
         return self.received > 0
 
-    def _failure(self) -> BaseException | None:
-        error: BaseException | None = self.native.error
-        return error
+    def _result(self, response: Any, streaming: bool) -> tuple[BaseException | None, Any]:
+        return self.native.error, "response"
 
     def _initial_metadata(self) -> Any:
         return ()
@@ -158,15 +157,14 @@ class Driven(Exchange):
 
     __slots__ = ("world",)
 
+    attempts = Made
+
     def __init__(self, world: World, driver: Driver, context: Context) -> None:
         super().__init__(world.route, driver, context, None, None)
         self.world = world
 
     def another(self, driver: Driver, context: Context) -> Exchange:
         return Driven(self.world, driver, context)
-
-    def send(self, call: Call) -> Outcome | None:
-        return Made(self, call).send()
 
     def await_(self, step: Any) -> BaseException:
         return TypeError("nothing is awaited here")

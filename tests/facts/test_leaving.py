@@ -73,9 +73,9 @@ def test_a_deadline_has_the_outcome_deadline_exceeded(shape: Shape) -> None:
         proxy.black_hole()
         assert held.over.wait(PATIENCE)
         held.release()
-        outcome = watch.only()
+        outcome, code = watch.only(), pending.code()
 
-    assert outcome.code is pending.code() is Code.DEADLINE_EXCEEDED
+    assert outcome.code is code is Code.DEADLINE_EXCEEDED
 
 
 @pytest.mark.fact("S-21", "R-33")

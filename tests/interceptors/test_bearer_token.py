@@ -255,7 +255,7 @@ async def test_an_async_provider_is_asked_ahead() -> None:
     echo = Echo()
     async with echo.serve_aio() as target, grpc.aio.insecure_channel(target) as bare:
         bearer = BearerToken(provide, insecure=True, clock=clock)
-        stub = Stub(intercept_channel(bare, bearer)).unary_unary
+        stub = Stub(intercept_channel(bare, bearer, clock=clock)).unary_unary
         await stub("hello", timeout=PATIENCE)
         clock.advance(80)
         for _ in range(5):

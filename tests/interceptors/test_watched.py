@@ -83,17 +83,21 @@ def test_a_rate_limit_says_what_it_refused() -> None:
     assert card(limit)["facts"]["limits"] == "1/second, 100/hour"
 
 
-def test_budgets_stand_in_for_those_who_ask_them() -> None:
-    """One that is shared is there once; those of Retry and Hedge too, which have no other state."""
+def test_budgets_have_cards_beside_those_who_ask_them() -> None:
+    """One that is shared is there once."""
     shared = RetryBudget(10)
-    retry, hedge = Retry(budget=shared), Hedge(safe=True, budget=shared)
-    for _ in range(6):
+    retry, hedge = Retry(safe=True, budget=shared), Hedge(safe=True, budget=shared)
+    for _ in range(4):
         shared.failed(0)
+    play(retry, [DOWN])
 
-    only = card(retry, hedge, shared)
-    assert (only["what"], only["state"], only["level"]) == ("budget of Retry", "used up", "bad")
-    assert only["facts"] == {"tokens": 4.0, "max_tokens": 10.0}
-    assert card(Retry())["state"] == "retries allowed"
+    found = [(one["what"], one["state"], one["level"]) for one in shown(retry, hedge, shared)]
+    assert found == [
+        ("budget of Retry", "used up", "bad"),
+        ("Retry", "0 sent again", "warn"),
+        ("Hedge", "0 copies, 0 won", "ok"),
+    ]
+    assert [one["state"] for one in shown(Retry())] == ["0 sent again", "retries allowed"]
 
     ratio = RatioBudget(minimum=2)
     ratio.began(1000.0)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from interpose.mechanisms.breaker import Admitted, Breaker, Mode, Policy, Refusal, Transition, Turns, Window
+from interpose.mechanisms.breaker import Admitted, Breaker, Mode, Policy, Refusal, SerialQueue, Transition, Window
 from interpose.mechanisms.window import calls, seconds
 from tests.support.examples import examples
 
@@ -367,7 +367,7 @@ class _Collected:
 
 def test_turns_keep_the_order() -> None:
     """What is added while a turn is taken comes after what waits already."""
-    turns, done = Turns(), []
+    turns, done = SerialQueue(), []
 
     def first() -> None:
         turns.add(lambda: done.append("third"))
@@ -383,7 +383,7 @@ def test_turns_keep_the_order() -> None:
 
 def test_work_that_raises_gives_the_turn_back() -> None:
     """The next to come does what is left."""
-    turns, done = Turns(), []
+    turns, done = SerialQueue(), []
 
     def fail() -> None:
         raise KeyError
@@ -416,7 +416,7 @@ def at_once(work: Callable[[], Any], threads: int = 100) -> list[Any]:
 
 def test_turns_of_many_threads() -> None:
     """Everything is done, and never two things at a time."""
-    turns = Turns()
+    turns = SerialQueue()
     inside = [0]
     most = [0]
     done = [0]

@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from interpose.mechanisms.budget import Budget, RatioBudget, RetryBudget, Shared, Unlimited, is_budget
+from interpose.mechanisms.budget import AtomicValue, Budget, RatioBudget, RetryBudget, Unlimited, is_budget
 from tests.support.examples import examples
 
 PATIENCE = 10  # seconds after which a wait counts as a hang
@@ -267,7 +267,7 @@ def test_no_call_of_a_thread_is_lost() -> None:
 
 def test_what_happens_in_the_middle_of_a_change_is_kept() -> None:
     """As when the garbage collector ends an abandoned call on the thread that counts: nothing hangs, nothing is lost."""
-    value = Shared(0)
+    value = AtomicValue(0)
     meanwhile = [lambda: value.change(lambda number: number + 10)]
 
     def one_more(number: int) -> int:
@@ -281,7 +281,7 @@ def test_what_happens_in_the_middle_of_a_change_is_kept() -> None:
 
 def test_a_change_to_the_same_is_none() -> None:
     """A full budget that is told of a success keeps what it has."""
-    value = Shared(5)
+    value = AtomicValue(5)
     before = value._last()
 
     assert not value.change(lambda number: number)
@@ -290,7 +290,7 @@ def test_a_change_to_the_same_is_none() -> None:
 
 def test_a_reader_that_was_held_up_sees_the_latest() -> None:
     """Wherever in the chain one begins to look, its end is found."""
-    value = Shared(0)
+    value = AtomicValue(0)
     first = value._near
     for _ in range(3):
         value.change(lambda number: number + 1)

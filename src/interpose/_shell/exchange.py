@@ -10,23 +10,25 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
 from contextvars import Context
-from typing import Any
+from typing import Any, ClassVar
 
 from interpose import errors
 from interpose._call import Call
 from interpose._flow import Driver, Race, Wait
-from interpose._native import Route, answered, cancelled, failure, unless_cancelled
+from interpose._native import answered, cancelled, failure, unless_cancelled
 from interpose._outcome import Outcome
 from interpose._scope import Scope
-from interpose._shell.claims import Claims, claim
+from interpose._shell.claims import claim
 from interpose._shell.owner import Lane, Owner
 from interpose._shell.pending import Delayed, Joined
 from interpose._shell.race import Lanes
 
 _log = logging.getLogger("interpose")
+
+REFUSAL_GAP = 0.005  # seconds between the metadata and the status of a call that was refused, both in one frame
 
 
 class Exchange(Owner):
@@ -34,14 +36,7 @@ class Exchange(Owner):
 
     __slots__ = ()
 
-    def __init__(
-        self, route: Route, driver: Driver, context: Context, deadline: float | None, requests: Any | None
-    ) -> None:
-        super().__init__(route, driver, context, deadline, requests)
-        self.answer: Iterator[Any] | None = None  # a stream answered by a flow, without a native call
-        self._scope: Scope | None = None
-        self._claims: Claims = [True]  # to be cancelled, or to end
-        self._callbacks: list[tuple[Callable[[], object], Claims]] = []
+    attempts: ClassVar[Any]  # the class of the shell's own
 
     # - turning -
 
@@ -99,7 +94,12 @@ class Exchange(Owner):
                 return cancelled()
             Delayed(self, step).begin()
             return None
-        return self.send(step)
+        outcome: Outcome | None = self.attempts(self, step).send()
+        return outcome
+
+    def send(self, call: Call) -> Outcome | None:
+        outcome: Outcome | None = self.attempts(self, call).send()
+        return outcome
 
     def lane(self, driver: Driver, race: Lane) -> Owner:
         lane = self.another(driver, self.context.copy())
@@ -137,7 +137,7 @@ class Exchange(Owner):
 
     def _end(self, attempt: Any, error: BaseException | None, response: Any = None) -> None:
         self.attempt = None
-        self.told(attempt.outcome(error, response))
+        self.turn(self.driver.tell, attempt.outcome(error, response))
 
     def _settle(self, outcome: Outcome) -> None:
         outcome, answer = answered(outcome, self.route.method)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from contextvars import Context
 from typing import Any, Protocol
@@ -17,6 +17,8 @@ from interpose._clock import Alarm
 from interpose._flow import Driver
 from interpose._native import Route
 from interpose._outcome import Outcome
+from interpose._scope import Scope
+from interpose._shell.claims import Claims
 
 
 class UnderWay(Protocol):
@@ -73,6 +75,10 @@ class Owner(ABC):
         self.ahead = _NONE  # messages that were read before the application asked for them
         self.cancelled = False
         self.outcome: Outcome | None = None
+        self.answer: Iterator[Any] | None = None  # a stream answered by a flow, without a native call
+        self._scope: Scope | None = None
+        self._claims: Claims = [True]  # to be cancelled, or to end
+        self._callbacks: list[tuple[Callable[[], object], Claims]] = []
 
     # - what has happened -
 

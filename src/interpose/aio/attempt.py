@@ -12,7 +12,6 @@ import grpc
 import grpc.aio
 
 from interpose import errors
-from interpose._call import Call
 from interpose._codec import Undecodable, encoded
 from interpose._messages import request_of, show_initial_metadata
 from interpose._metadata import Metadata
@@ -29,8 +28,8 @@ NO_METADATA = grpc.aio.Metadata()
 # debug text, in front of the server's or in place of it: grpc/grpc, aio/_call.py, `_write`.
 SEND_FAILED = 'Failed "execute_batch"'
 INVALID_METADATA = "Invalid metadata"  # what the core says of pairs that it refuses to send
-SETTLING = 0.002  # seconds between two looks for the status that follows
-PATIENCE = 0.1  # seconds that a `write` then waits to learn how the call ended
+STATUS_POLL = 0.002  # seconds between two looks for the status that follows
+WRITE_GRACE = 0.1  # seconds that a `write` then waits to learn how the call ended
 
 
 def typed(native: BaseException) -> BaseException:
@@ -104,14 +103,13 @@ class Attempt(shell.Attempt):
 
     exchange: Owner
 
-    def __init__(self, exchange: Owner, call: Call) -> None:
-        super().__init__(exchange, call)
-        self._read: Any = None
-        self._refused: BaseException | None = None
-        self._trailing: Any = None
-        self._waiting: Any = None
+    _read: Any
+    _refused: BaseException | None
+    _trailing: Any
+    _waiting: Any
 
     def _begin(self, timeout: float | None) -> Any:
+        self._refused = self._trailing = None
         call, requests, route = self.call, self.exchange.requests, self.exchange.route
         request: Any
         if requests is None:
@@ -180,9 +178,9 @@ class Attempt(shell.Attempt):
                 self._refused = self._native_error(grpc.StatusCode.INTERNAL)
                 # For what came before the status: `read` looks at the status first.
                 self._read = getattr(self.native, "_read", self._read)
-                exchange.loop.call_later(PATIENCE, self._refuse_writes)
+                exchange.loop.call_later(WRITE_GRACE, self._refuse_writes)
             if not self.over:
-                exchange.loop.call_later(SETTLING, self._when_native_is_over)
+                exchange.loop.call_later(STATUS_POLL, self._when_native_is_over)
             return
         # A reader that holds a message has to count it first: the outcome tells how many were delivered.
         self._native_over = True
@@ -249,9 +247,12 @@ class Attempt(shell.Attempt):
         return super()._sent()
 
     def _typed(self, error: BaseException) -> BaseException:
-        # A write that finds the call over by its deadline makes grpc.aio cancel it, before it has heard of that.
-        if isinstance(error, asyncio.CancelledError) and self._time_is_up():
-            error = AioRpcError(grpc.StatusCode.DEADLINE_EXCEEDED, NO_METADATA, NO_METADATA, "Deadline Exceeded")
+        if isinstance(error, asyncio.CancelledError) and not self.broken:
+            # A write that finds the call over by its deadline makes grpc.aio cancel it, before it has heard of that.
+            if self._time_is_up():
+                error = AioRpcError(grpc.StatusCode.DEADLINE_EXCEEDED, NO_METADATA, NO_METADATA, "Deadline Exceeded")
+            else:  # by the application, or a channel that closes
+                self.exchange.mark_cancelled()
         return typed(error)
 
     def _time_is_up(self) -> bool:

@@ -18,7 +18,8 @@ from interpose._codec import encoded
 from interpose._messages import compose
 from interpose._native import EOF, debug_text
 from interpose._outcome import OK
-from interpose.aio.attempt import PATIENCE, AioRpcError, Attempt, typed
+from interpose._shell.handle import Handle
+from interpose.aio.attempt import WRITE_GRACE, AioRpcError, Attempt, typed
 from interpose.aio.exchange import Exchange
 from interpose.aio.requests import FINISHED, Requests
 
@@ -27,12 +28,14 @@ InternalError = grpc.aio.InternalError
 MIXED = "The iterator and read/write APIs may not be mixed on a single RPC."  # grpcio's words
 
 
-class _Handle(grpc.aio.Call):
+class _Handle(Handle, grpc.aio.Call):
     """A call as grpc.aio knows it, over an exchange."""
 
     # Older versions of grpc.aio (1.66) look for it as they close a channel, on each call that a task waits in, and fail
     # where there is none. With another channel's they leave the call alone; ours ends with its attempt.
     _channel = None
+
+    _exchange: Exchange
 
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
@@ -43,20 +46,6 @@ class _Handle(grpc.aio.Call):
         return exchange.cancelled or (
             exchange.outcome is not None and exchange.outcome.code is grpc.StatusCode.CANCELLED
         )
-
-    def done(self) -> bool:
-        """Has it ended, or is it about to since it was cancelled?"""
-        # A cancelled one is done, as futures are, though its flows may still have something to await.
-        return self._exchange.outcome is not None or self._exchange.cancelled
-
-    def time_remaining(self) -> float | None:
-        """Seconds until the deadline, or None without one."""
-        exchange = self._exchange
-        return None if exchange.deadline is None else max(exchange.deadline - exchange.route.clock.now(), 0.0)
-
-    def cancel(self) -> bool:
-        """Cancel it, whatever it is doing: sending, streaming, or waiting to be sent again. False if it has ended."""
-        return self._exchange.cancel()
 
     def add_done_callback(self, callback: Callable[[Any], object]) -> None:
         """Call `callback(self)` at the end; at once if that was before."""
@@ -104,16 +93,6 @@ class _Handle(grpc.aio.Call):
             return
         if not (await exchange.end()).ok:
             raise exchange.exception()
-
-    def __repr__(self) -> str:
-        outcome = self._exchange.outcome
-        if outcome is None:
-            return f"<{type(self).__name__} of {self._exchange.route.method}, active>"
-        described = "" if outcome.ok else f'\tdebug_error_string = "{debug_text(outcome)}"\n'
-        return (
-            f"<{type(self).__name__} of RPC that terminated with:\n"
-            f'\tstatus = {outcome.code}\n\tdetails = "{outcome.details}"\n{described}>'
-        )
 
 
 class _UnaryResponse(_Handle):
@@ -231,7 +210,7 @@ class _RequestStream(_Handle):
         except AioRpcError as error:
             # Not for ever: responses that nobody reads while we write may stand in front of the server's status.
             with suppress(TimeoutError):
-                async with asyncio.timeout(PATIENCE):
+                async with asyncio.timeout(WRITE_GRACE):
                     await exchange.end()
             ended = exchange.outcome is not None and not exchange.outcome.ok
             raise (exchange.exception() if ended else typed(error)) from None

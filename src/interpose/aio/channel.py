@@ -12,10 +12,10 @@ import grpc.aio
 
 from interpose._call import Call
 from interpose._clock import Clock
-from interpose._codec import decoder
-from interpose._flow import Driver, Interceptor, layers, named, unused
-from interpose._method import Kind, Method, Side, Target
-from interpose._native import Pauses, Route, deadline_of
+from interpose._flow import Driver, Interceptor, unused
+from interpose._method import Kind, Side
+from interpose._native import Route, deadline_of
+from interpose._shell.channel import Layered
 from interpose.aio.calls import StreamStreamCall, StreamUnaryCall, UnaryStreamCall, UnaryUnaryCall
 from interpose.aio.exchange import Exchange
 from interpose.aio.requests import Requests
@@ -23,57 +23,20 @@ from interpose.aio.requests import Requests
 NATIVE_INTERCEPTORS = tuple(f"_{kind.value}_interceptors" for kind in Kind)
 
 
-class Channel(grpc.aio.Channel):
+class Channel(Layered, grpc.aio.Channel):
     """A channel with interceptors; everything that is no call goes straight to the native channel."""
 
+    _native: grpc.aio.Channel
+
     def __init__(self, native: grpc.aio.Channel, interceptors: tuple[Interceptor, ...], clock: Clock) -> None:
-        self._native = native
-        self._interceptors = interceptors
-        self._clock = clock
-        self._pauses = Pauses()
-        self._target = Target.of(native)
+        super().__init__(native, interceptors, clock)
         self._loop: asyncio.AbstractEventLoop | None = getattr(native, "_loop", None)  # on which grpc does its part
         # Libraries append to these of grpc's own lists (api-core, pymilvus): what they append runs below our flows.
         for name in NATIVE_INTERCEPTORS:
             setattr(self, name, getattr(native, name, []))
 
-    def __repr__(self) -> str:
-        return f"<intercepted channel to {str(self._target) or 'an unknown target'}: {named(self._interceptors)}>"
-
-    def unary_unary(self, method: str, *args: Any, **kwargs: Any) -> UnaryUnary:
-        return UnaryUnary(self._route(Kind.UNARY_UNARY, self._native.unary_unary, method, *args, **kwargs), self._loop)
-
-    def unary_stream(self, method: str, *args: Any, **kwargs: Any) -> UnaryStream:
-        return UnaryStream(
-            self._route(Kind.UNARY_STREAM, self._native.unary_stream, method, *args, **kwargs), self._loop
-        )
-
-    def stream_unary(self, method: str, *args: Any, **kwargs: Any) -> StreamUnary:
-        return StreamUnary(
-            self._route(Kind.STREAM_UNARY, self._native.stream_unary, method, *args, **kwargs), self._loop
-        )
-
-    def stream_stream(self, method: str, *args: Any, **kwargs: Any) -> StreamStream:
-        return StreamStream(
-            self._route(Kind.STREAM_STREAM, self._native.stream_stream, method, *args, **kwargs), self._loop
-        )
-
-    def _route(
-        self,
-        kind: Kind,
-        native: Callable[..., Any],
-        path: str,
-        request_serializer: Any = None,
-        response_deserializer: Any = None,
-        **registered: Any,  # _registered_method, which generated stubs give
-    ) -> Route:
-        method = Method(path, kind, self._target, request_serializer, declared=any(registered.values()))
-
-        def make(serializer: Any) -> Any:
-            # grpc.aio makes None of a message that cannot be deserialized, and the RPC a success.
-            return native(path, serializer, decoder(response_deserializer), **registered)
-
-        return Route(method, layers(self._interceptors, method), make, request_serializer, self._clock, self._pauses)
+    def _stub(self, route: Route) -> Any:
+        return STUBS[route.method.kind](route, self._loop)
 
     async def close(self, grace: float | None = None) -> None:
         """Close the native channel; calls that wait for a later attempt end too."""
@@ -199,3 +162,11 @@ class StreamStream(_Starter, grpc.aio.StreamStreamMultiCallable):  # type: ignor
         return StreamStreamCall(
             self._start(request_iterator, timeout, metadata, credentials, wait_for_ready, compression)
         )
+
+
+STUBS: dict[Kind, Callable[[Route, asyncio.AbstractEventLoop | None], Any]] = {
+    Kind.UNARY_UNARY: UnaryUnary,
+    Kind.UNARY_STREAM: UnaryStream,
+    Kind.STREAM_UNARY: StreamUnary,
+    Kind.STREAM_STREAM: StreamStream,
+}

@@ -14,19 +14,17 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from contextvars import Context, copy_context
 from typing import Any
 
-from interpose._call import Call
 from interpose._clock import Alarm
 from interpose._flow import Driver, Wait
 from interpose._native import Route, exception_of
 from interpose._outcome import Outcome
 from interpose._shell import exchange as shell
+from interpose._shell.exchange import REFUSAL_GAP
 from interpose._shell.owner import UnderWay
 from interpose.aio import attempt as attempts
 from interpose.aio.attempt import AioRpcError, Attempt
 from interpose.aio.joining import Awaited, call_later
 from interpose.aio.requests import FINISHED, Requests
-
-REFUSING = 0.005  # seconds between the metadata and the status of a call that was refused, both in one frame
 
 
 class Exchange(shell.Exchange, attempts.Owner):
@@ -34,6 +32,7 @@ class Exchange(shell.Exchange, attempts.Owner):
 
     __slots__ = ("_changed", "_looking", "loop", "written")
 
+    attempts = Attempt
     attempt: Attempt | None
 
     def __init__(
@@ -55,9 +54,6 @@ class Exchange(shell.Exchange, attempts.Owner):
 
     def another(self, driver: Driver, context: Context) -> Exchange:
         return Exchange(self.route, driver, context, self.deadline, self.requests, self.loop)
-
-    def send(self, call: Call) -> Outcome | None:
-        return Attempt(self, call).send()
 
     def await_(self, step: Wait) -> None:
         Awaited(self, step, self.loop).begin()
@@ -92,11 +88,6 @@ class Exchange(shell.Exchange, attempts.Owner):
             self.requests.stop(InvalidStateError(FINISHED) if outcome.ok else self.exception())
         self.wake()
 
-    def _end(self, attempt: Attempt, error: BaseException | None, response: Any = None) -> None:
-        if isinstance(error, asyncio.CancelledError) and not attempt.broken:
-            self.mark_cancelled()
-        super()._end(attempt, error, response)
-
     def when_closed(self, waiting: UnderWay) -> None:
         self.cancel()  # as grpc.aio cancels the calls that are in flight
 
@@ -129,7 +120,7 @@ class Exchange(shell.Exchange, attempts.Owner):
         """Wait a moment, if it may be about to fail: a refusal comes with no metadata, and just behind that the status."""
         if self.route.layers and self.attempt is attempt:
             with suppress(TimeoutError):
-                async with asyncio.timeout(REFUSING):
+                async with asyncio.timeout(REFUSAL_GAP):
                     await self.changes()
 
     async def next_attempt(self, last: Attempt | None = None) -> Attempt | None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from typing import Any
 
-from interpose import errors
 from interpose._call import Call
 from interpose._codec import Encoded, encoded
 from interpose._messages import compose
+from interpose._shell import uploads
 from interpose._shell.replay import ASK, Kept, Need, Packing, Reader, Replay
 
 FINISHED = "RPC already finished."  # grpcio's words, both
@@ -100,60 +100,41 @@ class Written:
                 taken.set_exception(error)
 
 
-class Upload(ABC):
+class Upload(uploads.Upload):
     """The request stream of one attempt: iterate it once."""
 
-    __slots__ = ("error", "sent")
-
-    def __init__(self) -> None:
-        self.sent = 0
-        self.error: errors.StatusError | None = None  # what broke it; grpc itself only cancels
+    __slots__ = ()
 
     async def __aiter__(self) -> AsyncIterator[Any]:
         try:
             async for message in self._outgoing():
                 self.sent += 1
                 yield message
-        except errors.StatusError as error:
-            self.error = error
-            raise
         except Exception as error:
-            self.error = errors.Unknown("Exception iterating requests!", local=True)  # sync grpcio's words
-            self.error.__cause__ = error
+            self.broken_by(error)
             raise
 
     @abstractmethod
     def _outgoing(self) -> AsyncIterator[Encoded]:
         """The messages as they are sent."""
 
-    @abstractmethod
-    def close(self) -> bool:
-        """The attempt has ended. Could its requests be sent again?"""
 
-
-class UploadOnce(Upload):
+class UploadOnce(uploads.Once, Upload):
     """One whose messages are not kept: they come straight from the application."""
 
-    __slots__ = ("_begun", "_encode", "_hook", "_messages", "_over")
+    __slots__ = ("_encode", "_hook", "_messages")
 
     def __init__(self, messages: AsyncIterator[Any], call: Call, encode: Callable[[Any], bytes]) -> None:
         super().__init__()
         self._messages = messages
         self._encode = encode
         self._hook = compose(call._asks.requests)
-        self._over = False
-        self._begun = False
 
     async def _outgoing(self) -> AsyncIterator[Encoded]:
-        if self._over:  # a task that comes too late: the messages belong to the next attempt
+        if not self._begin():
             return
-        self._begun = True
         async for message in self._messages:
             yield encoded(message if self._hook is None else self._hook(message), self._encode)
-
-    def close(self) -> bool:
-        self._over = True
-        return not self._begun  # once begun it may hold a message that it has not sent
 
 
 class UploadKept(Upload):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from random import Random
@@ -16,7 +16,7 @@ from interpose._call import Call
 from interpose._clock import FOREVER, SYSTEM, Clock
 from interpose._flow import Flow
 from interpose._outcome import Outcome
-from interpose.mechanisms.options import insist, is_clock, is_flag, is_function_or_none, is_seconds, is_whole
+from interpose.mechanisms.options import insist, is_clock, is_flag, is_function_or_none, is_number, is_seconds, is_whole
 
 _log = logging.getLogger("interpose")
 
@@ -61,6 +61,7 @@ class InjectedFault:
     break_after: int | None = None
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class FaultInjection:
     """Delay, abort or lose RPCs, and break streams, by percentage; for tests and rehearsals, on a client or a server.
 
@@ -88,81 +89,73 @@ class FaultInjection:
     on_fault: called with `InjectedFault` before each; what it raises is logged.
     """
 
-    def __init__(
-        self,
-        *,
-        enabled: bool | Callable[[], bool] = False,
-        delay: float | None = None,
-        delay_percent: float = 100,
-        abort: StatusCode | None = None,
-        abort_percent: float = 100,
-        drop_percent: float = 0,
-        break_after: int | None = None,
-        break_percent: float = 100,
-        headers: bool = False,
-        match: Callable[[Call], bool] | None = None,
-        max_active: int | None = None,
-        seed: int | None = None,
-        clock: Clock = SYSTEM,
-        on_fault: Callable[[InjectedFault], object] | None = None,
-    ) -> None:
-        percentages = {
-            "delay_percent": delay_percent,
-            "abort_percent": abort_percent,
-            "drop_percent": drop_percent,
-            "break_percent": break_percent,
-        }
-        insist(
-            "FaultInjection",
-            (is_flag(enabled) or callable(enabled), f"enabled must be True, False or a function, not {enabled!r}"),
-            (
-                delay is None or is_seconds(delay, NEVER),
-                f"delay must be None or a number of seconds above 0 and below {NEVER:g}, not {delay!r}",
-            ),
-            (
-                abort is None or (isinstance(abort, StatusCode) and abort is not StatusCode.OK),
-                f"abort must be None or a code like StatusCode.UNAVAILABLE, without OK, not {abort!r}",
-            ),
-            (
-                break_after is None or is_whole(break_after, 0, MOST_MESSAGES),
-                f"break_after must be None or a number of messages, 0 or more, not {break_after!r}",
-            ),
-            *(
-                (_is_percentage(percent), f"{name} must be a number from 0 to 100, not {percent!r}")
-                for name, percent in percentages.items()
-            ),
-            (is_flag(headers), f"headers must be True or False, not {headers!r}"),
-            (
-                headers is not True or (delay is None and abort is None),
-                "with headers=True each call tells its own delay and abort: leave these options out",
-            ),
-            (is_function_or_none(match), f"match must be a function of the call, not {match!r}"),
-            (
-                max_active is None or is_whole(max_active, 1, MOST_ACTIVE),
-                f"max_active must be None or a whole number from 1 to {MOST_ACTIVE}, not {max_active!r}",
-            ),
-            (
-                seed is None or (isinstance(seed, int) and not is_flag(seed)),
-                f"seed must be None or a whole number, not {seed!r}",
-            ),
-            (is_clock(clock), f"clock must have a method now(), not be {clock!r}"),
-            (is_function_or_none(on_fault), f"on_fault must be a function of InjectedFault, not {on_fault!r}"),
-        )
-        self._enabled = enabled
-        self._delay = delay
-        self._abort = abort
-        self._break_after = break_after
-        self._percentages = percentages
-        self._headers = headers
-        self._match = match
+    enabled: bool | Callable[[], bool] = False
+    delay: float | None = None
+    delay_percent: float = 100
+    abort: StatusCode | None = None
+    abort_percent: float = 100
+    drop_percent: float = 0
+    break_after: int | None = None
+    break_percent: float = 100
+    headers: bool = False
+    match: Callable[[Call], bool] | None = None
+    max_active: int | None = None
+    seed: int | None = None
+    clock: Clock = SYSTEM
+    on_fault: Callable[[InjectedFault], object] | None = None
+
+    def __post_init__(self) -> None:
+        insist("FaultInjection", *self._requirements())
         # Permits are taken and given back by one operation each, which threads cannot tear: no lock is needed.
-        self._permits = None if max_active is None else [None] * max_active
-        self._chance = Random(seed)
-        self._clock = clock
-        self._on_fault = on_fault
+        self._permits = None if self.max_active is None else [None] * self.max_active
+        self._chance = Random(self.seed)
         self._unsaid = [True]
-        if enabled is True:
+        if self.enabled is True:
             self._say_so()
+
+    def _requirements(self) -> Iterator[tuple[bool, str]]:
+        """What must hold of the options, and what to write instead."""
+        enabled, delay, abort = self.enabled, self.delay, self.abort
+        yield is_flag(enabled) or callable(enabled), f"enabled must be True, False or a function, not {enabled!r}"
+        yield (
+            delay is None or is_seconds(delay, NEVER),
+            f"delay must be None or a number of seconds above 0 and below {NEVER:g}, not {delay!r}",
+        )
+        yield (
+            abort is None or (isinstance(abort, StatusCode) and abort is not StatusCode.OK),
+            f"abort must be None or a code like StatusCode.UNAVAILABLE, without OK, not {abort!r}",
+        )
+        yield (
+            self.break_after is None or is_whole(self.break_after, 0, MOST_MESSAGES),
+            f"break_after must be None or a number of messages, 0 or more, not {self.break_after!r}",
+        )
+        for name, percent in self._percentages.items():
+            yield is_number(percent) and 0 <= percent <= 100, f"{name} must be a number from 0 to 100, not {percent!r}"
+        yield is_flag(self.headers), f"headers must be True or False, not {self.headers!r}"
+        yield (
+            self.headers is not True or (delay is None and abort is None),
+            "with headers=True each call tells its own delay and abort: leave these options out",
+        )
+        yield is_function_or_none(self.match), f"match must be a function of the call, not {self.match!r}"
+        yield (
+            self.max_active is None or is_whole(self.max_active, 1, MOST_ACTIVE),
+            f"max_active must be None or a whole number from 1 to {MOST_ACTIVE}, not {self.max_active!r}",
+        )
+        yield (
+            self.seed is None or (isinstance(self.seed, int) and not is_flag(self.seed)),
+            f"seed must be None or a whole number, not {self.seed!r}",
+        )
+        yield is_clock(self.clock), f"clock must have a method now(), not be {self.clock!r}"
+        yield is_function_or_none(self.on_fault), f"on_fault must be a function of InjectedFault, not {self.on_fault!r}"
+
+    @property
+    def _percentages(self) -> dict[str, float]:
+        return {
+            "delay_percent": self.delay_percent,
+            "abort_percent": self.abort_percent,
+            "drop_percent": self.drop_percent,
+            "break_percent": self.break_percent,
+        }
 
     def __call__(self, call: Call) -> Flow:
         fault = self._fault(call) if self._applies(call) else None
@@ -179,10 +172,10 @@ class FaultInjection:
     # - whether -
 
     def _applies(self, call: Call) -> bool:
-        if self._enabled is False or (callable(self._enabled) and not self._enabled()):
+        if self.enabled is False or (callable(self.enabled) and not self.enabled()):
             return False
         self._say_so()
-        return self._match is None or self._match(call)
+        return self.match is None or self.match(call)
 
     def _say_so(self) -> None:
         """Tell that faults are on; once."""
@@ -207,8 +200,8 @@ class FaultInjection:
         """What happens to this RPC, or None."""
         # One draw per RPC, and the dice from that: threads cannot mix the dice of two RPCs, and the n-th has the n-th.
         dice = Random(self._chance.getrandbits(64))
-        delay, abort, limits = self._delay, self._abort, self._percentages
-        if self._headers:
+        delay, abort, limits = self.delay, self.abort, self._percentages
+        if self.headers:
             delay, abort, limits = _asked_delay(call), _asked_abort(call), limits | _asked_percentages(call, limits)
         # All four are thrown always, so that one option more or less does not change the fate of the others.
         delayed, aborted, dropped, broken = (dice.random() * 100 < limits[name] for name in limits)
@@ -217,7 +210,7 @@ class FaultInjection:
             delay=delay if delayed and delay is not None else 0.0,
             abort=abort if aborted else None,
             dropped=dropped,
-            break_after=self._break_after if broken and _streams(call) else None,
+            break_after=self.break_after if broken and _streams(call) else None,
         )
         return None if fault == InjectedFault(call=call) else fault
 
@@ -238,7 +231,7 @@ class FaultInjection:
         """Let so much time pass, and send nothing; False if the RPC ended meanwhile, by its deadline or its caller."""
         if not seconds:
             return True
-        ends = self._clock.now() + seconds
+        ends = self.clock.now() + seconds
         limit = call.deadline
         # A flow cannot sleep, but a call that would be sent at its deadline is not sent at all.
         outcome = yield call.after(seconds).with_deadline(ends)
@@ -246,9 +239,9 @@ class FaultInjection:
         return outcome.ok or (outcome.code is StatusCode.DEADLINE_EXCEEDED and (limit is None or limit > ends))
 
     def _tell(self, fault: InjectedFault) -> None:
-        if self._on_fault is not None:
+        if self.on_fault is not None:
             try:
-                self._on_fault(fault)
+                self.on_fault(fault)
             except Exception:
                 _log.exception("on_fault failed; the fault is injected all the same")
 
@@ -299,7 +292,3 @@ def _number(call: Call, key: str) -> int | None:
     # No number that matters has more digits; int() of a thousand digits is work that a stranger would give us.
     well_formed = isinstance(value, str) and len(value) <= 10 and value.isascii() and value.isdigit()
     return int(value) if well_formed else None  # type: ignore[arg-type]  # it is text
-
-
-def _is_percentage(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 100

@@ -15,7 +15,7 @@ from grpc import StatusCode
 
 from interpose._method import Kind, Side
 from interpose.mechanisms.rolling import BUCKETS, Ring, bucket_of
-from interpose.mechanisms.turns import Turns
+from interpose.mechanisms.serial_queue import SerialQueue
 
 MINUTE, TEN_MINUTES = 60.0, 600.0
 DETAILED = 256  # methods; with all else 10,000 methods stay below 8 MB
@@ -158,7 +158,7 @@ class Records:
         self.by_side: dict[Side, dict[str, Record]] = {side: {} for side in Side}
         self._most = most
         self._ended: deque[Rpc] = deque()
-        self._turns = Turns()
+        self._turns = SerialQueue()
         self._detailed: set[Record] = set()
         self._look_again = 0.0  # when it is worth it to look for methods that are called no more
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, ClassVar
 
 from grpc import StatusCode
@@ -70,6 +70,7 @@ class RetryState:
     over_budget: int
 
 
+@dataclass(eq=False, repr=False)
 class Retry:
     """Send a call again while it fails with one of `codes`, after a pause that grows.
 
@@ -117,66 +118,66 @@ class Retry:
 
     from_service_config: ClassVar[Callable[..., Chain]]  # `service_config.from_service_config`, set there: it makes us
 
-    def __init__(
-        self,
-        attempts: int = 4,
-        *,
-        codes: Collection[StatusCode] = UNAVAILABLE,
-        backoff: Backoff = exponential(0.1, cap=5.0),  # noqa: B008  it keeps no state
-        budget: Budget | None = None,
-        safe: Safe = None,
-        retry_if: Callable[[Outcome], bool | None] | None = None,
-        per_attempt: float | None = None,
-        buffer: int = DEFAULT_BUFFER,
-        resume: Callable[[Call, Any], Call | None] | None = None,
-        errors: tuple[type[Exception], ...] = (),
-        clock: Clock = SYSTEM,
-        on_retry: Callable[[RetryDetails], object] | None = None,
-    ) -> None:
-        insist(
-            "Retry",
-            (
-                is_whole(attempts, 1, MAX_RESENDS),
-                f"attempts must be a whole number from 1 (never again) to {MAX_RESENDS}, not {attempts!r}",
-            ),
-            (
-                are_failures(codes) and len(codes) > 0,
-                f"codes must be a set like {{StatusCode.UNAVAILABLE}}, without OK, not {codes!r}",
-            ),
-            (callable(backoff), f"backoff must be a function like exponential(0.1, cap=5.0), not {backoff!r}"),
-            (
-                budget is None or is_budget(budget),
-                f"budget must be None or a budget like RetryBudget() or Unlimited(), not {budget!r}",
-            ),
-            (
-                is_flag(safe) or is_function_or_none(safe) or isinstance(safe, Convention),
-                f"safe must be None, True, False, BY_CONVENTION or a function of the call, not {safe!r}",
-            ),
-            (is_function_or_none(retry_if), f"retry_if must be a function of the outcome, not {retry_if!r}"),
-            (
-                per_attempt is None or is_seconds(per_attempt, FOREVER),
-                f"per_attempt must be None or above 0 and below {FOREVER:g} seconds, not {per_attempt!r}",
-            ),
-            (is_whole(buffer, 0, MAX_BUFFER), f"buffer must be a whole number of bytes from 0, not {buffer!r}"),
-            (is_function_or_none(resume), f"resume must be a function of (call, last response), not {resume!r}"),
-            (_are_errors(errors), f"errors must be a tuple of exception classes, like (KeyError,), not {errors!r}"),
-            (is_clock(clock), f"clock must have a method now(), not be {clock!r}"),
-            (is_function_or_none(on_retry), f"on_retry must be a function of RetryDetails, not {on_retry!r}"),
-        )
-        self._attempts = attempts
-        self._codes = frozenset(codes)
-        self._backoff = backoff
-        self._budget = RetryBudget() if budget is None else budget
-        self._safe = safe
-        self._retry_if = retry_if
-        self._per_attempt = per_attempt
-        self._buffer = buffer
-        self._resume = resume
-        self._errors = errors
-        self._clock = clock
-        self._on_retry = on_retry
+    attempts: int = 4
+    _: KW_ONLY
+    codes: Collection[StatusCode] = UNAVAILABLE
+    backoff: Backoff = field(default_factory=lambda: exponential(0.1, cap=5.0))
+    budget: Budget | None = None
+    safe: Safe = None
+    retry_if: Callable[[Outcome], bool | None] | None = None
+    per_attempt: float | None = None
+    buffer: int = DEFAULT_BUFFER
+    resume: Callable[[Call, Any], Call | None] | None = None
+    errors: tuple[type[Exception], ...] = ()
+    clock: Clock = SYSTEM
+    on_retry: Callable[[RetryDetails], object] | None = None
+
+    def __post_init__(self) -> None:
+        insist("Retry", *self._requirements())
+        self._codes = frozenset(self.codes)
+        self._budget = RetryBudget() if self.budget is None else self.budget
         self._unsafe = Once(MAX_METHODS)  # the methods of which it was said
         self._retries = self._over_budget = 0
+
+    def _requirements(self) -> Iterator[tuple[bool, str]]:
+        """What must hold of the options, and what to write instead."""
+        codes, safe = self.codes, self.safe
+        yield (
+            is_whole(self.attempts, 1, MAX_RESENDS),
+            f"attempts must be a whole number from 1 (never again) to {MAX_RESENDS}, not {self.attempts!r}",
+        )
+        yield (
+            are_failures(codes) and len(codes) > 0,
+            f"codes must be a set like {{StatusCode.UNAVAILABLE}}, without OK, not {codes!r}",
+        )
+        yield callable(self.backoff), f"backoff must be a function like exponential(0.1, cap=5.0), not {self.backoff!r}"
+        yield (
+            self.budget is None or is_budget(self.budget),
+            f"budget must be None or a budget like RetryBudget() or Unlimited(), not {self.budget!r}",
+        )
+        yield (
+            is_flag(safe) or is_function_or_none(safe) or isinstance(safe, Convention),
+            f"safe must be None, True, False, BY_CONVENTION or a function of the call, not {safe!r}",
+        )
+        yield is_function_or_none(self.retry_if), f"retry_if must be a function of the outcome, not {self.retry_if!r}"
+        yield (
+            self.per_attempt is None or is_seconds(self.per_attempt, FOREVER),
+            f"per_attempt must be None or above 0 and below {FOREVER:g} seconds, not {self.per_attempt!r}",
+        )
+        yield (
+            is_whole(self.buffer, 0, MAX_BUFFER),
+            f"buffer must be a whole number of bytes from 0, not {self.buffer!r}",
+        )
+        yield (
+            is_function_or_none(self.resume),
+            f"resume must be a function of (call, last response), not {self.resume!r}",
+        )
+        yield (
+            _are_errors(self.errors),
+            f"errors must be a tuple of exception classes, like (KeyError,), not {self.errors!r}",
+        )
+        yield is_clock(self.clock), f"clock must have a method now(), not be {self.clock!r}"
+        yield is_function_or_none(self.on_retry), f"on_retry must be a function of RetryDetails, not {self.on_retry!r}"
 
     @staticmethod
     def channel_options(options: Iterable[tuple[str, Any]] | None = ()) -> list[tuple[str, Any]]:
@@ -208,34 +209,34 @@ class Retry:
 
     def _begin(self, call: Call) -> _Course:
         """What is sent at first, ready to be sent again."""
-        self._budget.began(self._clock.now())
+        self._budget.began(self.clock.now())
         course = _Course(call)
         if call.side is Side.CLIENT:
             if call.kind.request_streaming and call._asks.buffer is None:
-                course.call = course.call.buffered(self._buffer)
-            if self._per_attempt is not None:
-                course.call = course.call.answered_within(self._per_attempt)
+                course.call = course.call.buffered(self.buffer)
+            if self.per_attempt is not None:
+                course.call = course.call.answered_within(self.per_attempt)
             if self._resumes(call):
                 course.call = course.call.tap(responses=course.hear)
         return course
 
     def _next(self, course: _Course, outcome: Outcome) -> RetryDetails | None:
         """The retry that follows this outcome; None: the outcome stands."""
-        if outcome.ok and self._retry_if is None:  # most end here
-            self._budget.succeeded(self._clock.now())
+        if outcome.ok and self.retry_if is None:  # most end here
+            self._budget.succeeded(self.clock.now())
             return None
         course.delivered += outcome.responses
         worth = self._is_worth_it(course.call, outcome)
         asked = None if outcome.ok and not worth else asked_by_server(outcome)
         self._report(outcome, worth, asked)
-        if not worth or course.number + 1 >= self._attempts or not (course.heard or outcome.replayable):
+        if not worth or course.number + 1 >= self.attempts or not (course.received or outcome.replayable):
             return None
-        pause = self._backoff(course.step + 1) if asked is None else asked
+        pause = self.backoff(course.step + 1) if asked is None else asked
         course.obstacle = self._no_use(course.call, pause)
         call = None if course.obstacle else self._again(course, outcome)
         if call is None:
             return None
-        if not self._budget.spend(self._clock.now()):  # asked last: a yes is counted
+        if not self._budget.spend(self.clock.now()):  # asked last: a yes is counted
             course.obstacle = "the budget for retries is used up"
             self._over_budget += 1
             return None
@@ -258,39 +259,39 @@ class Retry:
 
     def _said(self, outcome: Outcome) -> bool | None:
         """What `retry_if` thinks of it."""
-        if self._retry_if is None:
+        if self.retry_if is None:
             return None
         try:
-            return self._retry_if(outcome)
+            return self.retry_if(outcome)
         except Exception:
             _log.exception("retry_if failed; the status code decides")
             return None
 
     def _is_named(self, call: Call, outcome: Outcome) -> bool:
         """Did the handler raise one of `errors`?"""
-        return call.side is Side.SERVER and isinstance(outcome.error, self._errors)
+        return call.side is Side.SERVER and isinstance(outcome.error, self.errors)
 
     def _took_too_long(self, call: Call, outcome: Outcome) -> bool:
         """Was it `per_attempt` that passed, and not the deadline of the RPC?"""
         return (
-            self._per_attempt is not None
+            self.per_attempt is not None
             and outcome.code is StatusCode.DEADLINE_EXCEEDED
             and call.side is Side.CLIENT
-            and (call.deadline is None or self._clock.now() < call.deadline)
+            and (call.deadline is None or self.clock.now() < call.deadline)
         )
 
     def _report(self, outcome: Outcome, worth: bool, asked: float | None) -> None:
         """Tell the budget of an attempt (gRFC A6); failures that do not pass make no difference to it."""
         if worth or asked == NO_MORE:
-            self._budget.failed(self._clock.now())
+            self._budget.failed(self.clock.now())
         elif outcome.ok:
-            self._budget.succeeded(self._clock.now())
+            self._budget.succeeded(self.clock.now())
 
     # - may it be sent again? -
 
     def _again(self, course: _Course, outcome: Outcome) -> Call | None:
         """What to send, if the call bears it."""
-        if course.heard:
+        if course.received:
             return self._resumed(course)
         if self._bears_it(course, outcome):
             return course.call
@@ -310,22 +311,22 @@ class Retry:
         call = course.call
         presumed = self._resumes(call) or self._is_named(call, outcome)
         return (
-            is_safe(self._safe, call, presumed)
+            is_safe(self.safe, call, presumed)
             or was_not_executed(call, outcome, course.sent, course.unconnected)
-            or (self._safe is BY_CONVENTION and was_not_executed_by_convention(call, outcome))
+            or (self.safe is BY_CONVENTION and was_not_executed_by_convention(call, outcome))
         )
 
     def _resumes(self, call: Call) -> bool:
         """Is there a way to go on with the response stream of such a call?"""
-        return self._resume is not None and call.side is Side.CLIENT and call.kind is Kind.UNARY_STREAM
+        return self.resume is not None and call.side is Side.CLIENT and call.kind is Kind.UNARY_STREAM
 
     def _resumed(self, course: _Course) -> Call | None:
         """The call that goes on behind the last message."""
-        whole = course.heard == course.delivered  # no interceptor further out refused the last message
-        if self._resume is None or not whole or not is_safe(self._safe, course.call, presumed=True):
+        whole = course.received == course.delivered  # no interceptor further out refused the last message
+        if self.resume is None or not whole or not is_safe(self.safe, course.call, presumed=True):
             return None
         try:
-            call = self._resume(course.call, course.last)
+            call = self.resume(course.call, course.last)
             return call if call is None else call.resumed()
         except Exception as error:
             _log.exception("resume failed; the stream ends with the failure it had")
@@ -336,14 +337,14 @@ class Retry:
         """Why another attempt would be of no use; empty if it might be."""
         if pause == NO_MORE:
             return "the server asked not to be tried again"
-        if call.deadline is not None and self._clock.now() + pause >= call.deadline:
+        if call.deadline is not None and self.clock.now() + pause >= call.deadline:
             return f"a pause of {pause:.3g} s would outlive the deadline"
         return ""
 
     def _tell(self, retry: RetryDetails) -> None:
-        if self._on_retry is not None:
+        if self.on_retry is not None:
             try:
-                self._on_retry(retry)
+                self.on_retry(retry)
             except Exception:
                 _log.exception("on_retry failed; the call is sent again all the same")
 
@@ -352,23 +353,23 @@ class _Course:
     """How one RPC has gone so far.
 
     call: what was sent at first. number: of the last retry; step: of the backoff. sent: attempts of the RPC up to it;
-    unconnected: could the channel not connect when it was sent? heard, last: how many messages have come that could be
+    unconnected: could the channel not connect when it was sent? received, last: how many messages have come that could be
     resumed behind, and the last of them; delivered: how many have reached the caller. obstacle: why a retry that was
     worth it was not made.
     """
 
-    __slots__ = ("call", "delivered", "heard", "last", "number", "obstacle", "sent", "step", "unconnected")
+    __slots__ = ("call", "delivered", "last", "number", "obstacle", "received", "sent", "step", "unconnected")
 
     def __init__(self, call: Call) -> None:
         self.call = call
-        self.number = self.step = self.sent = self.heard = self.delivered = 0
+        self.number = self.step = self.sent = self.received = self.delivered = 0
         self.last: Any = None
         self.obstacle = ""
         self.unconnected = False
 
     def hear(self, message: Any) -> None:
         """The stream makes progress: all begins anew."""
-        self.heard += 1
+        self.received += 1
         self.last = message
         self.number = self.step = 0
 

@@ -11,7 +11,9 @@ from interpose._flow import Chain, name_of
 from interpose.interceptors.authenticate import Authenticate
 from interpose.interceptors.circuit_breaker import CircuitState
 from interpose.interceptors.concurrency_limit import ConcurrencyState
+from interpose.interceptors.hedge import HedgeState
 from interpose.interceptors.rate_limit import RateLimitState
+from interpose.interceptors.retry import RetryState
 from interpose.mechanisms.breaker import Mode
 from interpose.mechanisms.budget import RatioBudget, RetryBudget, is_budget
 from interpose.mechanisms.redaction import without_secrets
@@ -118,6 +120,10 @@ def _judged(state: Any) -> tuple[str, Level]:
         return f"{state.in_flight} of {state.limit}", "warn" if full else "ok"
     if isinstance(state, RateLimitState):
         return f"{state.refused} refused", "warn" if state.refused else "ok"
+    if isinstance(state, RetryState):
+        return f"{state.retries} sent again", "warn" if state.over_budget else "ok"
+    if isinstance(state, HedgeState):
+        return f"{state.copies} copies, {state.won} won", "warn" if state.over_budget else "ok"
     if getattr(state, "out", False):  # a store that several processes share
         return "does not answer", "bad"
     if getattr(state, "error", None):  # keys that are fetched

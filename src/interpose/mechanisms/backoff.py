@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import random as chance
 from collections.abc import Callable
 from typing import TypeAlias
+
+from interpose.mechanisms.options import insist, is_number
 
 Backoff: TypeAlias = Callable[[int], float]  # number of the retry, from 1 → seconds to pause before it
 
@@ -27,11 +28,11 @@ def exponential(
 
     initial, cap: seconds. jitter: a share of the pause, from 0 (none) to 1. random: gives numbers from 0 to below 1.
     """
-    _insist(
+    insist(
         "exponential",
         *_bounds(initial, cap),
-        (_is_number(multiplier) and multiplier > 0, f"multiplier must be above 0, not {multiplier!r}"),
-        (_is_number(jitter) and 0 <= jitter <= 1, f"jitter must be from 0 to 1, not {jitter!r}"),
+        (is_number(multiplier) and multiplier > 0, f"multiplier must be above 0, not {multiplier!r}"),
+        (is_number(jitter) and 0 <= jitter <= 1, f"jitter must be from 0 to 1, not {jitter!r}"),
         (callable(random), f"random must be a function like random.random, not {random!r}"),
     )
 
@@ -48,10 +49,10 @@ def full_jitter(
 
     It spreads many clients that failed together best, and some of them come back at once.
     """
-    _insist(
+    insist(
         "full_jitter",
         *_bounds(initial, cap),
-        (_is_number(multiplier) and multiplier > 0, f"multiplier must be above 0, not {multiplier!r}"),
+        (is_number(multiplier) and multiplier > 0, f"multiplier must be above 0, not {multiplier!r}"),
         (callable(random), f"random must be a function like random.random, not {random!r}"),
     )
 
@@ -66,7 +67,7 @@ def decorrelated(initial: float, *, cap: float, random: Callable[[], float] = ch
 
     It keeps no state of a call: before retry n, n such steps are taken anew.
     """
-    _insist(
+    insist(
         "decorrelated",
         *_bounds(initial, cap),
         (callable(random), f"random must be a function like random.random, not {random!r}"),
@@ -106,14 +107,4 @@ def _bounds(initial: object, cap: object) -> tuple[tuple[bool, str], ...]:
 
 
 def _is_pause(value: object) -> bool:
-    return _is_number(value) and value >= 0  # type: ignore[operator]
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _insist(owner: str, *requirements: tuple[bool, str]) -> None:
-    faults = [text for met, text in requirements if not met]
-    if faults:
-        raise ValueError(f"{owner}: {'; '.join(faults)}")
+    return is_number(value) and value >= 0

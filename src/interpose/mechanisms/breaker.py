@@ -6,7 +6,7 @@
 Operators may hold one forced open or disabled. Each state is a class; the breaker has one of them.
 
 No call ever waits for another here. To admit one is to look at the state, and perhaps to take a slot for a probe, each a
-single step. What changes something is put into `Turns`: done in order and one at a time, by whoever comes by.
+single step. What changes something is put into `SerialQueue`: done in order and one at a time, by whoever comes by.
 A lock would do as well, but for one case: the garbage collector may end an abandoned call in the middle of anything, on
 the very thread that holds the lock.
 """
@@ -19,7 +19,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
-from interpose.mechanisms.turns import Turns
+from interpose.mechanisms.serial_queue import SerialQueue
 
 Tally: TypeAlias = tuple[int, int]  # results, and how many of them were failures
 
@@ -241,8 +241,8 @@ class Breaker:
         self._policy = policy
         self._tell = tell
         self._state = self._held(mode)
-        self._turns = Turns()
-        self._news = Turns()
+        self._changes = SerialQueue()
+        self._events = SerialQueue()
 
     @property
     def mode(self) -> Mode:
@@ -275,9 +275,9 @@ class Breaker:
         return state.admit(now).retry_in if isinstance(state, Open) else None
 
     def _do(self, work: Callable[[], object]) -> None:
-        self._turns.add(work)
-        self._turns.run()
-        self._news.run()
+        self._changes.add(work)
+        self._changes.run()
+        self._events.run()
 
     # - in turn -
 
@@ -294,7 +294,7 @@ class Breaker:
         calls, failures = (state if isinstance(state, Open) else before).tally(now)
         self._state = state
         if self._tell is not None and before.mode is not state.mode:
-            self._news.add(partial(self._tell, Transition(before.mode, state.mode, calls, failures)))
+            self._events.add(partial(self._tell, Transition(before.mode, state.mode, calls, failures)))
 
     def _held(self, mode: Mode) -> State:
         if mode is Mode.CLOSED:

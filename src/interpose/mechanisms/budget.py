@@ -10,6 +10,8 @@ import math
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeAlias, TypeVar
 
+from interpose.mechanisms.options import insist, is_number, is_whole
+
 S = TypeVar("S")
 
 Slice: TypeAlias = tuple[int, int, int]  # its number, counted from time 0; calls; retries
@@ -57,7 +59,7 @@ class RetryBudget:
 
     def __init__(self, max_tokens: float = 10.0, token_ratio: float = 0.1) -> None:
         most, back = _milli(max_tokens), _milli(token_ratio)
-        _insist(
+        insist(
             "RetryBudget",
             (
                 0 < most <= MOST_TOKENS * MILLI,
@@ -67,7 +69,7 @@ class RetryBudget:
         )
         self._most = most
         self._back = back
-        self._tokens = Shared(most)
+        self._tokens = AtomicValue(most)
 
     @property
     def tokens(self) -> float:
@@ -108,22 +110,22 @@ class RatioBudget:
     """
 
     def __init__(self, ratio: float = 0.2, minimum: int = 3, window: float = 10.0) -> None:
-        _insist(
+        insist(
             "RatioBudget",
-            (_is_number(ratio) and 0 <= ratio <= MOST_RETRIES, f"ratio must be a number from 0, not {ratio!r}"),
+            (is_number(ratio) and 0 <= ratio <= MOST_RETRIES, f"ratio must be a number from 0, not {ratio!r}"),
             (
-                isinstance(minimum, int) and not isinstance(minimum, bool) and 0 <= minimum <= MOST_RETRIES,
+                is_whole(minimum, 0, MOST_RETRIES),
                 f"minimum must be a whole number from 0, not {minimum!r}",
             ),
             (
-                _is_number(window) and 0 < window <= LONGEST,
+                is_number(window) and 0 < window <= LONGEST,
                 f"window must be a number of seconds above 0, up to {LONGEST}, not {window!r}",
             ),
         )
         self._ratio = ratio
         self._minimum = minimum
         self._window = window
-        self._slices: Shared[Slices] = Shared(())
+        self._slices: AtomicValue[Slices] = AtomicValue(())
 
     def began(self, now: float) -> None:
         """One call more, of which a share may be sent again."""
@@ -194,10 +196,10 @@ class Unlimited:
 # --- a value that many change ---------------------------------------------------------------------------------------
 
 
-class Shared(Generic[S]):
+class AtomicValue(Generic[S]):
     """A value that many threads change: each change is whole, and none is lost.
 
-    Values are links of a chain, and which one follows is decided in a single step, once for everybody. There is no
+    Values are versions in a chain, and which one follows is decided in a single step, once for everybody. There is no
     lock: the garbage collector may end an abandoned call on the very thread that would hold it, and a process may fork
     while another thread does.
     """
@@ -205,7 +207,7 @@ class Shared(Generic[S]):
     __slots__ = ("_near",)
 
     def __init__(self, value: S) -> None:
-        self._near = _Link(value)  # the last link, or one shortly before it
+        self._near = _Version(value)  # the last version, or one shortly before it
 
     @property
     def value(self) -> S:
@@ -219,40 +221,30 @@ class Shared(Generic[S]):
         """
         link = self._last()
         while (value := successor(link.value)) != link.value:
-            mine = _Link(value)
+            mine = _Version(value)
             link = self._near = link.next.setdefault("", mine)
             if link is mine:
                 return True
         return False
 
-    def _last(self) -> _Link[S]:
+    def _last(self) -> _Version[S]:
         link = self._near
         while link.next:
             link = link.next[""]
         return link
 
 
-class _Link(Generic[S]):
+class _Version(Generic[S]):
     """One value, and what follows it, if anything does yet."""
 
     __slots__ = ("next", "value")
 
     def __init__(self, value: S) -> None:
         self.value = value
-        self.next: dict[str, _Link[S]] = {}
+        self.next: dict[str, _Version[S]] = {}
 
 
 def _milli(value: object) -> int:
     """A number in thousandths, rounded down as gRFC A6 asks; 0 for what is none."""
     # First a little roundness: 1.001 · 1000 is 1000.9999999999999.
-    return math.floor(round(value * MILLI, 6)) if _is_number(value) else 0  # type: ignore[operator]
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _insist(owner: str, *requirements: tuple[bool, str]) -> None:
-    faults = [text for met, text in requirements if not met]
-    if faults:
-        raise ValueError(f"{owner}: {'; '.join(faults)}")
+    return math.floor(round(value * MILLI, 6)) if is_number(value) else 0

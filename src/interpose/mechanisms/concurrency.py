@@ -13,6 +13,8 @@ import abc
 import math
 from typing import NamedTuple, Protocol
 
+from interpose.mechanisms.options import insist, is_number, is_whole
+
 INITIAL = 20  # Netflix: initialLimit of each of the three
 MAXIMUM = 200  # Netflix: maxConcurrency
 # Netflix has 20. A handler that costs CPU is best served a few at a time, and 20 at a time take 20 times as long.
@@ -62,7 +64,7 @@ class Fixed:
     """Always `limit` calls at once, from 1 to 100,000."""
 
     def __init__(self, limit: int) -> None:
-        _insist("Fixed", (_is_whole(limit), f"limit must be a whole number from 1 to {MOST:,}, not {limit!r}"))
+        insist("Fixed", (is_whole(limit, 1, MOST), f"limit must be a whole number from 1 to {MOST:,}, not {limit!r}"))
         self._limit = limit
 
     def begin(self) -> int:
@@ -77,8 +79,8 @@ class _Ranged:
     """What the algorithms have in common: where they begin, and the range they stay in."""
 
     def __init__(self, initial: int, minimum: int, maximum: int, *requirements: tuple[bool, str]) -> None:
-        whole = all(map(_is_whole, (initial, minimum, maximum)))
-        _insist(
+        whole = all(is_whole(value, 1, MOST) for value in (initial, minimum, maximum))
+        insist(
             type(self).__name__,
             (
                 whole and minimum <= initial <= maximum,
@@ -245,16 +247,5 @@ def _is_pressed(window: Window, limit: float) -> bool:
     return 2 * window.in_flight >= limit
 
 
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MOST
-
-
 def _is_above(value: object, least: float, *, or_equal: bool = False) -> bool:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    return number and (value > least or (or_equal and value == least))  # type: ignore[operator]
-
-
-def _insist(owner: str, *requirements: tuple[bool, str]) -> None:
-    faults = [text for met, text in requirements if not met]
-    if faults:
-        raise ValueError(f"{owner}: {'; '.join(faults)}")
+    return is_number(value) and (value > least or (or_equal and value == least))

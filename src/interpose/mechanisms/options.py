@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import TypeGuard
+
 
 def insist(owner: str, *requirements: tuple[bool, str]) -> None:
     """ValueError with the text of each requirement that is not met; the text says what to write instead."""
@@ -15,9 +18,14 @@ def is_whole(value: object, least: int, most: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 
+def is_number(value: object) -> TypeGuard[float]:
+    """Is it a finite number?"""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
 def is_seconds(value: object, most: float) -> bool:
     """Is it a number of seconds above 0 and below `most`?"""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < most
+    return is_number(value) and 0 < value < most
 
 
 def is_flag(value: object) -> bool:

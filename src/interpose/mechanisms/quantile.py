@@ -5,9 +5,10 @@ No locks: each step on a deque is a single one, and what there is to read is rep
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from dataclasses import dataclass
+
+from interpose.mechanisms.options import insist, is_number, is_whole
 
 EVERY = 16  # observations: how often the quantile is worked out anew, which takes some 10 us
 MOST = 10_000  # observations that are kept
@@ -28,17 +29,15 @@ def quantile(share: float = 0.95, *, initial: float = 0.05, window: int = 200) -
     share: above 0, below 1. initial: seconds, until a tenth of the window, and no less than 16 calls, has been seen.
     window: calls, from 20 to 10,000.
     """
-    requirements = (
-        (_is_number(share) and 0 < share < 1, f"share must be a number above 0 and below 1, not {share!r}"),
-        (_is_number(initial) and initial >= 0, f"initial must be 0 or more seconds, not {initial!r}"),
+    insist(
+        "quantile",
+        (is_number(share) and 0 < share < 1, f"share must be a number above 0 and below 1, not {share!r}"),
+        (is_number(initial) and initial >= 0, f"initial must be 0 or more seconds, not {initial!r}"),
         (
-            isinstance(window, int) and not isinstance(window, bool) and 20 <= window <= MOST,
+            is_whole(window, 20, MOST),
             f"window must be a whole number from 20 to {MOST}, not {window!r}",
         ),
     )
-    faults = [text for met, text in requirements if not met]
-    if faults:
-        raise ValueError(f"quantile: {'; '.join(faults)}")
     return Quantile(share, initial, window)
 
 
@@ -65,7 +64,3 @@ class Observed:
 
     def __repr__(self) -> str:
         return f"<{self.value:.6g}, the {self._share:g} quantile of {len(self._kept)}>"
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from json.encoder import encode_basestring_ascii
 from typing import Any, NamedTuple, TypeAlias
 
+from interpose.mechanisms.options import is_whole
 from interpose.mechanisms.runtimes import readable
 
 REDACTED = "[REDACTED]"
@@ -413,11 +414,7 @@ def _faults(rules: tuple[Any, ...], max_bytes: Any, max_depth: Any) -> Iterator[
     for rule in rules:
         if not isinstance(rule, str) or not _RULE.fullmatch(rule):
             yield f"a rule is made of names joined by dots, like 'card.number' or '*.password', not {rule!r}"
-    if not _is_whole(max_bytes, LEAST_BYTES):
+    if not is_whole(max_bytes, LEAST_BYTES, sys.maxsize):
         yield f"max_bytes must be a whole number from {LEAST_BYTES}, not {max_bytes!r}"
-    if not _is_whole(max_depth, 1) or max_depth > 100:
+    if not is_whole(max_depth, 1, 100):
         yield f"max_depth must be a whole number from 1 to 100, not {max_depth!r}"
-
-
-def _is_whole(value: Any, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least

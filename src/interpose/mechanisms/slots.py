@@ -1,7 +1,7 @@
 """Slots for calls, never more than a limit that may change, and a short queue of those that wait for one.
 
-To take a free slot, or to give one back, is a single step. What concerns the queue is done in `Turns`; there is no lock,
-for a finalizer may give a slot back in the middle of anything (see turns.py).
+To take a free slot, or to give one back, is a single step. What concerns the queue is done in `SerialQueue`; there is no lock,
+for a finalizer may give a slot back in the middle of anything (see serial_queue.py).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from functools import partial
 
-from interpose.mechanisms.turns import Turns
+from interpose.mechanisms.serial_queue import SerialQueue
 
 
 class Answer(enum.Enum):
@@ -54,7 +54,7 @@ class Slots:
         self._queue: list[Asked] = []
         self._held: dict[str, int] = {}  # slots of each partition that has any
         self._numbers = itertools.count()
-        self._turns = Turns()
+        self._changes = SerialQueue()
         self._news: deque[Callable[[], object]] = deque()  # answers to give when no turn is on
 
     @property
@@ -83,7 +83,7 @@ class Slots:
 
     def ask(self, asked: Asked) -> None:
         """Ask for a slot; `asked.answer` is set, at once or when it can be said."""
-        self._turns.add(partial(self._enter, asked))
+        self._changes.add(partial(self._enter, asked))
         self.settle()
 
     def give(self, partition: str | None = None) -> None:
@@ -94,23 +94,23 @@ class Slots:
     def put_down(self, partition: str | None = None) -> bool:
         """Give back a slot, and leave it to `settle` who is next; True if that is needed. For finalizers."""
         if partition is not None:
-            self._turns.add(partial(self._less, partition))
+            self._changes.add(partial(self._less, partition))
         self._free.append(None)
         return partition is not None or bool(self._queue) or self._made > self.limit
 
     def leave(self, asked: Asked) -> None:
         """It waits no longer; a slot that it was just given goes to another. `settle` is to follow."""
-        self._turns.add(partial(self._gone, asked))
+        self._changes.add(partial(self._gone, asked))
 
     def do(self, work: Callable[[], object]) -> None:
         """Do this while no other turn is on."""
-        self._turns.add(work)
+        self._changes.add(work)
         self.settle()
 
     def settle(self) -> None:
         """Let those that wait have what is free, and give the answers."""
-        self._turns.add(self._match)
-        self._turns.run()
+        self._changes.add(self._match)
+        self._changes.run()
         while self._news:
             with suppress(IndexError):  # another thread tells it
                 self._news.popleft()()

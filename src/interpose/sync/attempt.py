@@ -22,7 +22,7 @@ from interpose._shell import owner
 from interpose.sync.bare import as_call
 from interpose.sync.blocking import text
 
-SETTLING = 0.001  # seconds between two looks for initial metadata that is still on its way
+METADATA_POLL = 0.001  # seconds between two looks for initial metadata that is still on its way
 
 # --- outcomes of native calls -----------------------------------------------------------------------------------------
 
@@ -167,7 +167,7 @@ class Attempt(shell.Attempt):
     def _when_native_is_over(self) -> None:
         if getattr(getattr(self.native, "_state", None), "initial_metadata", ()) is None:
             # grpc may tell the end before what came in front of it, both on this thread: it must not wait for itself.
-            SYSTEM.call_later(SETTLING, self._when_native_is_over)
+            SYSTEM.call_later(METADATA_POLL, self._when_native_is_over)
             return
         # A reader that holds a message has to count it first: the outcome tells how many were delivered.
         self._native_over = True
@@ -205,11 +205,10 @@ class Attempt(shell.Attempt):
                 self.exchange.over(self)
         return message
 
-    def _failure(self) -> BaseException | None:
-        return None if self.native.code() is OK else failed(self.native)
-
-    def _response(self, response: Any) -> Any:
-        return self.native.result()
+    def _result(self, response: Any, streaming: bool) -> tuple[BaseException | None, Any]:
+        if self.native.code() is not OK:
+            return failed(self.native), None
+        return None, None if streaming else self.native.result()
 
     def _initial_metadata(self) -> Any:
         return self.native.initial_metadata()

@@ -11,15 +11,18 @@ import grpc
 
 from interpose._native import EOF, Route, debug_text, exception_of
 from interpose._outcome import Outcome
+from interpose._shell.handle import Handle
 from interpose.sync.attempt import Attempt, InactiveCall, single_threaded, traceback_of
 from interpose.sync.exchange import Exchange
 
 
-class _Handle(grpc.RpcError, grpc.Call, grpc.Future):  # type: ignore[type-arg]  # not generic at run time
+class _Handle(Handle, grpc.RpcError, grpc.Call, grpc.Future):  # type: ignore[type-arg]  # not generic at run time
     """A call as grpc knows it, over an exchange.
 
     An RpcError even while all is well, since grpc's own is: libraries ask that of what their done-callbacks are given.
     """
+
+    _exchange: Exchange
 
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
@@ -29,15 +32,6 @@ class _Handle(grpc.RpcError, grpc.Call, grpc.Future):  # type: ignore[type-arg] 
     def is_active(self) -> bool:
         """Has it not ended yet?"""
         return not self.done()
-
-    def time_remaining(self) -> Any:
-        """Seconds until the deadline, or None without one."""
-        exchange = self._exchange
-        return None if exchange.deadline is None else max(exchange.deadline - exchange.route.clock.now(), 0.0)
-
-    def cancel(self) -> bool:
-        """Cancel it, whatever it is doing: sending, streaming, or waiting to be sent again. False if it has ended."""
-        return self._exchange.cancel()
 
     def add_callback(self, callback: Callable[[], object]) -> bool:
         """Call back at the end; False, and nothing is called, if that was before."""
@@ -82,11 +76,6 @@ class _Handle(grpc.RpcError, grpc.Call, grpc.Future):  # type: ignore[type-arg] 
         """Has it not ended yet?"""
         return not self.done()
 
-    def done(self) -> bool:
-        """Has it ended, or is it about to since it was cancelled?"""
-        # A cancelled one is done, as futures are, though another thread may still be telling its flows.
-        return self._exchange.outcome is not None or self._exchange.cancelled
-
     def result(self, timeout: float | None = None) -> Any:
         """The response; raises what the RPC failed with, FutureTimeoutError or FutureCancelledError."""
         outcome = self._end(timeout)
@@ -115,17 +104,8 @@ class _Handle(grpc.RpcError, grpc.Call, grpc.Future):  # type: ignore[type-arg] 
             raise grpc.FutureCancelledError
         return outcome
 
-    def __repr__(self) -> str:
-        outcome = self._exchange.outcome
-        if outcome is None:
-            return f"<{type(self).__name__} of {self._exchange.route.method}, active>"
-        described = "" if outcome.ok else f'\tdebug_error_string = "{debug_text(outcome)}"\n'
-        return (
-            f"<{type(self).__name__} of RPC that terminated with:\n"
-            f'\tstatus = {outcome.code}\n\tdetails = "{outcome.details}"\n{described}>'
-        )
-
-    __str__ = __repr__
+    def __str__(self) -> str:
+        return repr(self)  # and not as an error
 
     def __del__(self) -> None:
         exchange = getattr(self, "_exchange", None)

@@ -12,14 +12,13 @@ import grpc
 
 from interpose import errors
 from interpose._call import NOTHING, Call
-from interpose._clock import FOREVER, Clock
-from interpose._codec import Undecodable, decoder
-from interpose._flow import Driver, Interceptor, Wait, layers, named, unused
+from interpose._clock import FOREVER
+from interpose._codec import Undecodable
+from interpose._flow import Driver, Wait, unused
 from interpose._messages import compose, request_of, show_initial_metadata
-from interpose._method import CLIENT, Kind, Method, Target
+from interpose._method import CLIENT, Kind
 from interpose._native import (
     LOCALLY_CANCELLED,
-    Pauses,
     Route,
     cancelled,
     closing,
@@ -35,6 +34,7 @@ from interpose._native import (
     waits_until,
 )
 from interpose._outcome import OK, Outcome
+from interpose._shell.channel import Layered
 from interpose.sync.attempt import InactiveCall, known
 from interpose.sync.blocking import blocking
 from interpose.sync.calls import ResponseStream, UnaryFuture, finished
@@ -42,47 +42,11 @@ from interpose.sync.exchange import Exchange
 from interpose.sync.requests import Requests
 
 
-class Channel(grpc.Channel):
+class Channel(Layered, grpc.Channel):
     """A channel with interceptors; everything that is no call goes straight to the native channel."""
 
-    def __init__(self, native: grpc.Channel, interceptors: tuple[Interceptor, ...], clock: Clock) -> None:
-        self._native = native
-        self._interceptors = interceptors
-        self._clock = clock
-        self._pauses = Pauses()
-        self._target = Target.of(native)
-
-    def __repr__(self) -> str:
-        return f"<intercepted channel to {str(self._target) or 'an unknown target'}: {named(self._interceptors)}>"
-
-    def unary_unary(self, method: str, *args: Any, **kwargs: Any) -> UnaryUnary:
-        return UnaryUnary(self._route(Kind.UNARY_UNARY, self._native.unary_unary, method, *args, **kwargs))
-
-    def unary_stream(self, method: str, *args: Any, **kwargs: Any) -> UnaryStream:
-        return UnaryStream(self._route(Kind.UNARY_STREAM, self._native.unary_stream, method, *args, **kwargs))
-
-    def stream_unary(self, method: str, *args: Any, **kwargs: Any) -> StreamUnary:
-        return StreamUnary(self._route(Kind.STREAM_UNARY, self._native.stream_unary, method, *args, **kwargs))
-
-    def stream_stream(self, method: str, *args: Any, **kwargs: Any) -> StreamStream:
-        return StreamStream(self._route(Kind.STREAM_STREAM, self._native.stream_stream, method, *args, **kwargs))
-
-    def _route(
-        self,
-        kind: Kind,
-        native: Callable[..., Any],
-        path: str,
-        request_serializer: Any = None,
-        response_deserializer: Any = None,
-        *more: Any,  # _registered_method: from native interceptors above,
-        **registered: Any,  # and from generated stubs
-    ) -> Route:
-        method = Method(path, kind, self._target, request_serializer, declared=any((*more, *registered.values())))
-
-        def make(serializer: Any) -> Any:
-            return native(path, serializer, decoder(response_deserializer), *more, **registered)
-
-        return Route(method, layers(self._interceptors, method), make, request_serializer, self._clock, self._pauses)
+    def _stub(self, route: Route) -> Any:
+        return STUBS[route.method.kind](route)
 
     def subscribe(self, callback: Any, try_to_connect: Any = False) -> None:
         self._native.subscribe(callback, try_to_connect=try_to_connect)
@@ -370,3 +334,11 @@ class UnaryStream(_ResponseStream, grpc.UnaryStreamMultiCallable):  # type: igno
 
 class StreamStream(_ResponseStream, grpc.StreamStreamMultiCallable):  # type: ignore[misc, type-arg]
     """A stream each way."""
+
+
+STUBS: dict[Kind, Callable[[Route], Any]] = {
+    Kind.UNARY_UNARY: UnaryUnary,
+    Kind.UNARY_STREAM: UnaryStream,
+    Kind.STREAM_UNARY: StreamUnary,
+    Kind.STREAM_STREAM: StreamStream,
+}

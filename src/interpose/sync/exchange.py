@@ -22,11 +22,10 @@ from interpose._flow import Driver, Race, Wait
 from interpose._native import LOCALLY_CANCELLED, Route, no_waiting
 from interpose._outcome import Outcome
 from interpose._shell import exchange as shell
+from interpose._shell.exchange import REFUSAL_GAP
 from interpose.sync import attempt as attempts
 from interpose.sync.attempt import Attempt, single_threaded
 from interpose.sync.requests import Requests
-
-REFUSING = 0.005  # seconds between the metadata and the status of a call that was refused, both in one frame
 
 
 class Exchange(shell.Exchange, attempts.Owner):
@@ -34,6 +33,7 @@ class Exchange(shell.Exchange, attempts.Owner):
 
     __slots__ = ("_changed", "begin")
 
+    attempts = Attempt
     attempt: Attempt | None
 
     def __init__(
@@ -61,9 +61,6 @@ class Exchange(shell.Exchange, attempts.Owner):
 
     def another(self, driver: Driver, context: Context) -> Exchange:
         return Exchange(self.route, driver, context, self.deadline, self.begin, self.requests)
-
-    def send(self, call: Call) -> Outcome | None:
-        return Attempt(self, call).send()
 
     def await_(self, step: Wait) -> BaseException:
         return no_waiting(step)
@@ -157,4 +154,4 @@ class Exchange(shell.Exchange, attempts.Owner):
         """Wait a moment, if it may be about to fail: a refusal comes with no metadata, and just behind that the status."""
         if self.route.layers:
             with self._changed:
-                self._changed.wait_for(lambda: self.attempt is not attempt, REFUSING)
+                self._changed.wait_for(lambda: self.attempt is not attempt, REFUSAL_GAP)

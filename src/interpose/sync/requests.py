@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import copy_context
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from interpose import errors
 from interpose._call import Call
 from interpose._messages import compose
+from interpose._shell import uploads
 from interpose._shell.replay import WAIT, Kept, Need, Packing, Reader, Replay
 
 
@@ -44,15 +45,10 @@ class Requests:
         return self._replay is None or self._replay.replayable
 
 
-class Upload(ABC):
+class Upload(uploads.Upload):
     """The request stream of one attempt: iterate it once, on whatever thread grpc gives it."""
 
-    __slots__ = ("_messages", "error", "sent")
-
-    def __init__(self, messages: Iterator[Any]) -> None:
-        self._messages = messages
-        self.sent = 0
-        self.error: errors.StatusError | None = None  # what broke it; grpc itself only says that something did
+    __slots__ = ()
 
     def __iter__(self) -> Iterator[Any]:
         closed = False
@@ -63,53 +59,41 @@ class Upload(ABC):
                 yield message
                 closed = False
         except errors.StatusError as error:
-            self.error = error
-            raise
+            raise self.broken_by(error)  # noqa: B904  it is the same
         except BaseException as error:
             if closed:  # not the application's: grpc wants no more
                 raise
-            self.error = errors.Unknown("Exception iterating requests!", local=True)  # grpcio's words
-            self.error.__cause__ = error
-            raise self.error from error  # grpc's thread bears an Exception only
+            raise self.broken_by(error) from error  # grpc's thread bears an Exception only
 
     @abstractmethod
     def _outgoing(self) -> Iterator[Any]:
         """The messages as they are sent."""
 
-    @abstractmethod
-    def close(self) -> bool:
-        """The attempt has ended. Could its requests be sent again?"""
 
-
-class UploadOnce(Upload):
+class UploadOnce(uploads.Once, Upload):
     """One whose messages are not kept: they come straight from the application."""
 
-    __slots__ = ("_begun", "_hook", "_over")
+    __slots__ = ("_hook", "_messages")
 
     def __init__(self, messages: Iterator[Any], call: Call) -> None:
-        super().__init__(messages)
+        super().__init__()
+        self._messages = messages
         self._hook = compose(call._asks.requests)
-        self._over = False
-        self._begun = False
 
     def _outgoing(self) -> Iterator[Any]:
-        self._begun = True
-        if self._over:  # a thread that comes too late: the messages belong to the next attempt
+        if not self._begin():
             return iter(())
         return self._messages if self._hook is None else map(self._hook, self._messages)
-
-    def close(self) -> bool:
-        self._over = True
-        return not self._begun  # once begun it may hold a message that it has not sent
 
 
 class UploadKept(Upload):
     """One whose messages are kept. The thread that comes first asks the application, and the others wait."""
 
-    __slots__ = ("_changed", "_packing", "_reader", "_replay")
+    __slots__ = ("_changed", "_messages", "_packing", "_reader", "_replay")
 
     def __init__(self, messages: Iterator[Any], replay: Replay, changed: threading.Condition, packing: Packing) -> None:
-        super().__init__(messages)
+        super().__init__()
+        self._messages = messages
         self._replay = replay
         self._changed = changed
         self._packing = packing

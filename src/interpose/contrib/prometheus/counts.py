@@ -16,7 +16,7 @@ from grpc import StatusCode
 
 from interpose._call import Call
 from interpose._method import Kind
-from interpose.mechanisms.turns import Turns
+from interpose.mechanisms.serial_queue import SerialQueue
 
 OK = StatusCode.OK
 
@@ -160,7 +160,7 @@ class MethodCounts:
         return up_to
 
 
-_turns = [Turns()]  # for all counts that are changed in several steps
+_turns = [SerialQueue()]  # for all counts that are changed in several steps
 
 
 def in_turn(work: Callable[[], object]) -> None:
@@ -172,7 +172,7 @@ def in_turn(work: Callable[[], object]) -> None:
 
 def forked() -> None:
     """This process has been forked: a thread that had the turn is not in it."""
-    _turns[0] = Turns()
+    _turns[0] = SerialQueue()
 
 
 class CountsInTurns(MethodCounts):

@@ -14,7 +14,7 @@ from interpose._flow import wait
 from interpose.contrib.redis.lines import FAILURES, client_of, is_asyncio, line_beside
 from interpose.contrib.redis.script import Question, numbers_of
 from interpose.interceptors.rate_limit import Early, Keys, Limiter, LocalStore, Rate, Unanswered, digest
-from interpose.mechanisms.options import insist, is_clock, is_flag
+from interpose.mechanisms.options import insist, is_clock, is_flag, is_number
 from interpose.mechanisms.outage import Outage
 from interpose.mechanisms.seldom import Seldom
 from interpose.mechanisms.text import one_line
@@ -96,11 +96,11 @@ class RedisStore:
                 f"prefix must be a text of 1 to {MAX_PREFIX} characters without braces, not {prefix!r:.200}",
             ),
             (
-                _is_number(timeout) and 0 < timeout <= LONGEST_TIMEOUT,
+                is_number(timeout) and 0 < timeout <= LONGEST_TIMEOUT,
                 f"timeout must be above 0 and up to {LONGEST_TIMEOUT:g} seconds, not {timeout!r}",
             ),
             (fail in ("open", "closed", "local"), f"fail must be 'open', 'closed' or 'local', not {fail!r}"),
-            (_is_number(share) and 0 < share <= 1, f"share must be above 0 and up to 1, not {share!r}"),
+            (is_number(share) and 0 < share <= 1, f"share must be above 0 and up to 1, not {share!r}"),
             (is_clock(clock), f"clock must have a method now(), not be {clock!r}"),
         )
         self._asyncio = is_asyncio(given)
@@ -253,7 +253,3 @@ class _RedisLimiter:
 
     def __len__(self) -> int:
         return 0 if self._local is None else len(self._local)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)

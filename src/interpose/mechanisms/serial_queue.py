@@ -1,4 +1,4 @@
-"""Things to do, in order and one at a time, without a lock.
+"""A queue of work that is done in order and one piece at a time, without a lock.
 
 The garbage collector may end an abandoned call in the middle of anything, on the very thread that would hold the lock.
 Here such an end only puts down what is to be done, and the thread that it interrupted does it.
@@ -10,26 +10,26 @@ from collections import deque
 from collections.abc import Callable
 
 
-class Turns:
-    """Things to do, done in order and one at a time, by whoever comes by. Nobody waits."""
+class SerialQueue:
+    """Work done in order and one piece at a time, by the thread that comes by. No thread waits for another."""
 
     __slots__ = ("_free", "_waiting")
 
     def __init__(self) -> None:
         self._waiting: deque[Callable[[], object]] = deque()
-        self._free = [True]  # whoever pops it has the turn
+        self._free = [True]  # the thread that pops it does the work
 
     def add(self, work: Callable[[], object]) -> None:
         """Put it last; it is done by the next `run`."""
         self._waiting.append(work)
 
     def run(self) -> None:
-        """Do what waits; if somebody is at it already, it is done by them."""
+        """Do what waits; if another thread is at it already, it is done by that thread."""
         while self._waiting:
             try:
                 self._free.pop()
             except IndexError:
-                return  # who has the turn looks again when giving it back
+                return  # that thread looks again when it has finished
             try:
                 self._work()
             finally:

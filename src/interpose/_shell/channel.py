@@ -1,0 +1,61 @@
+"""What the channels of both stacks have in common: how a stub method is compiled."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+from interpose._clock import Clock
+from interpose._codec import decoder
+from interpose._flow import Interceptor, layers, named
+from interpose._method import Kind, Method, Target
+from interpose._native import Pauses, Route
+
+
+class Layered:
+    """A native channel with interceptors."""
+
+    def __init__(self, native: Any, interceptors: tuple[Interceptor, ...], clock: Clock) -> None:
+        self._native = native
+        self._interceptors = interceptors
+        self._clock = clock
+        self._pauses = Pauses()
+        self._target = Target.of(native)
+
+    def __repr__(self) -> str:
+        return f"<intercepted channel to {str(self._target) or 'an unknown target'}: {named(self._interceptors)}>"
+
+    def unary_unary(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        return self._stub(self._route(Kind.UNARY_UNARY, self._native.unary_unary, method, *args, **kwargs))
+
+    def unary_stream(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        return self._stub(self._route(Kind.UNARY_STREAM, self._native.unary_stream, method, *args, **kwargs))
+
+    def stream_unary(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        return self._stub(self._route(Kind.STREAM_UNARY, self._native.stream_unary, method, *args, **kwargs))
+
+    def stream_stream(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        return self._stub(self._route(Kind.STREAM_STREAM, self._native.stream_stream, method, *args, **kwargs))
+
+    @abstractmethod
+    def _stub(self, route: Route) -> Any:
+        """The stub method for a route, of this stack and of the route's kind."""
+
+    def _route(
+        self,
+        kind: Kind,
+        native: Callable[..., Any],
+        path: str,
+        request_serializer: Any = None,
+        response_deserializer: Any = None,
+        *more: Any,  # _registered_method: from native interceptors above,
+        **registered: Any,  # and from generated stubs
+    ) -> Route:
+        method = Method(path, kind, self._target, request_serializer, declared=any((*more, *registered.values())))
+
+        def make(serializer: Any) -> Any:
+            # grpc.aio makes None of a message that cannot be deserialized, and the RPC a success.
+            return native(path, serializer, decoder(response_deserializer), *more, **registered)
+
+        return Route(method, layers(self._interceptors, method), make, request_serializer, self._clock, self._pauses)

@@ -1,0 +1,38 @@
+"""What the call objects of both stacks answer alike, from their exchange."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from interpose._native import debug_text
+
+
+class Handle:
+    """A call as an application holds it, over an exchange."""
+
+    _exchange: Any  # that of the shell
+
+    def done(self) -> bool:
+        """Has it ended, or is it about to since it was cancelled?"""
+        # A cancelled one is done, as futures are, though its flows may still have to be told, or have something to await.
+        return bool(self._exchange.outcome is not None or self._exchange.cancelled)
+
+    def time_remaining(self) -> Any:
+        """Seconds until the deadline, or None without one."""
+        exchange = self._exchange
+        return None if exchange.deadline is None else max(exchange.deadline - exchange.route.clock.now(), 0.0)
+
+    def cancel(self) -> bool:
+        """Cancel it, whatever it is doing: sending, streaming, or waiting to be sent again. False if it has ended."""
+        cancelled: bool = self._exchange.cancel()
+        return cancelled
+
+    def __repr__(self) -> str:
+        outcome = self._exchange.outcome
+        if outcome is None:
+            return f"<{type(self).__name__} of {self._exchange.route.method}, active>"
+        described = "" if outcome.ok else f'\tdebug_error_string = "{debug_text(outcome)}"\n'
+        return (
+            f"<{type(self).__name__} of RPC that terminated with:\n"
+            f'\tstatus = {outcome.code}\n\tdetails = "{outcome.details}"\n{described}>'
+        )
