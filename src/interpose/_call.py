@@ -416,6 +416,16 @@ class Call:
         return f"<Call {self.method} ({self.kind.value}, {self.side.value}), timeout {self.timeout}>"
 
 
+class Arrived(Call):
+    """The call of an RPC that has come in, before any interceptor asked for anything: that stands on the class."""
+
+    __slots__ = ()
+    __init__ = object.__init__  # type: ignore[assignment]
+    _side = Side.SERVER
+    _asks = NOTHING
+    _timeout = _deadline = _credentials = _wait_for_ready = _compression = None
+
+
 def _number(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number of seconds, not {value!r}")

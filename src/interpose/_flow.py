@@ -548,7 +548,7 @@ class Driver:
                     frames.append(frame)
                     if begun is not asked:
                         asked, before = begun, asked
-                        if type(asked) is not Call or asked._asks.hedging is not None:
+                        if not isinstance(asked, Call) or asked._asks.hedging is not None:
                             break
                         if asked._asks is not before._asks:
                             asked._asks.sign(layer)
@@ -575,7 +575,7 @@ class Driver:
                     return outcome
             # The innermost frame asks for more than to pass the call on.
             call, outcome = self._consider(asked, outcome)
-            if outcome is None and type(call) is not Call:
+            if outcome is None and not isinstance(call, Call):
                 return cast(Step, call)
 
     def _consider(self, asked: Any, told: Outcome | None) -> tuple[Any, Outcome | None]:
@@ -586,7 +586,7 @@ class Driver:
             self._told = told
             return asked, None
         if told is not None:
-            progress = told._responses and type(asked) is Call and asked._asks.resumes
+            progress = told._responses and isinstance(asked, Call) and asked._asks.resumes
             self._resends = 0 if progress else self._resends + 1
             if told.attempts:
                 self._again = {len(self._frames) - 1, *(self._again or ())}
@@ -635,7 +635,7 @@ class Driver:
     def _go_on(self, asked: Any, told: Outcome | None) -> Step:
         """The innermost flow asked for this."""
         call, outcome = self._consider(asked, told)
-        return self._turn(call, outcome) if outcome is not None or type(call) is Call else call
+        return self._turn(call, outcome) if outcome is not None or isinstance(call, Call) else call
 
 
 def _verdict(layer: Layer, ending: BaseException, told: Outcome | None) -> Outcome:
@@ -647,17 +647,17 @@ def _verdict(layer: Layer, ending: BaseException, told: Outcome | None) -> Outco
     outcome = ending.value
     if outcome is None:
         return told or _fault(layer, "ended without a yield: `yield call` sends it, a returned Outcome answers it")
-    if type(outcome) is not Outcome:
+    if not isinstance(outcome, Outcome):
         return _fault(layer, f"returned {outcome!r:.100}: return an Outcome, or nothing", None, told)
     return outcome._after(told)
 
 
 def _misuse(asked: Any, told: Outcome | None, resends: int) -> str | None:
     """What is wrong with what a flow yielded, if anything is."""
-    if type(asked) is not Call and type(asked) is not Through:
+    if not isinstance(asked, Call | Through):
         hint = "; a coroutine is awaited with `yield from wait(…)`" if inspect.isawaitable(asked) else ""
         return f"yielded {asked!r:.100}: yield the call, or a changed copy of it{hint}"
-    if told is not None and not (told.replayable or (type(asked) is Call and asked._asks.resumes)):
+    if told is not None and not (told.replayable or (isinstance(asked, Call) and asked._asks.resumes)):
         return "sent the call again although it cannot be sent twice: check outcome.replayable"
     if resends > MAX_RESENDS:
         return f"sent the call more than {MAX_RESENDS} times"

@@ -15,12 +15,13 @@ from typing import Any, TypeVar
 import grpc
 
 from interpose import errors
-from interpose._call import NOTHING, Call
+from interpose._call import NOTHING, Arrived, Call
 from interpose._clock import FOREVER, NEARLY, Clock
 from interpose._details import CANCELLED_OR_STOPPED, GONE, status_code, text
+from interpose._flow import Driver, Frames, Layers, Step, end
 from interpose._metadata import Metadata
-from interpose._method import SERVER, Method
-from interpose._outcome import OK, Outcome, told_by
+from interpose._method import Method
+from interpose._outcome import OK, Answered, Outcome, told_by
 from interpose._shell.closing import Closing, closing
 from interpose.context import _call as _current
 from interpose.context import set_current_call
@@ -248,36 +249,45 @@ class Answer:
 
 
 A = TypeVar("A", bound=Answer)
-_new = object.__new__
 
 
-def arrived(
-    kind: type[A], native: Any, method: Method, argument: Any, clock: Clock, stop: Stop | None, peer: str | None = None
-) -> tuple[A, Call]:
-    """An RPC has come in: its context, and its call, which is the current one from here on.
+def recording(kind: type[A], clock: Clock, stop: Stop | None) -> type[A]:
+    """The class of records of one server's RPCs, without a constructor: what is the same in all of them stands on it."""
+    return type(kind.__name__, (kind,), {"__init__": object.__init__, "clock": clock, "_stop": stop})
 
-    argument: the message, or the stream. peer: the client's address, where it cannot be asked for later.
-    No constructors run: every RPC pays for this.
+
+def arrived(record: type[A], native: Any, method: Method, argument: Any) -> tuple[A, Call]:
+    """An RPC has come in: its record, and its call, which is the current one from here on.
+
+    record: its class, made by `recording`. argument: the message, or the stream.
     """
-    context: Any = _new(kind)
-    call = _new(Call)
+    context, call = record(), Arrived()
     context._native = native
-    context.clock = clock
     context._call = call
-    if stop is not None:
-        context._stop = stop
-    if peer is not None:
-        context._peer = peer
     call._method = method
-    call._side = SERVER
     call._request = None if method.kind.request_streaming else argument
     call._context = context
-    call._asks = NOTHING
-    call._timeout = call._metadata = call._credentials = call._wait_for_ready = call._compression = call._deadline = (
-        None
-    )
+    call._metadata = None  # read when it is first asked for
     _current.set(call)
     return context, call
+
+
+def stands(
+    context: Answer, flows: Layers, frames: Frames, response: Any, elapsed: float
+) -> Outcome | tuple[Driver, Step] | None:
+    """The handler has answered, and decided nothing else. None if each flow lets that stand: then the RPC is over.
+
+    Else what `end` gives: a driver, and its next step.
+    """
+    outcome = Answered()
+    outcome._response = response
+    outcome._elapsed = elapsed
+    ended = end(flows, frames, outcome)
+    if ended is not outcome:
+        return ended
+    call, context._call = context._call, None
+    call._context = None
+    return None
 
 
 def contained(callback: Callable[..., object]) -> Callable[..., None]:

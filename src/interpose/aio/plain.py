@@ -15,6 +15,7 @@ import grpc
 from interpose._codec import Encoded, encoded
 from interpose._flow import Driver, Wait
 from interpose._shell.handlers import Endpoint, with_function
+from interpose.sync.context import ServicerContext
 from interpose.sync.server import behavior as plain_behavior
 
 Behavior: TypeAlias = Callable[..., Any]
@@ -28,9 +29,10 @@ MOST_NAPS = 50  # on a machine where none ends in time
 class Plain:
     """A plain handler on an asyncio server: the sync shell around it, in the context of each RPC."""
 
-    def __init__(self, handler: Any, endpoint: Endpoint) -> None:
+    def __init__(self, handler: Any, endpoint: Endpoint, record: type[ServicerContext]) -> None:
         self._handler = handler
         self._endpoint = endpoint
+        self._record = record
 
     def bound(self, context: Context, loop: asyncio.AbstractEventLoop) -> Any:
         """The handler for one RPC."""
@@ -44,7 +46,7 @@ class Plain:
                 return driver.fail(error)
             return driver.answer(value)
 
-        behavior, kind = plain_behavior(self._endpoint, waiter), self._endpoint.method.kind
+        behavior, kind = plain_behavior(self._endpoint, self._record, waiter), self._endpoint.method.kind
         task = asyncio.current_task(loop)
         assert task is not None  # grpc's, for this RPC
         encoded = _EncodedAhead(self._handler.response_serializer) if kind.response_streaming else None

@@ -25,8 +25,8 @@ from interpose._codec import Undecodable, decoder, made_here
 from interpose._flow import Driver, Interceptor, Wait, begin, check_sync, end
 from interpose._messages import Pass, compose, request_of
 from interpose._native import in_vain, news_of, no_waiting, waits_until
-from interpose._outcome import Outcome, answered
-from interpose._shell.answer import Stop, arrived
+from interpose._outcome import Outcome
+from interpose._shell.answer import Stop, arrived, recording, stands
 from interpose._shell.handlers import Compiled, Endpoint, with_function
 from interpose.context import current_call
 from interpose.sync.context import GONE, NATIVE, ServicerContext
@@ -60,12 +60,12 @@ def _joined(driver: Driver, step: Wait, context: ServicerContext) -> Any:
     return tell(news)
 
 
-def behavior(endpoint: Endpoint, waiter: Waiter = refuse_to_wait) -> Behavior:
-    """The handler's function with the interceptors around it, of the same shape."""
+def behavior(endpoint: Endpoint, record: type[ServicerContext], waiter: Waiter = refuse_to_wait) -> Behavior:
+    """The handler's function with the interceptors around it, of the same shape. record: see `recording`."""
     make = _streaming if endpoint.method.kind.response_streaming else _unary
     if getattr(endpoint.handler, "experimental_non_blocking", False):
         make = _non_blocking
-    return functools.update_wrapper(make(endpoint, waiter), endpoint.handler)
+    return functools.update_wrapper(make(endpoint, record, waiter), endpoint.handler)
 
 
 def _next(driver: Driver, step: Any, waiter: Waiter, context: ServicerContext) -> Any:
@@ -76,7 +76,7 @@ def _next(driver: Driver, step: Any, waiter: Waiter, context: ServicerContext) -
                 step = _joined(driver, step, context)
             else:
                 step = waiter(driver, step)
-        if type(step) is not Call:
+        if not isinstance(step, Call):
             return step
         gone = None if step._asks is NOTHING or not step._asks.delay else _slept(step._asks.delay, context)
         context.begin(step)
@@ -113,13 +113,13 @@ def _incoming(messages: Iterator[Any], context: ServicerContext, hook: Pass | No
     next(messages, None)
 
 
-def _unary(endpoint: Endpoint, waiter: Waiter) -> Behavior:
-    method, stack, handler, clock, stop = endpoint.parts
-    now = clock.now
+def _unary(endpoint: Endpoint, record: type[ServicerContext], waiter: Waiter) -> Behavior:
+    method, stack, handler = endpoint.parts
+    now = record.clock.now
 
     def behave(argument: Any, native: Any) -> Any:
         # What nearly every RPC is, in as few frames as can be: no interceptor asks for anything, the handler answers.
-        context, call = arrived(ServicerContext, native, method, argument, clock, stop)
+        context, call = arrived(record, native, method, argument)
         begun = begin(stack, call)
         if isinstance(begun, tuple):
             return _on(*begun, handler, argument, waiter, context)
@@ -131,10 +131,8 @@ def _unary(endpoint: Endpoint, waiter: Waiter) -> Behavior:
             error = raised
         heard = native._state.client is not GONE if type(native) is NATIVE else native.is_active()
         if error is None and heard and not context.decided:
-            outcome = answered(response, now() - started)
-            ended = end(stack, begun, outcome)
-            if ended is outcome:
-                context._call = call._context = None
+            ended = stands(context, stack, begun, response, now() - started)
+            if ended is None:
                 return response
         else:
             context.began(started)
@@ -146,7 +144,7 @@ def _unary(endpoint: Endpoint, waiter: Waiter) -> Behavior:
         return context.answer(ended)
 
     def behave_with_stream(argument: Any, native: Any) -> Any:
-        context, call = arrived(ServicerContext, native, method, argument, clock, stop)
+        context, call = arrived(record, native, method, argument)
         driver = Driver(stack)
         return _on(driver, driver.start(call), handler, argument, waiter, context)
 
@@ -157,7 +155,7 @@ def _on(driver: Driver, step: Any, handler: Behavior, argument: Any, waiter: Wai
     """Go on with an RPC to its end, attempt by attempt."""
     while True:
         step = _next(driver, step, waiter, context)
-        if type(step) is Outcome:
+        if isinstance(step, Outcome):
             return context.answer(step)
         step = driver.tell(_performed(step, handler, argument, context))
 
@@ -175,17 +173,17 @@ def _performed(call: Call, handler: Behavior, argument: Any, context: ServicerCo
     return context.outcome(error, response, context.gone())
 
 
-def _streaming(endpoint: Endpoint, waiter: Waiter) -> Behavior:
-    method, stack, handler, clock, stop = endpoint.parts
+def _streaming(endpoint: Endpoint, record: type[ServicerContext], waiter: Waiter) -> Behavior:
+    method, stack, handler = endpoint.parts
 
     def behave(argument: Any, native: Any) -> Iterator[Any]:
-        context, call = arrived(ServicerContext, native, method, argument, clock, stop)
+        context, call = arrived(record, native, method, argument)
         driver = Driver(stack)
         step = driver.start(call)
         dropped = False
         while True:
             step = _next(driver, step, waiter, context)
-            if type(step) is Outcome:
+            if isinstance(step, Outcome):
                 if dropped:
                     context.over()
                 else:
@@ -275,18 +273,18 @@ def _telling(serialize: Pass | None) -> Pass | None:
 _TELLING: WeakSet[Pass] = WeakSet()
 
 
-def _non_blocking(endpoint: Endpoint, waiter: Waiter) -> Behavior:
+def _non_blocking(endpoint: Endpoint, record: type[ServicerContext], waiter: Waiter) -> Behavior:
     """For handlers that return at once and send through a callback, like the health service's Watch.
 
     grpc calls them with a function that sends one response, or with None ends the stream.
     """
-    method, stack, handler, clock, stop = endpoint.parts
+    method, stack, handler = endpoint.parts
 
     def behave(argument: Any, native: Any, send: Callable[[Any], object]) -> None:
-        context, call = arrived(ServicerContext, native, method, argument, clock, stop)
+        context, call = arrived(record, native, method, argument)
         driver = Driver(stack)
         step = _next(driver, driver.start(call), waiter, context)
-        if type(step) is Outcome:
+        if isinstance(step, Outcome):
             for message in context.answer(step) or ():
                 send(message)
             send(None)
@@ -365,17 +363,18 @@ class _Watched:
 
 def handlers(interceptors: tuple[Interceptor, ...], clock: Clock, stop: Stop | None = None) -> Compiled:
     """The handlers of sync servers, with the interceptors around them."""
+    record = recording(ServicerContext, clock, stop)
     unchecked = [interceptors]  # until the first RPC it is not known that the server is a sync one
 
     def wrap(handler: Any, name: str) -> Any:
         if unchecked:
             _say_what_cannot_run(unchecked.pop())
-        endpoint = Endpoint(handler, name, interceptors, clock, stop, asyncio=False)
+        endpoint = Endpoint(handler, name, interceptors, asyncio=False)
         kind = endpoint.method.kind
         # In the middle of a stream, grpc makes of what cannot be deserialized the end of it.
         deserializer = decoder(handler.request_deserializer) if kind.request_streaming else None
         serializer = _telling(handler.response_serializer) if kind.response_streaming else None
-        return with_function(handler, behavior(endpoint), deserializer=deserializer, serializer=serializer)
+        return with_function(handler, behavior(endpoint, record), deserializer=deserializer, serializer=serializer)
 
     return Compiled(wrap)
 
