@@ -452,17 +452,16 @@ def end(flows: Layers, frames: Frames, outcome: Outcome) -> Outcome | tuple[Driv
     """The call that `begin` passed on has ended: its outcome, if each flow let it stand; else a driver, and its next step."""
     outcome._attempts = 1
     while frames:
+        frame = frames.pop()
         try:
-            asked = frames[-1].send(outcome)
+            asked = frame.send(outcome)
         except StopIteration as ending:
-            frames.pop()
             if ending.value is not None:
                 return Driver.after(ending, flows, frames, outcome)
         except BaseException as error:
-            frames.pop()
             return Driver.after(error, flows, frames, outcome)
         else:
-            return Driver.asked(asked, flows, frames, outcome)
+            return Driver.asked(asked, flows, [*frames, frame], outcome)
     return outcome
 
 

@@ -48,9 +48,15 @@ class Abort(grpc.aio.AbortError):
 
 
 class Answer:
-    """The record of one RPC's handler. Its fields stand on the class until they are set: most RPCs set few."""
+    """The record of one RPC's handler. Most fields stand on the class until they are set, and most RPCs set few.
 
-    _call: Call | None = None  # what the handler is called with; until the end, so that the two do not keep each other
+    Those that all set are slots: Python is slow to set, and to read, what stands on the class too.
+    """
+
+    __slots__ = ("_call", "_native", "decided")
+
+    _call: Call | None  # what the handler is called with; until the end, so that the two do not keep each other
+    decided: bool  # did the handler decide anything beside its response: a status, details, metadata?
     _started: float | None = None
     limit: float | None = None  # when an interceptor's timeout passes
     _deadline: float | None = -1.0  # the client's; -1: not read yet
@@ -63,12 +69,11 @@ class Answer:
     _initial: Metadata | None = None  # what was sent in front of the response
     _stop: Stop | None = None  # that of the server, where it is known
     of_the_task: tuple[type[BaseException], ...] = ()  # see `closing`
-    decided = False  # did the handler decide anything beside its response: a status, details, metadata?
     received = 0  # request messages of a stream
     sent = 0  # response messages of a stream
 
     def __init__(self, native: Any, clock: Clock, stop: Stop | None = None) -> None:
-        self._native = native
+        self._native, self._call, self.decided = native, None, False
         self.clock = clock
         if stop is not None:
             self._stop = stop
@@ -264,6 +269,7 @@ def arrived(record: type[A], native: Any, method: Method, argument: Any) -> tupl
     context, call = record(), Arrived()
     context._native = native
     context._call = call
+    context.decided = False
     call._method = method
     call._request = None if method.kind.request_streaming else argument
     call._context = context
