@@ -60,6 +60,9 @@ Lane: TypeAlias = "Callable[[], tuple[Driver, Call]]"
 Layer: TypeAlias = Callable[[Call], Generator[Any, Any, Any]]
 Layers: TypeAlias = tuple[Layer, ...]
 Frames: TypeAlias = "list[Generator[Any, Any, Any]]"  # flows that have begun and not ended; frames[i] runs layer i
+Nested: TypeAlias = (
+    "tuple[Generator[Any, Any, Any], Nested] | tuple[()]"  # the same: the innermost, and those outside it
+)
 
 MAX_RESENDS = 1000  # per RPC; far beyond any retry policy, and short of a spin that nobody notices
 
@@ -429,41 +432,6 @@ def _refuse(interceptor: Any, fault: str) -> NoReturn:
 
 # --- driving --------------------------------------------------------------------------------------------------------
 
-# What nearly every flow does is to yield the call as it is, and to let the outcome stand. For that it takes no driver: a
-# loop down, and one up. As soon as a flow asks for anything else, a driver takes over what has begun.
-
-
-def begin(flows: Layers, call: Call) -> Frames | tuple[Driver, Step]:
-    """The RPC begins: the flows that have begun, if each passed the call on; else a driver, and its first step."""
-    frames: Frames = []
-    for layer in flows:
-        try:
-            frame = layer(call)
-            asked = frame.send(None)
-        except BaseException as error:
-            return Driver.after(error, flows, frames, None)
-        frames.append(frame)
-        if asked is not call:
-            return Driver.asked(asked, flows, frames, None)
-    return frames
-
-
-def end(flows: Layers, frames: Frames, outcome: Outcome) -> Outcome | tuple[Driver, Step]:
-    """The call that `begin` passed on has ended: its outcome, if each flow let it stand; else a driver, and its next step."""
-    outcome._attempts = 1
-    while frames:
-        frame = frames.pop()
-        try:
-            asked = frame.send(outcome)
-        except StopIteration as ending:
-            if ending.value is not None:
-                return Driver.after(ending, flows, frames, outcome)
-        except BaseException as error:
-            return Driver.after(error, flows, frames, outcome)
-        else:
-            return Driver.asked(asked, flows, [*frames, frame], outcome)
-    return outcome
-
 
 class Driver:
     """The flows of one RPC: hands out steps, is told what came of them, and ends with the outcome of the RPC."""
@@ -497,21 +465,24 @@ class Driver:
         return self._turn(call, None)
 
     @classmethod
-    def asked(cls, asked: Any, flows: Layers, frames: Frames, told: Outcome | None) -> tuple[Driver, Step]:
-        """Take over from `begin` or `end`: the innermost flow that runs asked for this."""
+    def asked(cls, asked: Any, flows: Layers, frames: Nested, told: Outcome | None) -> tuple[Driver, Step]:
+        """Take over an RPC that has begun without a driver: the innermost flow that runs asked for this."""
         driver = cls._with(flows, frames, told)
         return driver, driver._go_on(asked, told)
 
     @classmethod
-    def after(cls, ending: BaseException, flows: Layers, frames: Frames, told: Outcome | None) -> tuple[Driver, Step]:
-        """Take over from `begin` or `end`: the flow below those that run has ended with this."""
+    def after(cls, ending: BaseException, flows: Layers, frames: Nested, told: Outcome | None) -> tuple[Driver, Step]:
+        """Take over an RPC that has begun without a driver: the flow below those that run has ended with this."""
         driver = cls._with(flows, frames, told)
-        return driver, driver._turn(None, _verdict(flows[len(frames)], ending, told))
+        return driver, driver._turn(None, _verdict(flows[driver.frames], ending, told))
 
     @classmethod
-    def _with(cls, flows: Layers, frames: Frames, told: Outcome | None) -> Driver:
+    def _with(cls, flows: Layers, frames: Nested, told: Outcome | None) -> Driver:
         driver = cls(flows)
-        driver._frames, driver._sends = frames, 0 if told is None else told._attempts
+        while frames:
+            frame, frames = frames
+            driver._frames.insert(0, frame)
+        driver._sends = 0 if told is None else told._attempts
         driver._asked, driver._resends, driver._called = None, 0, None
         return driver
 

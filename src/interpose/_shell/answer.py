@@ -18,12 +18,10 @@ from interpose import errors
 from interpose._call import NOTHING, Arrived, Call
 from interpose._clock import FOREVER, NEARLY, Clock
 from interpose._details import CANCELLED_OR_STOPPED, GONE, status_code, text
-from interpose._flow import Driver, Frames, Layers, Step, end
 from interpose._metadata import Metadata
 from interpose._method import Method
-from interpose._outcome import OK, Answered, Outcome, told_by
+from interpose._outcome import OK, Outcome, told_by
 from interpose._shell.closing import Closing, closing
-from interpose.context import _call as _current
 from interpose.context import set_current_call
 
 _log = logging.getLogger("interpose")
@@ -74,7 +72,7 @@ class Answer:
 
     def __init__(self, native: Any, clock: Clock, stop: Stop | None = None) -> None:
         self._native, self._call, self.decided = native, None, False
-        self.clock = clock
+        self.clock = clock  # noqa: PLE0237  on the class, where `recording` puts it
         if stop is not None:
             self._stop = stop
 
@@ -274,26 +272,8 @@ def arrived(record: type[A], native: Any, method: Method, argument: Any) -> tupl
     call._request = None if method.kind.request_streaming else argument
     call._context = context
     call._metadata = None  # read when it is first asked for
-    _current.set(call)
+    set_current_call(call)
     return context, call
-
-
-def stands(
-    context: Answer, flows: Layers, frames: Frames, response: Any, elapsed: float
-) -> Outcome | tuple[Driver, Step] | None:
-    """The handler has answered, and decided nothing else. None if each flow lets that stand: then the RPC is over.
-
-    Else what `end` gives: a driver, and its next step.
-    """
-    outcome = Answered()
-    outcome._response = response
-    outcome._elapsed = elapsed
-    ended = end(flows, frames, outcome)
-    if ended is not outcome:
-        return ended
-    call, context._call = context._call, None
-    call._context = None
-    return None
 
 
 def contained(callback: Callable[..., object]) -> Callable[..., None]:

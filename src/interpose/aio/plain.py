@@ -15,8 +15,10 @@ import grpc
 from interpose._codec import Encoded, encoded
 from interpose._flow import Driver, Wait
 from interpose._shell.handlers import Endpoint, with_function
-from interpose.sync.context import ServicerContext
 from interpose.sync.server import behavior as plain_behavior
+from interpose.sync.server import records
+
+__all__ = ["Plain", "records"]
 
 Behavior: TypeAlias = Callable[..., Any]
 
@@ -29,7 +31,7 @@ MOST_NAPS = 50  # on a machine where none ends in time
 class Plain:
     """A plain handler on an asyncio server: the sync shell around it, in the context of each RPC."""
 
-    def __init__(self, handler: Any, endpoint: Endpoint, record: type[ServicerContext]) -> None:
+    def __init__(self, handler: Any, endpoint: Endpoint, record: type[Any]) -> None:
         self._handler = handler
         self._endpoint = endpoint
         self._record = record

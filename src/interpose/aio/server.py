@@ -6,7 +6,6 @@ import asyncio
 import functools
 import inspect
 import logging
-from asyncio import current_task
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from contextvars import Context, copy_context
@@ -17,15 +16,15 @@ import grpc
 from interpose import errors
 from interpose._call import NOTHING, Call
 from interpose._clock import SYSTEM, Clock
-from interpose._flow import Driver, Interceptor, Wait, begin, end
+from interpose._flow import Driver, Interceptor, Wait
 from interpose._messages import request_of
 from interpose._outcome import Outcome
-from interpose._shell.answer import Stop, arrived, recording, stands
+from interpose._shell.answer import Stop, arrived, recording
 from interpose._shell.handlers import Compiled, Endpoint, with_function
 from interpose.aio.context import ServicerContext
 from interpose.aio.joining import joined
-from interpose.aio.plain import Plain
-from interpose.sync.context import ServicerContext as PlainContext
+from interpose.aio.plain import Plain, records
+from interpose.aio.straight import straight
 
 _log = logging.getLogger("interpose")
 
@@ -38,7 +37,7 @@ class Handlers:
     def __init__(self, interceptors: tuple[Interceptor, ...], clock: Clock, stop: Stop | None = None) -> None:
         self._interceptors = interceptors
         self._record = recording(ServicerContext, clock, stop)
-        self._plain_record = recording(PlainContext, clock, stop)
+        self._plain_record = records(clock, stop)
         self._compiled = Compiled(self.compile)
 
     async def intercepted(self, found: Awaitable[Any], details: Any) -> Any:
@@ -176,32 +175,9 @@ def _outcome(context: ServicerContext, error: BaseException | None, response: An
 
 def _unary(endpoint: Endpoint, record: type[ServicerContext]) -> Behavior:
     method, stack, handler = endpoint.parts
-    now = record.clock.now
 
-    async def behave(argument: Any, native: Any) -> Any:
-        # What nearly every RPC is, in as few frames as can be: no interceptor asks for anything, the handler answers.
-        context, call = arrived(record, native, method, argument)
-        begun = begin(stack, call)
-        if isinstance(begun, tuple):
-            return await _on(*begun, handler, argument, context)
-        started = now()
-        response, error = None, None
-        try:
-            response = await handler(argument, context)
-        except BaseException as raised:
-            error = raised
-        if error is None and not context.decided and not ((task := current_task()) and task.cancelling()):
-            ended = stands(context, stack, begun, response, now() - started)
-            if ended is None:
-                return response
-        else:
-            context.began(started)
-            outcome = _outcome(context, error, response)
-            del error  # its traceback holds this frame
-            ended = end(stack, begun, outcome)
-        if isinstance(ended, tuple):
-            return await _on(*ended, handler, argument, context)
-        return await context.answer(ended)
+    def go_on(driver: Driver, step: Any, argument: Any, context: ServicerContext) -> Awaitable[Any]:
+        return _on(driver, step, handler, argument, context)
 
     async def behave_with_stream(argument: Any, native: Any) -> Any:
         context, call = arrived(record, native, method, argument)
@@ -209,7 +185,7 @@ def _unary(endpoint: Endpoint, record: type[ServicerContext]) -> Behavior:
         driver = Driver(stack)
         return await _on(driver, driver.start(call), handler, argument, context)
 
-    return behave_with_stream if method.kind.request_streaming else behave
+    return behave_with_stream if method.kind.request_streaming else straight(endpoint, record, _outcome, go_on)
 
 
 async def _on(driver: Driver, step: Any, handler: Behavior, argument: Any, context: ServicerContext) -> Any:

@@ -22,14 +22,15 @@ from interpose import errors
 from interpose._call import NOTHING, Call
 from interpose._clock import FOREVER, Clock
 from interpose._codec import Undecodable, decoder, made_here
-from interpose._flow import Driver, Interceptor, Wait, begin, check_sync, end
+from interpose._flow import Driver, Interceptor, Wait, check_sync
 from interpose._messages import Pass, compose, request_of
 from interpose._native import in_vain, news_of, no_waiting, waits_until
 from interpose._outcome import Outcome
-from interpose._shell.answer import Stop, arrived, recording, stands
+from interpose._shell.answer import Stop, arrived, recording
 from interpose._shell.handlers import Compiled, Endpoint, with_function
 from interpose.context import current_call
-from interpose.sync.context import GONE, NATIVE, ServicerContext
+from interpose.sync.context import ServicerContext
+from interpose.sync.straight import straight
 
 _log = logging.getLogger("interpose")
 
@@ -60,8 +61,13 @@ def _joined(driver: Driver, step: Wait, context: ServicerContext) -> Any:
     return tell(news)
 
 
+def records(clock: Clock, stop: Stop | None) -> type[ServicerContext]:
+    """The class of a server's contexts: see `recording`."""
+    return recording(ServicerContext, clock, stop)
+
+
 def behavior(endpoint: Endpoint, record: type[ServicerContext], waiter: Waiter = refuse_to_wait) -> Behavior:
-    """The handler's function with the interceptors around it, of the same shape. record: see `recording`."""
+    """The handler's function with the interceptors around it, of the same shape. record: see `records`."""
     make = _streaming if endpoint.method.kind.response_streaming else _unary
     if getattr(endpoint.handler, "experimental_non_blocking", False):
         make = _non_blocking
@@ -115,40 +121,21 @@ def _incoming(messages: Iterator[Any], context: ServicerContext, hook: Pass | No
 
 def _unary(endpoint: Endpoint, record: type[ServicerContext], waiter: Waiter) -> Behavior:
     method, stack, handler = endpoint.parts
-    now = record.clock.now
 
-    def behave(argument: Any, native: Any) -> Any:
-        # What nearly every RPC is, in as few frames as can be: no interceptor asks for anything, the handler answers.
-        context, call = arrived(record, native, method, argument)
-        begun = begin(stack, call)
-        if isinstance(begun, tuple):
-            return _on(*begun, handler, argument, waiter, context)
-        started = now()
-        response, error = None, None
-        try:
-            response = handler(argument, context)
-        except BaseException as raised:
-            error = raised
-        heard = native._state.client is not GONE if type(native) is NATIVE else native.is_active()
-        if error is None and heard and not context.decided:
-            ended = stands(context, stack, begun, response, now() - started)
-            if ended is None:
-                return response
-        else:
-            context.began(started)
-            outcome = context.outcome(error, response, context.gone())
-            del error  # its traceback holds this frame
-            ended = end(stack, begun, outcome)
-        if isinstance(ended, tuple):
-            return _on(*ended, handler, argument, waiter, context)
-        return context.answer(ended)
+    def go_on(driver: Driver, step: Any, argument: Any, context: ServicerContext) -> Any:
+        return _on(driver, step, handler, argument, waiter, context)
 
     def behave_with_stream(argument: Any, native: Any) -> Any:
         context, call = arrived(record, native, method, argument)
         driver = Driver(stack)
         return _on(driver, driver.start(call), handler, argument, waiter, context)
 
-    return behave_with_stream if method.kind.request_streaming else behave
+    return behave_with_stream if method.kind.request_streaming else straight(endpoint, record, _ended, go_on)
+
+
+def _ended(context: ServicerContext, error: BaseException | None, response: Any) -> Outcome:
+    """The outcome of a handler that did anything but answer."""
+    return context.outcome(error, response, context.gone())
 
 
 def _on(driver: Driver, step: Any, handler: Behavior, argument: Any, waiter: Waiter, context: ServicerContext) -> Any:
@@ -170,7 +157,7 @@ def _performed(call: Call, handler: Behavior, argument: Any, context: ServicerCo
             response = response if hook is None else hook(response)
     except BaseException as raised:
         error = raised
-    return context.outcome(error, response, context.gone())
+    return _ended(context, error, response)
 
 
 def _streaming(endpoint: Endpoint, record: type[ServicerContext], waiter: Waiter) -> Behavior:
@@ -363,7 +350,7 @@ class _Watched:
 
 def handlers(interceptors: tuple[Interceptor, ...], clock: Clock, stop: Stop | None = None) -> Compiled:
     """The handlers of sync servers, with the interceptors around them."""
-    record = recording(ServicerContext, clock, stop)
+    record = records(clock, stop)
     unchecked = [interceptors]  # until the first RPC it is not known that the server is a sync one
 
     def wrap(handler: Any, name: str) -> Any:
