@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from types import NoneType
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 import grpc
 
@@ -420,7 +420,14 @@ class Arrived(Call):
     """The call of an RPC that has come in, before any interceptor asked for anything: that stands on the class."""
 
     __slots__ = ()
-    __init__ = object.__init__  # type: ignore[assignment]
+
+    if TYPE_CHECKING:
+
+        def __init__(self) -> None: ...
+
+    else:
+        __init__ = object.__init__
+
     _side = Side.SERVER
     _asks = NOTHING
     _timeout = _deadline = _credentials = _wait_for_ready = _compression = None

@@ -480,8 +480,8 @@ class Driver:
     def _with(cls, flows: Layers, frames: Nested, told: Outcome | None) -> Driver:
         driver = cls(flows)
         while frames:
-            frame, frames = frames
-            driver._frames.insert(0, frame)
+            driver._frames.insert(0, frames[0])
+            frames = frames[1]
         driver._sends = 0 if told is None else told._attempts
         driver._asked, driver._resends, driver._called = None, 0, None
         return driver

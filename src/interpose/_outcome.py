@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
 
@@ -204,7 +204,14 @@ class Answered(Outcome):
     """OK, one message each way, no metadata: what nearly every RPC ends with. What is the same in all stands on the class."""
 
     __slots__ = ()
-    __init__ = object.__init__  # type: ignore[assignment]
+
+    if TYPE_CHECKING:
+
+        def __init__(self) -> None: ...
+
+    else:
+        __init__ = object.__init__
+
     _code = OK
     _details = ""
     _error = _ended = None

@@ -51,7 +51,7 @@ class Answer:
     Those that all set are slots: Python is slow to set, and to read, what stands on the class too.
     """
 
-    __slots__ = ("_call", "_native", "decided")
+    __slots__ = ("__dict__", "_call", "_native", "decided")
 
     _call: Call | None  # what the handler is called with; until the end, so that the two do not keep each other
     decided: bool  # did the handler decide anything beside its response: a status, details, metadata?
@@ -72,7 +72,7 @@ class Answer:
 
     def __init__(self, native: Any, clock: Clock, stop: Stop | None = None) -> None:
         self._native, self._call, self.decided = native, None, False
-        self.clock = clock  # noqa: PLE0237  on the class, where `recording` puts it
+        self.clock = clock
         if stop is not None:
             self._stop = stop
 
@@ -256,7 +256,9 @@ A = TypeVar("A", bound=Answer)
 
 def recording(kind: type[A], clock: Clock, stop: Stop | None) -> type[A]:
     """The class of records of one server's RPCs, without a constructor: what is the same in all of them stands on it."""
-    return type(kind.__name__, (kind,), {"__init__": object.__init__, "clock": clock, "_stop": stop})
+    made: Any = type(kind.__name__, (kind,), {"__init__": object.__init__, "clock": clock, "_stop": stop})
+    record: type[A] = made
+    return record
 
 
 def arrived(record: type[A], native: Any, method: Method, argument: Any) -> tuple[A, Call]:
@@ -264,7 +266,8 @@ def arrived(record: type[A], native: Any, method: Method, argument: Any) -> tupl
 
     record: its class, made by `recording`. argument: the message, or the stream.
     """
-    context, call = record(), Arrived()
+    make: Any = record  # it has no constructor
+    context, call = make(), Arrived()
     context._native = native
     context._call = call
     context.decided = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
@@ -33,7 +33,7 @@ class _Raising:
 
 
 @contextmanager
-def _while_there() -> Iterator[None]:
+def _while_there() -> Generator[None]:
     """What is sent in this block may find the client gone, which grpc has not said yet: then there is nothing to answer.
 
     grpc would log its own failed write as a fault of the servicer. It takes CancelledError for what this is.
