@@ -337,7 +337,7 @@ def is_async(interceptor: Any) -> bool:
     """Is it an `async def` generator, or contains one?"""
     if isinstance(interceptor, Chain):
         return any(map(is_async, interceptor.interceptors))
-    return inspect.isasyncgenfunction(_body(interceptor))
+    return inspect.isasyncgenfunction(body_of(interceptor))
 
 
 def check(interceptor: Any) -> None:
@@ -367,7 +367,7 @@ def check(interceptor: Any) -> None:
         _refuse(
             interceptor, "is no function: an interceptor is a generator function of one call, `outcome = yield call`"
         )
-    body = _body(interceptor)
+    body = body_of(interceptor)
     if inspect.iscoroutinefunction(body):
         _refuse(interceptor, "is a coroutine function without a yield: write `outcome = yield call` in it")
     if not (inspect.isgeneratorfunction(body) or inspect.isasyncgenfunction(body)):
@@ -414,7 +414,7 @@ _NATIVE = (
 )
 
 
-def _body(interceptor: Any) -> Any:
+def body_of(interceptor: Any) -> Any:
     """The function behind an interceptor: through partials, decorators and `__call__`."""
     while isinstance(interceptor, functools.partial):
         interceptor = interceptor.func
@@ -479,9 +479,10 @@ class Driver:
     @classmethod
     def _with(cls, flows: Layers, frames: Nested, told: Outcome | None) -> Driver:
         driver = cls(flows)
-        while frames:
-            driver._frames.insert(0, frames[0])
-            frames = frames[1]
+        rest: Any = frames
+        while rest:
+            frame, rest = rest
+            driver._frames.insert(0, frame)
         driver._sends = 0 if told is None else told._attempts
         driver._asked, driver._resends, driver._called = None, 0, None
         return driver
