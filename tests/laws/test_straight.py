@@ -156,7 +156,7 @@ def nothing_is_current() -> Iterator[None]:
     """What is played here makes its call the current one of this thread."""
     before = current_call()
     yield
-    set_current_call(before)  # type: ignore[arg-type]
+    set_current_call(before)
 
 
 @pytest.mark.parametrize("play", [on_sync, on_aio])

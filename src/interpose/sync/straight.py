@@ -1,7 +1,7 @@
 """What nearly every RPC of a server is, in one frame: each flow yields the call, the handler answers, each lets that stand.
 
 It is what a `Driver` does with such flows, written out: without a driver, and without a frame for each of its steps,
-which is a third of what the first interceptor costs. The moment that a flow asks for anything, a driver takes over what
+which is a quarter of what the first interceptor costs. The moment that a flow asks for anything, a driver takes over what
 has begun. `interpose.aio.straight` is the same around an async handler; tests/laws/test_straight.py holds both to the driver.
 """
 
