@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from types import NoneType
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 import grpc
 
@@ -424,6 +424,23 @@ class Call:
 
     def __repr__(self) -> str:
         return f"<Call {self.method} ({self.kind.value}, {self.side.value}), timeout {self.timeout}>"
+
+
+class Arrived(Call):
+    """The call of an RPC that has come in, before any interceptor asked for anything: that stands on the class."""
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+
+        def __init__(self) -> None: ...
+
+    else:
+        __init__ = object.__init__
+
+    _side = Side.SERVER
+    _asks = NOTHING
+    _timeout = _deadline = _credentials = _wait_for_ready = _compression = None
 
 
 def _number(name: str, value: Any) -> float:

@@ -60,6 +60,9 @@ Lane: TypeAlias = "Callable[[], tuple[Driver, Call]]"
 Layer: TypeAlias = Callable[[Call], Generator[Any, Any, Any]]
 Layers: TypeAlias = tuple[Layer, ...]
 Frames: TypeAlias = "list[Generator[Any, Any, Any]]"  # flows that have begun and not ended; frames[i] runs layer i
+Nested: TypeAlias = (
+    "tuple[Generator[Any, Any, Any], Nested] | tuple[()]"  # the same: the innermost, and those outside it
+)
 
 MAX_RESENDS = 1000  # per RPC; far beyond any retry policy, and short of a spin that nobody notices
 
@@ -463,42 +466,6 @@ def _refuse(interceptor: Any, fault: str) -> NoReturn:
 
 # --- driving --------------------------------------------------------------------------------------------------------
 
-# What nearly every flow does is to yield the call as it is, and to let the outcome stand. For that it takes no driver: a
-# loop down, and one up. As soon as a flow asks for anything else, a driver takes over what has begun.
-
-
-def begin(flows: Layers, call: Call) -> Frames | tuple[Driver, Step]:
-    """The RPC begins: the flows that have begun, if each passed the call on; else a driver, and its first step."""
-    frames: Frames = []
-    for layer in flows:
-        try:
-            frame = layer(call)
-            asked = frame.send(None)
-        except BaseException as error:
-            return Driver.after(error, flows, frames, None)
-        frames.append(frame)
-        if asked is not call:
-            return Driver.asked(asked, flows, frames, None)
-    return frames
-
-
-def end(flows: Layers, frames: Frames, outcome: Outcome) -> Outcome | tuple[Driver, Step]:
-    """The call that `begin` passed on has ended: its outcome, if each flow let it stand; else a driver, and its next step."""
-    outcome._attempts = 1
-    while frames:
-        try:
-            asked = frames[-1].send(outcome)
-        except StopIteration as ending:
-            frames.pop()
-            if ending.value is not None:
-                return Driver.after(ending, flows, frames, outcome)
-        except BaseException as error:
-            frames.pop()
-            return Driver.after(error, flows, frames, outcome)
-        else:
-            return Driver.asked(asked, flows, frames, outcome)
-    return outcome
-
 
 class Driver:
     """The flows of one RPC: hands out steps, is told what came of them, and ends with the outcome of the RPC."""
@@ -532,21 +499,25 @@ class Driver:
         return self._turn(call, None)
 
     @classmethod
-    def asked(cls, asked: Any, flows: Layers, frames: Frames, told: Outcome | None) -> tuple[Driver, Step]:
-        """Take over from `begin` or `end`: the innermost flow that runs asked for this."""
+    def asked(cls, asked: Any, flows: Layers, frames: Nested, told: Outcome | None) -> tuple[Driver, Step]:
+        """Take over an RPC that has begun without a driver: the innermost flow that runs asked for this."""
         driver = cls._with(flows, frames, told)
         return driver, driver._go_on(asked, told)
 
     @classmethod
-    def after(cls, ending: BaseException, flows: Layers, frames: Frames, told: Outcome | None) -> tuple[Driver, Step]:
-        """Take over from `begin` or `end`: the flow below those that run has ended with this."""
+    def after(cls, ending: BaseException, flows: Layers, frames: Nested, told: Outcome | None) -> tuple[Driver, Step]:
+        """Take over an RPC that has begun without a driver: the flow below those that run has ended with this."""
         driver = cls._with(flows, frames, told)
-        return driver, driver._turn(None, _verdict(flows[len(frames)], ending, told))
+        return driver, driver._turn(None, _verdict(flows[driver.frames], ending, told))
 
     @classmethod
-    def _with(cls, flows: Layers, frames: Frames, told: Outcome | None) -> Driver:
+    def _with(cls, flows: Layers, frames: Nested, told: Outcome | None) -> Driver:
         driver = cls(flows)
-        driver._frames, driver._sends = frames, 0 if told is None else told._attempts
+        rest: Any = frames
+        while rest:
+            frame, rest = rest
+            driver._frames.insert(0, frame)
+        driver._sends = 0 if told is None else told._attempts
         driver._asked, driver._resends, driver._called = None, 0, None
         return driver
 
@@ -582,7 +553,7 @@ class Driver:
                     frames.append(frame)
                     if begun is not asked:
                         asked, before = begun, asked
-                        if type(asked) is not Call or asked._asks.hedging is not None:
+                        if not isinstance(asked, Call) or asked._asks.hedging is not None:
                             break
                         if asked._asks is not before._asks:
                             asked._asks.sign(layer)
@@ -609,7 +580,7 @@ class Driver:
                     return outcome
             # The innermost frame asks for more than to pass the call on.
             call, outcome = self._consider(asked, outcome)
-            if outcome is None and type(call) is not Call:
+            if outcome is None and not isinstance(call, Call):
                 return cast(Step, call)
 
     def _consider(self, asked: Any, told: Outcome | None) -> tuple[Any, Outcome | None]:
@@ -620,7 +591,7 @@ class Driver:
             self._told = told
             return asked, None
         if told is not None:
-            progress = told._responses and type(asked) is Call and asked._asks.resumes
+            progress = told._responses and isinstance(asked, Call) and asked._asks.resumes
             self._resends = 0 if progress else self._resends + 1
             if told.attempts:
                 self._again = {len(self._frames) - 1, *(self._again or ())}
@@ -669,7 +640,7 @@ class Driver:
     def _go_on(self, asked: Any, told: Outcome | None) -> Step:
         """The innermost flow asked for this."""
         call, outcome = self._consider(asked, told)
-        return self._turn(call, outcome) if outcome is not None or type(call) is Call else call
+        return self._turn(call, outcome) if outcome is not None or isinstance(call, Call) else call
 
 
 def _verdict(layer: Layer, ending: BaseException, told: Outcome | None) -> Outcome:
@@ -681,17 +652,17 @@ def _verdict(layer: Layer, ending: BaseException, told: Outcome | None) -> Outco
     outcome = ending.value
     if outcome is None:
         return told or _fault(layer, "ended without a yield: `yield call` sends it, a returned Outcome answers it")
-    if type(outcome) is not Outcome:
+    if not isinstance(outcome, Outcome):
         return _fault(layer, f"returned {outcome!r:.100}: return an Outcome, or nothing", None, told)
     return outcome._after(told)
 
 
 def _misuse(asked: Any, told: Outcome | None, resends: int) -> str | None:
     """What is wrong with what a flow yielded, if anything is."""
-    if type(asked) is not Call and type(asked) is not Through:
+    if not isinstance(asked, Call | Through):
         hint = "; a coroutine is awaited with `yield from wait(…)`" if inspect.isawaitable(asked) else ""
         return f"yielded {asked!r:.100}: yield the call, or a changed copy of it{hint}"
-    if told is not None and not (told.replayable or (type(asked) is Call and asked._asks.resumes)):
+    if told is not None and not (told.replayable or (isinstance(asked, Call) and asked._asks.resumes)):
         return "sent the call again although it cannot be sent twice: check outcome.replayable"
     if resends > MAX_RESENDS:
         return f"sent the call more than {MAX_RESENDS} times"

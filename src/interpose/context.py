@@ -93,9 +93,8 @@ def detached() -> Generator[None]:
         _call.set(call)
 
 
-def set_current_call(call: Call) -> None:
-    """Used by the server shells: what `current_call()` gives from here on in this RPC."""
-    _call.set(call)
+set_current_call = _call.set
+"""Used by the server shells: what `current_call()` gives from here on in this RPC. No function of ours: all RPCs set it."""
 
 
 def set_request_id(value: str) -> None:

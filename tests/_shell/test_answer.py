@@ -9,7 +9,7 @@ from google.protobuf import empty_pb2
 
 from interpose import Call, Kind, Metadata, Method, Outcome, Side, context, errors
 from interpose._details import MAX_DETAILS, MAX_STATUS, described, sendable, speakable, status_code, text
-from interpose._shell.answer import Abort, Answer, arrived
+from interpose._shell.answer import Abort, Answer, arrived, recording
 from interpose._shell.closing import trailers, unexpected
 
 UNKNOWN, NOT_FOUND, OK = grpc.StatusCode.UNKNOWN, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.OK
@@ -48,7 +48,7 @@ def record(kind: Kind = Kind.UNARY_UNARY, left: float | None = None, **wishes: A
     clock: Any = Clock()
     native: Any = Native(left)
     answer: Any
-    answer, call = arrived(Answer, native, Method("/a/b", kind), "request", clock, None)
+    answer, call = arrived(recording(Answer, clock, None), native, Method("/a/b", kind), "request")
     if "timeout" in wishes:
         call = call.with_timeout(wishes["timeout"])
     if "initial" in wishes:

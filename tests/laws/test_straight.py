@@ -1,42 +1,175 @@
-"""The straight path, `begin` and `end` without a driver, cannot be told from a driver's way."""
+"""The straight path of servers, which knows no driver, cannot be told from a driver's way."""
 
+import asyncio
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import grpc
+import pytest
 from hypothesis import example, given
+from hypothesis import strategies as st
 
-from interpose import Call, Interceptor, Outcome
-from interpose._flow import begin, end, layers
-from tests.laws.family import NOT_FOUND, UNAVAILABLE, Log, Spec, build, nested
-from tests.laws.interpreter import CALL, Player, answer, seen, wished
-from tests.laws.test_chains import Script, Told, scripts, silence, told
+from interpose import Call, Flow, errors
+from interpose._shell.handlers import Compiled
+from interpose.aio.server import Handlers
+from interpose.context import current_call, set_current_call
+from interpose.sync.server import handlers
+from tests.laws.family import LEAVES, NOT_FOUND, UNAVAILABLE, Log, Spec, build
+from tests.laws.interpreter import METHOD
+from tests.laws.test_chains import silence
 
 __all__ = ["silence"]
 
-
-class Straight(Player):
-    """Begins and ends as the shells of servers do: a driver is made when a flow asks for more."""
-
-    def play(self, *stack: Interceptor, call: Call = CALL) -> Outcome:
-        flows = layers(stack, call.method)
-        begun = begin(flows, call)
-        if isinstance(begun, tuple):
-            return self.go_on(*begun)
-        ended = end(flows, begun, self._send(call))
-        assert begun == [] or isinstance(ended, tuple)
-        return self.go_on(*ended) if isinstance(ended, tuple) else ended
+ANSWERS, DECIDES, ABORTS, BREAKS = "answers", "decides", "aborts", "breaks"
+Did = str | grpc.StatusCode
 
 
-def straight(specs: list[Spec], script: Script) -> Told:
-    """Play the stack that these descriptions mean, on the straight path as far as it goes."""
+class Clock:
+    """Time that stands."""
+
+    def now(self) -> float:
+        return 5.0
+
+    def call_later(self, seconds: float, callback: Callable[[], object]) -> Any:
+        return SimpleNamespace(cancel=lambda: None)
+
+
+class Native:
+    """grpc's own context, as far as it is asked; keeps what it is to send."""
+
+    def __init__(self, leaves: bool) -> None:
+        self.sent: list[Any] = []
+        self.leaves = leaves
+
+    def is_active(self) -> bool:
+        return not self.leaves
+
+    def cancel(self) -> None: ...
+
+    def peer(self) -> str:
+        return "ipv4:127.0.0.1:5"
+
+    def invocation_metadata(self) -> Any:
+        return (("x-a", "1"),)
+
+    def time_remaining(self) -> float | None:
+        return None
+
+    def set_code(self, code: Any) -> None:
+        self.sent.append(code)
+
+    def set_details(self, details: Any) -> None:
+        self.sent.append(details)
+
+    def set_trailing_metadata(self, trailing: Any) -> None:
+        self.sent.append(tuple(trailing))
+
+
+class SyncNative(Native):
+    def abort(self, code: Any, details: Any) -> None:
+        self.sent.append((code, details))
+
+
+class AioNative(Native):
+    async def abort(self, code: Any, details: Any) -> None:
+        self.sent.append((code, details))
+        raise grpc.aio.AbortError
+
+
+def does(did: Did, context: Any) -> str:
+    """What a handler does that is called once more."""
+    if did == DECIDES:
+        context.set_details("decided")
+        context.set_trailing_metadata((("x-decided", "1"),))
+    elif did == BREAKS:
+        raise ValueError("a bug")
+    elif isinstance(did, grpc.StatusCode):
+        raise errors.of(did)("from the handler")
+    return f"the response to {context.peer()}"
+
+
+def otherwise(call: Call) -> Flow:
+    """Changes nothing, and asks for a call of its own, so that a driver has to turn the flows."""
+    yield call._copy("_request", call.request)
+
+
+def on_sync(stack: list[Any], script: list[Did], leaves: bool) -> tuple[Any, ...]:
+    """What becomes of one RPC on a sync server."""
+    left, native = list(script), SyncNative(leaves)
+
+    def handle(request: Any, context: Any) -> Any:
+        did = left.pop(0) if left else ANSWERS
+        if did == ABORTS:
+            context.abort(NOT_FOUND, "aborted")
+        return does(did, context)
+
+    compiled: Compiled = handlers(tuple(stack), Clock())  # type: ignore[arg-type]
+    behave = compiled.compile(grpc.unary_unary_rpc_method_handler(handle), str(METHOD)).unary_unary
+    try:
+        ended: Any = behave("the request", native)
+    except BaseException as error:
+        ended = type(error), str(error)
+    return ended, native.sent, len(left)
+
+
+def on_aio(stack: list[Any], script: list[Did], leaves: bool) -> tuple[Any, ...]:
+    """What becomes of one RPC on an asyncio server."""
+    left, native = list(script), AioNative(leaves)
+
+    async def handle(request: Any, context: Any) -> Any:
+        did = left.pop(0) if left else ANSWERS
+        if did == ABORTS:
+            await context.abort(NOT_FOUND, "aborted")
+        if leaves and (task := asyncio.current_task()) and not task.cancelling():
+            task.cancel()
+        return does(did, context)
+
+    made = Handlers(tuple(stack), Clock())  # type: ignore[arg-type]
+    behave = made.compile(grpc.unary_unary_rpc_method_handler(handle), str(METHOD)).unary_unary
+
+    async def run() -> Any:
+        try:
+            return await asyncio.create_task(behave("the request", native))
+        except BaseException as error:
+            return type(error), str(error)
+
+    with asyncio.Runner() as runner:
+        return runner.run(run()), native.sent, len(left)
+
+
+Play = Callable[[list[Any], list[Did], bool], tuple[Any, ...]]
+
+
+def told(play: Play, specs: list[Spec], script: list[Did], leaves: bool, *more: Any) -> tuple[Any, ...]:
+    """All that can be seen of it: by the client, by each flow, and afterwards."""
     log: Log = []
-    player = Straight(answer(code, replayable=again) for code, again in script)
-    outcome = player.play(*[build(spec, log) for spec in specs])
-    return Told(seen(outcome), list(map(wished, player.sent)), log, sum(driver.frames for driver in player.started))
+    ended = play([*(build(spec, log) for spec in specs), *more], script, leaves)
+    return ended, log
 
 
-@given(nested(("chain", "when", "calls")), scripts)
-@example([("passes",), ("replaces", None), ("passes",)], [(UNAVAILABLE, True)])
-@example([("passes",), ("retries", 2), ("passes",)], [(UNAVAILABLE, True)] * 2)
-@example([("passes",), ("refuses", True), ("passes",)], [(NOT_FOUND, False)])
-@example([("passes",), ("adds", "x-a"), ("passes",)], [])
-def test_the_straight_path_is_no_other_way(specs: list[Spec], script: Script) -> None:
-    """Same calls sent, same outcome, same sights in each flow, and none left that has not ended."""
-    assert straight(specs, script) == told(specs, script)
+dids = st.sampled_from([ANSWERS, DECIDES, ABORTS, BREAKS, NOT_FOUND, UNAVAILABLE])
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_current() -> Iterator[None]:
+    """What is played here makes its call the current one of this thread."""
+    before = current_call()
+    yield
+    set_current_call(before)
+
+
+@pytest.mark.parametrize("play", [on_sync, on_aio])
+@given(st.lists(LEAVES, max_size=4), st.lists(dids, max_size=3), st.booleans())
+@example([("passes",), ("replaces", None), ("passes",)], [UNAVAILABLE], False)
+@example([("passes",), ("retries", 2), ("passes",)], [UNAVAILABLE, DECIDES], False)
+@example([("passes",), ("refuses", True), ("passes",)], [NOT_FOUND], False)
+@example([("passes",), ("adds", "x-a"), ("passes",)], [ABORTS], False)
+@example([("passes",), ("passes",)], [ANSWERS], True)
+@example([("passes",), ("breaks", "ValueError", True)], [ANSWERS], False)
+@example([("passes",), ("breaks", "ValueError", False), ("passes",)], [], False)
+@example([("passes",), ("returns", 3, True), ("passes",)], [], False)
+@example([("passes",), ("returns", 1, True), ("passes",)], [BREAKS], False)
+def test_the_straight_path_is_no_other_way(play: Play, specs: list[Spec], script: list[Did], leaves: bool) -> None:
+    """Same response or status, same calls of the handler, and same sights in each flow, in the same order."""
+    assert told(play, specs, script, leaves) == told(play, specs, script, leaves, otherwise)

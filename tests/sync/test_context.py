@@ -10,7 +10,8 @@ import pytest
 from interpose import Outcome
 from interpose._clock import SYSTEM
 from interpose._shell.answer import Abort
-from interpose.sync.context import GONE, NATIVE, ServicerContext
+from interpose.sync.context import ServicerContext
+from interpose.sync.straight import GONE, NATIVE
 from tests.facts.serving import PATIENCE, Watch, serving
 
 

@@ -15,14 +15,13 @@ from typing import Any, TypeVar
 import grpc
 
 from interpose import errors
-from interpose._call import NOTHING, Call
+from interpose._call import NOTHING, Arrived, Call
 from interpose._clock import FOREVER, NEARLY, Clock
 from interpose._details import CANCELLED_OR_STOPPED, GONE, status_code, text
 from interpose._metadata import Metadata
-from interpose._method import SERVER, Method
+from interpose._method import Method
 from interpose._outcome import OK, Outcome, told_by
 from interpose._shell.closing import Closing, closing
-from interpose.context import _call as _current
 from interpose.context import set_current_call
 
 _log = logging.getLogger("interpose")
@@ -47,9 +46,15 @@ class Abort(grpc.aio.AbortError):
 
 
 class Answer:
-    """The record of one RPC's handler. Its fields stand on the class until they are set: most RPCs set few."""
+    """The record of one RPC's handler. Most fields stand on the class until they are set, and most RPCs set few.
 
-    _call: Call | None = None  # what the handler is called with; until the end, so that the two do not keep each other
+    Those that all set are slots: Python is slow to set, and to read, what stands on the class too.
+    """
+
+    __slots__ = ("__dict__", "_call", "_native", "decided")
+
+    _call: Call | None  # what the handler is called with; until the end, so that the two do not keep each other
+    decided: bool  # did the handler decide anything beside its response: a status, details, metadata?
     _started: float | None = None
     limit: float | None = None  # when an interceptor's timeout passes
     _deadline: float | None = -1.0  # the client's; -1: not read yet
@@ -62,12 +67,11 @@ class Answer:
     _initial: Metadata | None = None  # what was sent in front of the response
     _stop: Stop | None = None  # that of the server, where it is known
     of_the_task: tuple[type[BaseException], ...] = ()  # see `closing`
-    decided = False  # did the handler decide anything beside its response: a status, details, metadata?
     received = 0  # request messages of a stream
     sent = 0  # response messages of a stream
 
     def __init__(self, native: Any, clock: Clock, stop: Stop | None = None) -> None:
-        self._native = native
+        self._native, self._call, self.decided = native, None, False
         self.clock = clock
         if stop is not None:
             self._stop = stop
@@ -248,35 +252,30 @@ class Answer:
 
 
 A = TypeVar("A", bound=Answer)
-_new = object.__new__
 
 
-def arrived(
-    kind: type[A], native: Any, method: Method, argument: Any, clock: Clock, stop: Stop | None, peer: str | None = None
-) -> tuple[A, Call]:
-    """An RPC has come in: its context, and its call, which is the current one from here on.
+def recording(kind: type[A], clock: Clock, stop: Stop | None) -> type[A]:
+    """The class of records of one server's RPCs, without a constructor: what is the same in all of them stands on it."""
+    made: Any = type(kind.__name__, (kind,), {"__init__": object.__init__, "clock": clock, "_stop": stop})
+    record: type[A] = made
+    return record
 
-    argument: the message, or the stream. peer: the client's address, where it cannot be asked for later.
-    No constructors run: every RPC pays for this.
+
+def arrived(record: type[A], native: Any, method: Method, argument: Any) -> tuple[A, Call]:
+    """An RPC has come in: its record, and its call, which is the current one from here on.
+
+    record: its class, made by `recording`. argument: the message, or the stream.
     """
-    context: Any = _new(kind)
-    call = _new(Call)
+    make: Any = record  # it has no constructor
+    context, call = make(), Arrived()
     context._native = native
-    context.clock = clock
     context._call = call
-    if stop is not None:
-        context._stop = stop
-    if peer is not None:
-        context._peer = peer
+    context.decided = False
     call._method = method
-    call._side = SERVER
     call._request = None if method.kind.request_streaming else argument
     call._context = context
-    call._asks = NOTHING
-    call._timeout = call._metadata = call._credentials = call._wait_for_ready = call._compression = call._deadline = (
-        None
-    )
-    _current.set(call)
+    call._metadata = None  # read when it is first asked for
+    set_current_call(call)
     return context, call
 
 

@@ -8,11 +8,9 @@ from typing import Any
 
 import grpc
 
-from interpose._clock import Clock
 from interpose._codec import bearable
 from interpose._flow import Interceptor, Layers, layers
 from interpose._method import Kind, Method
-from interpose._shell.answer import Stop
 
 MAX_METHODS = 4096  # handlers remembered; a generic handler may answer to any name that a peer makes up
 
@@ -29,29 +27,19 @@ _MAKE: dict[Kind, Any] = {
 class Endpoint:
     """What is compiled once per handler of a server: the method, the layers around it, and its function."""
 
-    __slots__ = ("clock", "handler", "layers", "method", "stop")
+    __slots__ = ("handler", "layers", "method")
 
     def __init__(
-        self,
-        handler: Any,
-        name: str,
-        interceptors: tuple[Interceptor, ...],
-        clock: Clock,
-        stop: Stop | None,
-        *,
-        asyncio: bool,
-        declared: bool = False,
+        self, handler: Any, name: str, interceptors: tuple[Interceptor, ...], *, asyncio: bool, declared: bool = False
     ) -> None:
         self.method = Method(name, kind_of(handler), declared=declared)
         self.layers: Layers = layers(interceptors, self.method, asyncio=asyncio)
         self.handler = function_of(handler)
-        self.clock = clock
-        self.stop = stop  # of the server, where it is known
 
     @property
-    def parts(self) -> tuple[Method, Layers, Any, Clock, Stop | None]:
+    def parts(self) -> tuple[Method, Layers, Any]:
         """All of it, for what is called once per RPC and unpacks it once."""
-        return self.method, self.layers, self.handler, self.clock, self.stop
+        return self.method, self.layers, self.handler
 
 
 class Compiled:
@@ -132,8 +120,12 @@ def refuse_late(server: Any) -> None:
 
 
 def _has_handlers(part: Any) -> bool:
-    """Does this part of a server keep handlers? grpc's asyncio server, in C, shows them to the garbage collector alone."""
-    kept = (*gc.get_referents(part), *(vars(part).values() if hasattr(part, "__dict__") else ()))
+    """Does this part of a server keep handlers? grpc's asyncio server, in C, shows them to the garbage collector alone.
+
+    Its `__dict__` is not asked for: from then on each attribute of it would cost grpc more, at every RPC.
+    """
+    kept = gc.get_referents(part)
+    kept += [inner for held in kept if isinstance(held, dict) for inner in held.values()]
     items = [
         item
         for held in kept

@@ -16,6 +16,9 @@ from interpose._codec import Encoded, encoded
 from interpose._flow import Driver, Wait
 from interpose._shell.handlers import Endpoint, with_function
 from interpose.sync.server import behavior as plain_behavior
+from interpose.sync.server import records
+
+__all__ = ["Plain", "records"]
 
 Behavior: TypeAlias = Callable[..., Any]
 
@@ -28,9 +31,10 @@ MOST_NAPS = 50  # on a machine where none ends in time
 class Plain:
     """A plain handler on an asyncio server: the sync shell around it, in the context of each RPC."""
 
-    def __init__(self, handler: Any, endpoint: Endpoint) -> None:
+    def __init__(self, handler: Any, endpoint: Endpoint, record: type[Any]) -> None:
         self._handler = handler
         self._endpoint = endpoint
+        self._record = record
 
     def bound(self, context: Context, loop: asyncio.AbstractEventLoop) -> Any:
         """The handler for one RPC."""
@@ -43,7 +47,7 @@ class Plain:
             loop.call_soon_threadsafe(task.add_done_callback, lambda _: future.cancel())
             return Wait(future, step.deadline)
 
-        behavior, kind = plain_behavior(self._endpoint, waiter), self._endpoint.method.kind
+        behavior, kind = plain_behavior(self._endpoint, self._record, waiter), self._endpoint.method.kind
         encoded = _EncodedAhead(self._handler.response_serializer) if kind.response_streaming else None
 
         def behave(argument: Any, native: Any) -> Any:

@@ -6,7 +6,6 @@ import asyncio
 import functools
 import inspect
 import logging
-from asyncio import current_task
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from contextvars import Context, copy_context
@@ -17,14 +16,15 @@ import grpc
 from interpose import errors
 from interpose._call import NOTHING, Call
 from interpose._clock import SYSTEM, Clock
-from interpose._flow import Driver, Interceptor, Wait, begin, end
+from interpose._flow import Driver, Interceptor, Wait
 from interpose._messages import request_of
-from interpose._outcome import Outcome, answered
-from interpose._shell.answer import Stop, arrived
+from interpose._outcome import Outcome
+from interpose._shell.answer import Stop, arrived, recording
 from interpose._shell.handlers import Compiled, Endpoint, with_function
 from interpose.aio.context import ServicerContext
 from interpose.aio.joining import joined
-from interpose.aio.plain import Plain
+from interpose.aio.plain import Plain, records
+from interpose.aio.straight import straight
 
 _log = logging.getLogger("interpose")
 
@@ -36,8 +36,8 @@ class Handlers:
 
     def __init__(self, interceptors: tuple[Interceptor, ...], clock: Clock, stop: Stop | None = None) -> None:
         self._interceptors = interceptors
-        self._clock = clock
-        self._stop = stop
+        self._record = recording(ServicerContext, clock, stop)
+        self._plain_record = records(clock, stop)
         self._compiled = Compiled(self.compile)
 
     async def intercepted(self, found: Awaitable[Any], details: Any) -> Any:
@@ -53,12 +53,12 @@ class Handlers:
 
     def compile(self, handler: Any, name: str, declared: bool = False) -> Any:
         """The handler with the interceptors around it; a plain one as what has to be bound for each RPC."""
-        endpoint = Endpoint(handler, name, self._interceptors, self._clock, self._stop, asyncio=True, declared=declared)
+        endpoint = Endpoint(handler, name, self._interceptors, asyncio=True, declared=declared)
         function, streams = endpoint.handler, endpoint.method.kind.response_streaming
         if not (inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)):
-            return Plain(handler, endpoint)
+            return Plain(handler, endpoint, self._plain_record)
         make = _unary if not streams else _streaming if inspect.isasyncgenfunction(function) else _writing
-        return with_function(handler, functools.update_wrapper(make(endpoint), function))
+        return with_function(handler, functools.update_wrapper(make(endpoint, self._record), function))
 
 
 # --- flows ------------------------------------------------------------------------------------------------------------
@@ -76,7 +76,7 @@ async def _attend(driver: Driver, step: Any, context: ServicerContext) -> Any:
                 step = driver.fail(error)
             else:
                 step = driver.answer(value)
-        if type(step) is not Call or not step._asks.delay:
+        if not isinstance(step, Call) or not step._asks.delay:
             return step
         try:
             task = asyncio.current_task()
@@ -173,51 +173,27 @@ def _outcome(context: ServicerContext, error: BaseException | None, response: An
 # --- the three shapes of handlers -------------------------------------------------------------------------------------
 
 
-def _unary(endpoint: Endpoint) -> Behavior:
-    method, stack, handler, clock, stop = endpoint.parts
-    now = clock.now
+def _unary(endpoint: Endpoint, record: type[ServicerContext]) -> Behavior:
+    method, stack, handler = endpoint.parts
 
-    async def behave(argument: Any, native: Any) -> Any:
-        # What nearly every RPC is, in as few frames as can be: no interceptor asks for anything, the handler answers.
-        context, call = arrived(ServicerContext, native, method, argument, clock, stop, native.peer())
-        begun = begin(stack, call)
-        if isinstance(begun, tuple):
-            return await _on(*begun, handler, argument, context)
-        started = now()
-        response, error = None, None
-        try:
-            response = await handler(argument, context)
-        except BaseException as raised:
-            error = raised
-        if error is None and not context.decided and not ((task := current_task()) and task.cancelling()):
-            outcome = answered(response, now() - started)
-            ended = end(stack, begun, outcome)
-            if ended is outcome:
-                context._call = call._context = None
-                return response
-        else:
-            context.began(started)
-            outcome = _outcome(context, error, response)
-            del error  # its traceback holds this frame
-            ended = end(stack, begun, outcome)
-        if isinstance(ended, tuple):
-            return await _on(*ended, handler, argument, context)
-        return await context.answer(ended)
+    def go_on(driver: Driver, step: Any, argument: Any, context: ServicerContext) -> Awaitable[Any]:
+        return _on(driver, step, handler, argument, context)
 
     async def behave_with_stream(argument: Any, native: Any) -> Any:
-        context, call = arrived(ServicerContext, native, method, argument, clock, stop, native.peer())
+        context, call = arrived(record, native, method, argument)
+        context.peer()  # noted: when the client has gone, grpc may have forgotten it
         driver = Driver(stack)
         return await _on(driver, driver.start(call), handler, argument, context)
 
-    return behave_with_stream if method.kind.request_streaming else behave
+    return behave_with_stream if method.kind.request_streaming else straight(endpoint, record, _outcome, go_on)
 
 
 async def _on(driver: Driver, step: Any, handler: Behavior, argument: Any, context: ServicerContext) -> Any:
     """Go on with an RPC to its end, attempt by attempt."""
     while True:
-        if type(step) is Wait or (type(step) is Call and step._asks is not NOTHING):
+        if type(step) is Wait or (isinstance(step, Call) and step._asks is not NOTHING):
             step = await _attend(driver, step, context)
-        if type(step) is Outcome:
+        if isinstance(step, Outcome):
             return await context.answer(step)
         context.begin(step)
         step = driver.tell(await _performed(step, handler, argument, context))
@@ -235,12 +211,13 @@ async def _performed(call: Call, handler: Behavior, argument: Any, context: Serv
     return _outcome(context, error, response)
 
 
-def _writing(endpoint: Endpoint) -> Behavior:
+def _writing(endpoint: Endpoint, record: type[ServicerContext]) -> Behavior:
     """For handlers that `await context.write(…)`."""
-    method, stack, handler, clock, stop = endpoint.parts
+    method, stack, handler = endpoint.parts
 
     async def behave(argument: Any, native: Any) -> None:
-        context, call = arrived(ServicerContext, native, method, argument, clock, stop, native.peer())
+        context, call = arrived(record, native, method, argument)
+        context.peer()  # noted: when the client has gone, grpc may have forgotten it
         driver = Driver(stack)
         for message in await _on(driver, driver.start(call), handler, argument, context) or ():
             await native.write(message)
@@ -248,20 +225,21 @@ def _writing(endpoint: Endpoint) -> Behavior:
     return behave
 
 
-def _streaming(endpoint: Endpoint) -> Behavior:
+def _streaming(endpoint: Endpoint, record: type[ServicerContext]) -> Behavior:
     """For handlers that are async generators."""
-    method, stack, handler, clock, stop = endpoint.parts
+    method, stack, handler = endpoint.parts
 
     async def behave(argument: Any, native: Any) -> AsyncIterator[Any]:
-        context, call = arrived(ServicerContext, native, method, argument, clock, stop, native.peer())
+        context, call = arrived(record, native, method, argument)
+        context.peer()  # noted: when the client has gone, grpc may have forgotten it
         driver = Driver(stack)
         step: Any = driver.start(call)
         rpc = _Streamed(context, driver)
         native.add_done_callback(rpc.when_over)
         while True:
-            if type(step) is Wait or (type(step) is Call and step._asks is not NOTHING):
+            if type(step) is Wait or (isinstance(step, Call) and step._asks is not NOTHING):
                 step = await _attend(driver, step, context)
-            if type(step) is Outcome:
+            if isinstance(step, Outcome):
                 rpc.over = True
                 for message in await context.answer(step) or ():
                     yield message

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -17,12 +16,6 @@ from interpose._shell.answer import Abort, Answer, contained
 from interpose._shell.closing import Closing, unexpected
 
 _log = logging.getLogger("interpose")
-
-# grpc's context on a sync server, and what its private state says of a client that has gone. To read that is a tenth of
-# what `is_active()` costs, which takes a lock. None in a version without them: then `is_active()` is asked.
-_server: Any = importlib.import_module("grpc._server")
-GONE = getattr(_server, "_CANCELLED", None)
-NATIVE: Any = None if GONE is None else getattr(_server, "_Context", None)
 
 
 class _State:

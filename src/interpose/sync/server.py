@@ -22,14 +22,15 @@ from interpose import errors
 from interpose._call import NOTHING, Call
 from interpose._clock import FOREVER, Clock
 from interpose._codec import Undecodable, decoder, made_here
-from interpose._flow import Driver, Interceptor, Wait, begin, check_sync, end
+from interpose._flow import Driver, Interceptor, Wait, check_sync
 from interpose._messages import Pass, compose, request_of
 from interpose._native import in_vain, news_of, no_waiting, waits_until
-from interpose._outcome import Outcome, answered
-from interpose._shell.answer import Stop, arrived
+from interpose._outcome import Outcome
+from interpose._shell.answer import Stop, arrived, recording
 from interpose._shell.handlers import Compiled, Endpoint, with_function
 from interpose.context import current_call
-from interpose.sync.context import GONE, NATIVE, ServicerContext
+from interpose.sync.context import ServicerContext
+from interpose.sync.straight import straight
 
 _log = logging.getLogger("interpose")
 
@@ -60,12 +61,17 @@ def _joined(driver: Driver, step: Wait, context: ServicerContext) -> Any:
     return tell(news)
 
 
-def behavior(endpoint: Endpoint, waiter: Waiter = refuse_to_wait) -> Behavior:
-    """The handler's function with the interceptors around it, of the same shape."""
+def records(clock: Clock, stop: Stop | None) -> type[ServicerContext]:
+    """The class of a server's contexts: see `recording`."""
+    return recording(ServicerContext, clock, stop)
+
+
+def behavior(endpoint: Endpoint, record: type[ServicerContext], waiter: Waiter = refuse_to_wait) -> Behavior:
+    """The handler's function with the interceptors around it, of the same shape. record: see `records`."""
     make = _streaming if endpoint.method.kind.response_streaming else _unary
     if getattr(endpoint.handler, "experimental_non_blocking", False):
         make = _non_blocking
-    return functools.update_wrapper(make(endpoint, waiter), endpoint.handler)
+    return functools.update_wrapper(make(endpoint, record, waiter), endpoint.handler)
 
 
 def _next(driver: Driver, step: Any, waiter: Waiter, context: ServicerContext) -> Any:
@@ -76,7 +82,7 @@ def _next(driver: Driver, step: Any, waiter: Waiter, context: ServicerContext) -
                 step = _joined(driver, step, context)
             else:
                 step = waiter(driver, step)
-        if type(step) is not Call:
+        if not isinstance(step, Call):
             return step
         gone = None if step._asks is NOTHING or not step._asks.delay else _slept(step._asks.delay, context)
         context.begin(step)
@@ -113,51 +119,30 @@ def _incoming(messages: Iterator[Any], context: ServicerContext, hook: Pass | No
     next(messages, None)
 
 
-def _unary(endpoint: Endpoint, waiter: Waiter) -> Behavior:
-    method, stack, handler, clock, stop = endpoint.parts
-    now = clock.now
+def _unary(endpoint: Endpoint, record: type[ServicerContext], waiter: Waiter) -> Behavior:
+    method, stack, handler = endpoint.parts
 
-    def behave(argument: Any, native: Any) -> Any:
-        # What nearly every RPC is, in as few frames as can be: no interceptor asks for anything, the handler answers.
-        context, call = arrived(ServicerContext, native, method, argument, clock, stop)
-        begun = begin(stack, call)
-        if isinstance(begun, tuple):
-            return _on(*begun, handler, argument, waiter, context)
-        started = now()
-        response, error = None, None
-        try:
-            response = handler(argument, context)
-        except BaseException as raised:
-            error = raised
-        heard = native._state.client is not GONE if type(native) is NATIVE else native.is_active()
-        if error is None and heard and not context.decided:
-            outcome = answered(response, now() - started)
-            ended = end(stack, begun, outcome)
-            if ended is outcome:
-                context._call = call._context = None
-                return response
-        else:
-            context.began(started)
-            outcome = context.outcome(error, response, context.gone())
-            del error  # its traceback holds this frame
-            ended = end(stack, begun, outcome)
-        if isinstance(ended, tuple):
-            return _on(*ended, handler, argument, waiter, context)
-        return context.answer(ended)
+    def go_on(driver: Driver, step: Any, argument: Any, context: ServicerContext) -> Any:
+        return _on(driver, step, handler, argument, waiter, context)
 
     def behave_with_stream(argument: Any, native: Any) -> Any:
-        context, call = arrived(ServicerContext, native, method, argument, clock, stop)
+        context, call = arrived(record, native, method, argument)
         driver = Driver(stack)
         return _on(driver, driver.start(call), handler, argument, waiter, context)
 
-    return behave_with_stream if method.kind.request_streaming else behave
+    return behave_with_stream if method.kind.request_streaming else straight(endpoint, record, _ended, go_on)
+
+
+def _ended(context: ServicerContext, error: BaseException | None, response: Any) -> Outcome:
+    """The outcome of a handler that did anything but answer."""
+    return context.outcome(error, response, context.gone())
 
 
 def _on(driver: Driver, step: Any, handler: Behavior, argument: Any, waiter: Waiter, context: ServicerContext) -> Any:
     """Go on with an RPC to its end, attempt by attempt."""
     while True:
         step = _next(driver, step, waiter, context)
-        if type(step) is Outcome:
+        if isinstance(step, Outcome):
             return context.answer(step)
         step = driver.tell(_performed(step, handler, argument, context))
 
@@ -172,20 +157,20 @@ def _performed(call: Call, handler: Behavior, argument: Any, context: ServicerCo
             response = response if hook is None else hook(response)
     except BaseException as raised:
         error = raised
-    return context.outcome(error, response, context.gone())
+    return _ended(context, error, response)
 
 
-def _streaming(endpoint: Endpoint, waiter: Waiter) -> Behavior:
-    method, stack, handler, clock, stop = endpoint.parts
+def _streaming(endpoint: Endpoint, record: type[ServicerContext], waiter: Waiter) -> Behavior:
+    method, stack, handler = endpoint.parts
 
     def behave(argument: Any, native: Any) -> Iterator[Any]:
-        context, call = arrived(ServicerContext, native, method, argument, clock, stop)
+        context, call = arrived(record, native, method, argument)
         driver = Driver(stack)
         step = driver.start(call)
         dropped = False
         while True:
             step = _next(driver, step, waiter, context)
-            if type(step) is Outcome:
+            if isinstance(step, Outcome):
                 if dropped:
                     context.over()
                 else:
@@ -275,18 +260,18 @@ def _telling(serialize: Pass | None) -> Pass | None:
 _TELLING: WeakSet[Pass] = WeakSet()
 
 
-def _non_blocking(endpoint: Endpoint, waiter: Waiter) -> Behavior:
+def _non_blocking(endpoint: Endpoint, record: type[ServicerContext], waiter: Waiter) -> Behavior:
     """For handlers that return at once and send through a callback, like the health service's Watch.
 
     grpc calls them with a function that sends one response, or with None ends the stream.
     """
-    method, stack, handler, clock, stop = endpoint.parts
+    method, stack, handler = endpoint.parts
 
     def behave(argument: Any, native: Any, send: Callable[[Any], object]) -> None:
-        context, call = arrived(ServicerContext, native, method, argument, clock, stop)
+        context, call = arrived(record, native, method, argument)
         driver = Driver(stack)
         step = _next(driver, driver.start(call), waiter, context)
-        if type(step) is Outcome:
+        if isinstance(step, Outcome):
             for message in context.answer(step) or ():
                 send(message)
             send(None)
@@ -365,17 +350,18 @@ class _Watched:
 
 def handlers(interceptors: tuple[Interceptor, ...], clock: Clock, stop: Stop | None = None) -> Compiled:
     """The handlers of sync servers, with the interceptors around them."""
+    record = records(clock, stop)
     unchecked = [interceptors]  # until the first RPC it is not known that the server is a sync one
 
     def wrap(handler: Any, name: str, declared: bool = False) -> Any:
         if unchecked:
             _say_what_cannot_run(unchecked.pop())
-        endpoint = Endpoint(handler, name, interceptors, clock, stop, asyncio=False, declared=declared)
+        endpoint = Endpoint(handler, name, interceptors, asyncio=False, declared=declared)
         kind = endpoint.method.kind
         # In the middle of a stream, grpc makes of what cannot be deserialized the end of it.
         deserializer = decoder(handler.request_deserializer) if kind.request_streaming else None
         serializer = _telling(handler.response_serializer) if kind.response_streaming else None
-        return with_function(handler, behavior(endpoint), deserializer=deserializer, serializer=serializer)
+        return with_function(handler, behavior(endpoint, record), deserializer=deserializer, serializer=serializer)
 
     return Compiled(wrap)
 
