@@ -210,7 +210,7 @@ def ratios(rounds: list[Round]) -> dict[str, Spread]:
     """CPU of client and server together over raw, by stack."""
     return {
         name: spread([each[name][0].cpu / median(raw.cpu for raw in each[RAW]) for each in rounds])
-        for name in rounds[0]
+        for name in sorted(rounds[0])  # the rounds are shuffled
         if name != RAW
     }
 
