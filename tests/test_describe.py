@@ -1,11 +1,13 @@
 """`describe`: what a stack does to a method, in words, and what is wrong with its order."""
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 import interpose
 from interpose import Call, Flow, chain, describe, interceptors, when
 from interpose._describe import RULES
 from interpose.contrib import opentelemetry
+from interpose.contrib.prometheus import PrometheusMetrics
 from interpose.interceptors import (
     AccessLog,
     Authenticate,
@@ -39,9 +41,10 @@ CLIENT = [
     FaultInjection(),
 ]
 LIMITS = [ConcurrencyLimit(), RateLimit("1/second"), RealIp(["10.0.0.0/8"])]
-SEEING = [AccessLog(), opentelemetry.Tracing(), opentelemetry.OtelMetrics()]
+METRICS = PrometheusMetrics(registry=CollectorRegistry())
+SEEING = [AccessLog(), METRICS, opentelemetry.Tracing(), opentelemetry.OtelMetrics()]
 GUARDS = [Authenticate(StaticTokens({"token": "ann"})), Authorize(require()), BearerToken(lambda: "token")]
-MADE = {type(made).__name__: made for made in (*CLIENT, Hedge(), ExceptionToStatus(), *LIMITS, *SEEING, *GUARDS)}
+MADE = {type(made).__name__: made for made in (*CLIENT, Hedge(), ExceptionToStatus(), *LIMITS, *GUARDS, *SEEING)}
 
 
 def token(call: Call) -> Flow:
@@ -117,7 +120,7 @@ def test_each_mistake_is_told(rule: interpose._describe.Rule) -> None:
 
     assert f"! {rule.outer} stands outside of {rule.inner}: {rule.why}" in told.splitlines()
     assert told.count("!") == 1
-    ours = {*dir(interceptors), *opentelemetry.__all__}
+    ours = {*dir(interceptors), "PrometheusMetrics", *opentelemetry.__all__}
     assert {rule.outer, rule.inner} <= ours
 
 

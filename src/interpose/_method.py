@@ -140,9 +140,10 @@ class Method:
     Made once per stub method or handler, so its parts cost nothing per call. Two are equal if their names and kinds are.
 
     target: what the channel goes to (client; None on a server). serializer: of requests, as the stub gave it (client).
+    declared: does its name come from a servicer or a generated stub, so that no peer has made it up?
     """
 
-    __slots__ = ("_descriptor", "full_name", "kind", "name", "package", "serializer", "service", "target")
+    __slots__ = ("_descriptor", "declared", "full_name", "kind", "name", "package", "serializer", "service", "target")
 
     def __init__(
         self,
@@ -150,7 +151,10 @@ class Method:
         kind: Kind,
         target: Target | None = None,
         serializer: Callable[[Any], bytes] | None = None,
+        *,
+        declared: bool = False,
     ) -> None:
+        self.declared = declared
         self.full_name = full_name
         self.kind = kind
         self.target = target

@@ -48,6 +48,7 @@ NEEDS = {
         ),
     ),
     "redis": Need("redis-server", programs("redis-server"), ("redis-server",)),
+    "prometheus": Need("prometheus, with promtool", programs("prometheus", "promtool"), ("prometheus",)),
     "openssl": Need("the program openssl", programs("openssl"), ("openssl",)),
 }
 

@@ -40,8 +40,9 @@ class Endpoint:
         stop: Stop | None,
         *,
         asyncio: bool,
+        declared: bool = False,
     ) -> None:
-        self.method = Method(name, kind_of(handler))
+        self.method = Method(name, kind_of(handler), declared=declared)
         self.layers: Layers = layers(interceptors, self.method, asyncio=asyncio)
         self.handler = function_of(handler)
         self.clock = clock
@@ -54,18 +55,24 @@ class Endpoint:
 
 
 class Compiled:
-    """A cache from handlers to what was made of them, by method name and the handler's identity."""
+    """A cache from handlers to what was made of them, by method name and the handler's identity.
 
-    def __init__(self, compile: Callable[[Any, str], Any]) -> None:
+    declared: does a servicer say that there is a method of this name, rather than a handler that answers to any?
+    """
+
+    def __init__(self, compile: Callable[..., Any]) -> None:
         self.compile = compile
         self._known: dict[str, tuple[Any, Any]] = {}
 
-    def get(self, handler: Any, name: str) -> Any:
-        """What `compile(handler, name)` gave, now or before. A generic handler may give another handler at any time."""
+    def get(self, handler: Any, name: str, declared: bool = False) -> Any:
+        """What `compile(handler, name)` gave, now or before.
+
+        A generic handler may give another handler at any time.
+        """
         known = self._known.get(name)
         if known is not None and known[0] is handler:
             return known[1]
-        made = self.compile(handler, name)
+        made = self.compile(handler, name, declared=True) if declared else self.compile(handler, name)
         if len(self._known) < MAX_METHODS or name in self._known:
             self._known[name] = handler, made
         return made
@@ -96,20 +103,21 @@ def with_function(handler: Any, function: Any, *, deserializer: Any = None, seri
 class Generic(grpc.GenericRpcHandler):
     """A generic handler that finds handlers with interceptors around them."""
 
-    def __init__(self, native: Any, wrapped: Callable[[Any, str], Any]) -> None:
+    def __init__(self, native: Any, wrapped: Callable[[Any, str, bool], Any]) -> None:
         self._native = native
         self._wrapped = wrapped
+        self._declared = isinstance(native, grpc.ServiceRpcHandler)
 
     def service(self, handler_call_details: Any) -> Any:
         """The handler of a method, or None."""
         found = self._native.service(handler_call_details)
-        return None if found is None else self._wrapped(found, handler_call_details.method)
+        return None if found is None else self._wrapped(found, handler_call_details.method, self._declared)
 
     def __getattr__(self, name: str) -> Any:  # the service's name, where it has one
         return getattr(self._native, name)
 
 
-def generics(given: Iterable[Any], wrapped: Callable[[Any, str], Any]) -> list[Any]:
+def generics(given: Iterable[Any], wrapped: Callable[[Any, str, bool], Any]) -> list[Any]:
     """Generic handlers with `wrapped` around what they find; what is none is left for grpc to refuse."""
     return [Generic(native, wrapped) if hasattr(native, "service") else native for native in given]
 

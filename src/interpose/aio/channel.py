@@ -67,7 +67,7 @@ class Channel(grpc.aio.Channel):
         response_deserializer: Any = None,
         **registered: Any,  # _registered_method, which generated stubs give
     ) -> Route:
-        method = Method(path, kind, self._target, request_serializer)
+        method = Method(path, kind, self._target, request_serializer, declared=any(registered.values()))
 
         def make(serializer: Any) -> Any:
             # grpc.aio makes None of a message that cannot be deserialized, and the RPC a success.

@@ -45,15 +45,15 @@ class Handlers:
         handler = await found
         return None if handler is None else self.get(handler, details.method)
 
-    def get(self, handler: Any, name: str) -> Any:
+    def get(self, handler: Any, name: str, declared: bool = False) -> Any:
         """The handler to serve this RPC with; called in its task."""
-        made = self._compiled.get(handler, name)
+        made = self._compiled.get(handler, name, declared)
         # A plain handler runs on a thread that knows nothing of this RPC's context: it is handed over, per RPC.
         return made.bound(copy_context(), asyncio.get_running_loop()) if isinstance(made, Plain) else made
 
-    def compile(self, handler: Any, name: str) -> Any:
+    def compile(self, handler: Any, name: str, declared: bool = False) -> Any:
         """The handler with the interceptors around it; a plain one as what has to be bound for each RPC."""
-        endpoint = Endpoint(handler, name, self._interceptors, self._clock, self._stop, asyncio=True)
+        endpoint = Endpoint(handler, name, self._interceptors, self._clock, self._stop, asyncio=True, declared=declared)
         function, streams = endpoint.handler, endpoint.method.kind.response_streaming
         if not (inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)):
             return Plain(handler, endpoint)

@@ -40,7 +40,7 @@ class Server(grpc.aio.Server):
         compiled = {}
         for name, handler in method_handlers.items():
             path = f"/{service_name}/{name}"
-            made = self._handlers.compile(handler, path)
+            made = self._handlers.compile(handler, path, declared=True)
             if isinstance(made, Plain):
                 self._plain[path] = handler
             else:
@@ -87,4 +87,4 @@ class _Bound(grpc.GenericRpcHandler):
 
     def service(self, handler_call_details: Any) -> Any:
         handler = self._plain.get(handler_call_details.method)
-        return None if handler is None else self._handlers.get(handler, handler_call_details.method)
+        return None if handler is None else self._handlers.get(handler, handler_call_details.method, declared=True)

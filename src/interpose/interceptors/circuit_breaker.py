@@ -177,6 +177,7 @@ class CircuitBreaker:
         self._key = key
         self._clock = clock
         self._on_transition = on_transition
+        self._refused = 0
         self._mode = Mode.CLOSED  # of a breaker that is new
         self._breakers: Registry[str, Breaker] = Registry(MAX_KEYS, self._new)
         self._held: dict[str, Breaker] = {}  # by an operator, who named their keys; these are not forgotten
@@ -186,6 +187,7 @@ class CircuitBreaker:
         began = self._clock.now()
         admitted = breaker.admit(began)
         if isinstance(admitted, Refusal):
+            self._refused += 1
             raise _refused(admitted)
         healthy = None
         try:
@@ -200,6 +202,11 @@ class CircuitBreaker:
         """What each breaker does at the moment, by key; only those that calls have gone through."""
         now = self._clock.now()
         return {key: _state(breaker, now) for key, breaker in self._all()}
+
+    @property
+    def refused(self) -> int:
+        """How many calls it has let not pass so far, of all keys."""
+        return self._refused
 
     def force_open(self, key: str | None = None) -> None:
         """Let no call pass until `reset`, of one key, or (None) of all, those still to come included."""

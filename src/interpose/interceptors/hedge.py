@@ -33,7 +33,7 @@ from interpose.mechanisms.options import insist, is_clock, is_flag, is_function_
 from interpose.mechanisms.pushback import NO_MORE
 from interpose.mechanisms.quantile import Observed, Quantile, quantile
 
-__all__ = ["ATTEMPT", "Hedge", "HedgeDetails", "Quantile", "quantile"]
+__all__ = ["ATTEMPT", "Hedge", "HedgeDetails", "HedgeState", "Quantile", "quantile"]
 
 MAX_COPIES = 100
 OTHERS = "other methods"  # beyond MAX_METHODS, whose delays are observed each by itself
@@ -51,6 +51,19 @@ class HedgeDetails:
     call: Call
     outcome: Outcome
     number: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HedgeState:
+    """What a `Hedge` has done so far.
+
+    copies: sent beyond the first of each call. won: of them had the answer. over_budget: how many more it would have
+    sent, but its budget was used up.
+    """
+
+    copies: int
+    won: int
+    over_budget: int
 
 
 class Hedge:
@@ -122,6 +135,11 @@ class Hedge:
         self._on_hedge = on_hedge
         self._observed: dict[str, Observed] = {}  # by method
         self._unsafe = Once(MAX_METHODS)  # the methods of which it was said
+        self._sent = self._won = self._over_budget = 0
+
+    def snapshot(self) -> HedgeState:
+        """What it has done so far; a copy counts when it has ended."""
+        return HedgeState(copies=self._sent, won=self._won, over_budget=self._over_budget)
 
     def delays(self) -> dict[str, float]:
         """Seconds after which a second copy goes at the moment, by method, where they are observed."""
@@ -155,7 +173,10 @@ class Hedge:
 
     def _ready(self) -> bool:
         """May another copy be sent?"""
-        return self._budget.spend(self._clock.now())
+        may = self._budget.spend(self._clock.now())
+        if not may:
+            self._over_budget += 1
+        return may
 
     def _verdict(self, outcome: Outcome) -> float | None:
         """After how many seconds the next copy goes; None: this failure is the answer."""
@@ -170,6 +191,9 @@ class Hedge:
     def _ended(self, details: HedgeDetails) -> None:
         """A copy has ended."""
         outcome, now = details.outcome, self._clock.now()
+        if details.number:
+            self._sent += 1
+            self._won += outcome.ok
         if outcome.ok:
             self._budget.succeeded(now)
         elif self._is_nonfatal(outcome) or asked_by_server(outcome) == NO_MORE:

@@ -41,7 +41,7 @@ from interpose.mechanisms.once import Once
 from interpose.mechanisms.options import insist, is_clock, is_flag, is_function_or_none, is_seconds, is_whole
 from interpose.mechanisms.pushback import NO_MORE
 
-__all__ = ["ATTEMPT", "BY_CONVENTION", "Retry", "RetryDetails"]
+__all__ = ["ATTEMPT", "BY_CONVENTION", "Retry", "RetryDetails", "RetryState"]
 
 UNSAFE = "it may have been executed, and nothing says that it is safe to do so twice"
 
@@ -60,6 +60,14 @@ class RetryDetails:
     outcome: Outcome
     number: int
     pause: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryState:
+    """What a `Retry` has done so far: retries; and how many more it would have sent, but its budget was used up."""
+
+    retries: int
+    over_budget: int
 
 
 class Retry:
@@ -166,6 +174,7 @@ class Retry:
         self._clock = clock
         self._on_retry = on_retry
         self._unsafe = Once(MAX_METHODS)  # the methods of which it was said
+        self._retries = self._over_budget = 0
 
     @classmethod
     def from_service_config(
@@ -210,6 +219,10 @@ class Retry:
             outcome = yield retry.call
         course.note(outcome)
 
+    def snapshot(self) -> RetryState:
+        """What it has done so far."""
+        return RetryState(retries=self._retries, over_budget=self._over_budget)
+
     def _begin(self, call: Call) -> _Course:
         """What is sent at first, ready to be sent again."""
         self._budget.began(self._clock.now())
@@ -241,7 +254,9 @@ class Retry:
             return None
         if not self._budget.spend(self._clock.now()):  # asked last: a yes is counted
             course.obstacle = "the budget for retries is used up"
+            self._over_budget += 1
             return None
+        self._retries += 1
         number = course.count(asked is None)
         call = course.watched(numbered(call, number), outcome).after(pause)
         return RetryDetails(call=call, outcome=outcome, number=number, pause=pause)

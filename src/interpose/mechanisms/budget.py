@@ -74,6 +74,11 @@ class RetryBudget:
         """How many are there now; retries are sent while it is more than half of `max_tokens`."""
         return self._tokens.value / MILLI
 
+    @property
+    def max_tokens(self) -> float:
+        """How many there are at most."""
+        return self._most / MILLI
+
     def began(self, now: float) -> None:
         """A call was sent for the first time: that is free."""
 
@@ -90,7 +95,7 @@ class RetryBudget:
         return 2 * self._tokens.value > self._most
 
     def __repr__(self) -> str:
-        return f"<RetryBudget, {self.tokens:g} of {self._most / MILLI:g} tokens>"
+        return f"<RetryBudget, {self.tokens:g} of {self.max_tokens:g} tokens>"
 
 
 class RatioBudget:

@@ -77,7 +77,7 @@ class Channel(grpc.Channel):
         *more: Any,  # _registered_method: from native interceptors above,
         **registered: Any,  # and from generated stubs
     ) -> Route:
-        method = Method(path, kind, self._target, request_serializer)
+        method = Method(path, kind, self._target, request_serializer, declared=any((*more, *registered.values())))
 
         def make(serializer: Any) -> Any:
             return native(path, serializer, decoder(response_deserializer), *more, **registered)

@@ -367,10 +367,10 @@ def handlers(interceptors: tuple[Interceptor, ...], clock: Clock, stop: Stop | N
     """The handlers of sync servers, with the interceptors around them."""
     unchecked = [interceptors]  # until the first RPC it is not known that the server is a sync one
 
-    def wrap(handler: Any, name: str) -> Any:
+    def wrap(handler: Any, name: str, declared: bool = False) -> Any:
         if unchecked:
             _say_what_cannot_run(unchecked.pop())
-        endpoint = Endpoint(handler, name, interceptors, clock, stop, asyncio=False)
+        endpoint = Endpoint(handler, name, interceptors, clock, stop, asyncio=False, declared=declared)
         kind = endpoint.method.kind
         # In the middle of a stream, grpc makes of what cannot be deserialized the end of it.
         deserializer = decoder(handler.request_deserializer) if kind.request_streaming else None

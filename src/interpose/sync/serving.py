@@ -33,7 +33,7 @@ class Server(grpc.Server):
 
     def add_registered_method_handlers(self, service_name: str, method_handlers: Mapping[str, Any]) -> None:
         compiled = {
-            name: self._handlers.compile(handler, f"/{service_name}/{name}")
+            name: self._handlers.compile(handler, f"/{service_name}/{name}", declared=True)
             for name, handler in method_handlers.items()
         }
         self._registered.add(method_handlers, f"/{service_name}/")
