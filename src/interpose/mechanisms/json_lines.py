@@ -12,6 +12,9 @@ from typing import Any
 MAX_VALUES = 10_000  # of one record; more would be a mistake, or somebody's trick
 MAX_DEPTH = 16  # levels of nesting
 LAST_SECOND = 253402300799.0  # of the year 9999
+MAX_FLAT = 100  # fields of a record that is looked at as a whole
+MAX_WHOLE = 2**63
+_FLAT = {str, bool, type(None)}
 MAX_BITS = 1024  # of a number; Python refuses to write very long ones
 
 MORE = "…"  # stands for what is left out
@@ -37,7 +40,8 @@ class JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The record as one line, without its end."""
         try:
-            return json.dumps(_Plain().of(self._fields(record)))
+            fields = self._fields(record)
+            return json.dumps(fields if _is_plain(fields) else _Plain().of(fields))
         except _BROKEN as error:  # a record that is none
             return json.dumps({"level": "ERROR", "message": f"<record not shown: {type(error).__name__}>"})
 
@@ -63,6 +67,18 @@ class JsonFormatter(logging.Formatter):
         if isinstance(record.exc_info, tuple):
             return self.formatException(record.exc_info)
         return record.exc_text
+
+
+def _is_plain(fields: dict[Any, Any]) -> bool:
+    """Is it what nearly every record is: short, flat, and of nothing that could surprise?"""
+    return len(fields) <= MAX_FLAT and all(map(_is_flat, fields.values())) and all(type(name) is str for name in fields)
+
+
+def _is_flat(value: Any) -> bool:
+    kind = type(value)
+    if kind is float:
+        return math.isfinite(value)
+    return kind in _FLAT or (kind is int and -MAX_WHOLE < value < MAX_WHOLE)
 
 
 class _Plain:
