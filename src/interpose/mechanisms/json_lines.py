@@ -7,6 +7,7 @@ import logging
 import math
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 MAX_VALUES = 10_000  # of one record; more would be a mistake, or somebody's trick
@@ -142,5 +143,12 @@ def _text(value: Any) -> str:
 
 def rfc3339(seconds: float) -> str:
     """A date as RFC 3339 has it, in UTC; one before 1970 or beyond its last year is the nearest that it has."""
-    date = datetime.fromtimestamp(max(0.0, min(seconds, LAST_SECOND)), UTC)
-    return f"{date.replace(tzinfo=None).isoformat(timespec='milliseconds')}Z"
+    seconds = max(0.0, min(seconds, LAST_SECOND))
+    whole = int(seconds)
+    more, rest = divmod(round((seconds - whole) * 1e6), 1_000_000)
+    return f"{_second(whole + more)}.{rest // 1000:03d}Z"
+
+
+@lru_cache(16)  # many records are of the same second
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None).isoformat()

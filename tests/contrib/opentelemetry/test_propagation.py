@@ -45,6 +45,17 @@ def test_what_is_sent_carries_the_span(place: Place, exporting: Exporting) -> No
     assert attempt.values("x-a") == ["1", "2"]
 
 
+def test_a_key_that_is_there_is_replaced(exporting: Exporting) -> None:
+    """Whatever its case; grpc's core may hide that a key was sent twice."""
+    there = [("x-a", "1"), ("Traceparent", parent()), ("x-a", "2")]
+    [sent] = play(Tracing(exporting.provider), **outgoing(metadata=there)).sent
+    [span] = exporting.spans(1)
+
+    [value] = sent.call.metadata.get_all("traceparent")
+    assert span.span_id in value
+    assert [pair for pair in sent.call.metadata if pair[0] == "x-a"] == [("x-a", "1"), ("x-a", "2")]
+
+
 @pytest.mark.parametrize("place", SERVERS, ids=str)
 def test_what_came_in_is_the_parent(place: Place, exporting: Exporting) -> None:
     """As W3C writes it."""
@@ -137,9 +148,10 @@ def test_an_application_may_choose_another_propagator(exporting: Exporting) -> N
     assert sent.get_all("x-trace") == ["abc"]
 
 
-def test_what_a_sampler_drops_is_not_recorded() -> None:
+@pytest.mark.parametrize("attempts", ["events", "spans", None])
+def test_what_a_sampler_drops_is_not_recorded(attempts: Any) -> None:
     """It is current all the same, so that all that follows is dropped too."""
-    tracing = Tracing(TracerProvider(ParentBased(ALWAYS_OFF), shutdown_on_exit=False))
+    tracing = Tracing(TracerProvider(ParentBased(ALWAYS_OFF), shutdown_on_exit=False), attempts=attempts)
     sent = through(tracing, [])
 
     [value] = sent.get_all("traceparent")

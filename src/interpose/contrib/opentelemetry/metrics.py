@@ -35,7 +35,7 @@ Cell: TypeAlias = tuple[Callable[[float, Attributes], None], float, Attributes] 
 
 
 class OtelMetrics:
-    """Measure how long each RPC takes, from its first message to its end, whatever that is, by method and code.
+    """Measure how long each RPC takes, from its begin to its end, whatever that is, by method and code.
 
     The histograms `rpc.server.call.duration` and `rpc.client.call.duration`, in seconds, with the boundaries of
     OpenTelemetry's semantic conventions: from 5 ms to 10 s. Attributes are `rpc.system.name`, `rpc.method`, the code,
