@@ -29,6 +29,7 @@ import grpc.aio
 from bench import full as everything
 from bench import serve
 from bench.about import about
+from bench.families.ours import noop
 from bench.places import MODES, Mode
 from bench.processes import ROOT, can_pin, command, pin, printed_by
 from bench.stats import Spread, spread
@@ -36,6 +37,7 @@ from bench.wire import AioRunner, Clocks, Round, Sample, SyncRunner, one_round
 from interpose import Interceptor, intercept_channel, intercept_server
 
 RAW, AGAIN = "raw", "raw again"
+NOTHING = "a flow that does nothing"
 METRICS, THEIR_METRICS = "metrics", "metrics of the market"
 
 UNTRACED, SAMPLED, SOME = (
@@ -75,6 +77,11 @@ class Stack:
     def socket(self) -> str:
         """The file name of its server's socket."""
         return f"{re.sub('[^a-z0-9]+', '-', self.name)}.sock"
+
+
+def nothing(mode: Mode) -> Stack:
+    """What it costs that there is a stack at all."""
+    return Stack(NOTHING, mode, ours=(noop,))
 
 
 def metrics(mode: Mode) -> Stack:
@@ -129,6 +136,7 @@ def their_full(name: str, share: float) -> Callable[[Mode], Stack]:
 
 
 MAKERS: tuple[Callable[[Mode], Stack], ...] = (
+    nothing,
     metrics,
     their_metrics,
     full(UNTRACED, None),
@@ -240,7 +248,7 @@ def ratios(rounds: list[Round]) -> dict[str, Spread]:
     """CPU of client and server together over raw, by stack."""
     return {
         name: spread([each[name][0].cpu / median(raw.cpu for raw in each[RAW]) for each in rounds])
-        for name in rounds[0]
+        for name in sorted(rounds[0])  # the rounds are shuffled
         if name != RAW
     }
 

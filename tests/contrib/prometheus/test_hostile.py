@@ -13,7 +13,7 @@ from interpose import Interceptor, Kind, Side, intercept_server, server_intercep
 from interpose.contrib.prometheus import PrometheusMetrics
 from interpose.contrib.prometheus.collector import MAX_UNDECLARED
 from interpose.testing import play
-from tests.contrib.prometheus.reading import series_of, shown, total
+from tests.contrib.prometheus.reading import WHERE, series_of, shown, total
 from tests.interceptors.driving import failing, incoming, outgoing
 from tests.protos.compiled import Generated
 
@@ -53,8 +53,7 @@ def test_a_name_that_is_none(name: str, registry: CollectorRegistry) -> None:
     play(metrics, [failing(Code.UNIMPLEMENTED)], **incoming(name=name))
 
     assert total(registry, "grpc_server_handled_total") == 1
-    [service] = shown(registry, "grpc_server_started_total", "grpc_service")
-    assert service == "unknown"
+    assert shown(registry, "grpc_server_started_total", *WHERE) == {"unknown unknown unknown": 1}
 
 
 class Anything(grpc.GenericRpcHandler):

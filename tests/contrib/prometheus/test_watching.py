@@ -119,6 +119,20 @@ def test_a_rate_limit(registry: CollectorRegistry, metrics: PrometheusMetrics) -
     assert "hunter2" not in str(series_of(registry))
 
 
+def test_a_rate_limit_that_waits(registry: CollectorRegistry, metrics: PrometheusMetrics) -> None:
+    """What was delayed is not among what was admitted at once."""
+    clock = FakeClock(auto=True)
+    limit = RateLimit("1/second", wait=True, clock=clock)
+    metrics.watch("shop", limit)
+
+    with CLIENT.open(limit, clock=clock) as rpc:
+        for _ in range(3):
+            assert rpc.call("a").ok
+
+    decisions = shown(registry, "interpose_rate_limit_calls_total", "decision")
+    assert (decisions["admitted"], decisions["delayed"], decisions["refused"]) == (1, 2, 0)
+
+
 def test_a_whole_stack(registry: CollectorRegistry, metrics: PrometheusMetrics) -> None:
     """Chains are opened, what says nothing is passed over, and what is given twice counts once."""
     budget = RetryBudget()

@@ -18,7 +18,7 @@ BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 METHOD = ("grpc_type", "grpc_service", "grpc_method")  # the labels of each series of a method
 CODE = "grpc_code"  # and of those that count ends
 LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")  # the name of one
-RESERVED = frozenset({*METHOD, CODE, "le", "quantile", "stack", "mode", "decision"})
+RESERVED = frozenset({*METHOD, CODE, "le", "quantile", "pid", "stack", "mode", "decision"})
 
 
 class Words(NamedTuple):
