@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import gc
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -25,6 +26,7 @@ from typing import Any, cast
 import grpc
 import grpc.aio
 
+from bench import full as everything
 from bench import serve
 from bench.about import about
 from bench.families.ours import noop
@@ -38,7 +40,19 @@ RAW, AGAIN = "raw", "raw again"
 NOTHING = "a flow that does nothing"
 METRICS, THEIR_METRICS = "metrics", "metrics of the market"
 
-LIMITS = {METRICS: {"sync": 1.06, "aio": 1.06}}
+UNTRACED, SAMPLED, SOME = (
+    "full stack, no tracing",
+    "full stack, every trace sampled",
+    "full stack, 1 % of traces sampled",
+)
+THEIR_SAMPLED, THEIR_SOME = f"{SAMPLED}, of the market", f"{SOME}, of the market"
+
+LIMITS = {
+    METRICS: {"sync": 1.06, "aio": 1.06},
+    UNTRACED: {"sync": 1.22, "aio": 1.20},
+    SOME: {"sync": 1.30, "aio": 1.25},
+    SAMPLED: {"sync": 1.65, "aio": 1.50},
+}
 """CPU of client and server together, over raw grpcio."""
 
 PROCESSES = 4
@@ -62,7 +76,7 @@ class Stack:
     @property
     def socket(self) -> str:
         """The file name of its server's socket."""
-        return f"{self.name.replace(' ', '-')}.sock"
+        return f"{re.sub('[^a-z0-9]+', '-', self.name)}.sock"
 
 
 def nothing(mode: Mode) -> Stack:
@@ -106,7 +120,31 @@ def their_metrics(mode: Mode) -> Stack:
     )
 
 
-MAKERS: tuple[Callable[[Mode], Stack], ...] = (nothing, metrics, their_metrics)
+def full(name: str, share: float | None) -> Callable[[Mode], Stack]:
+    """The whole stack; see `bench.full`."""
+    return lambda mode: Stack(name, mode, ours=everything.ours(share))
+
+
+def their_full(name: str, share: float) -> Callable[[Mode], Stack]:
+    """The whole stack of the market."""
+
+    def made(mode: Mode) -> Stack:
+        client, server = everything.theirs(mode, share, their_metrics(mode))
+        return Stack(name, mode, client=client, server=server)
+
+    return made
+
+
+MAKERS: tuple[Callable[[Mode], Stack], ...] = (
+    nothing,
+    metrics,
+    their_metrics,
+    full(UNTRACED, None),
+    full(SOME, everything.SOME),
+    full(SAMPLED, everything.SAMPLED),
+    their_full(THEIR_SOME, everything.SOME),
+    their_full(THEIR_SAMPLED, everything.SAMPLED),
+)
 
 
 def stacks(mode: Mode) -> list[Stack]:
@@ -116,7 +154,7 @@ def stacks(mode: Mode) -> list[Stack]:
         try:
             made.append(make(mode))
         except ImportError as missing:
-            print(f"SKIPPED {make.__name__}: {missing}", file=sys.stderr, flush=True)
+            print(f"SKIPPED a stack: {missing}", file=sys.stderr, flush=True)
     return made
 
 
@@ -128,8 +166,8 @@ class SyncStacks(SyncRunner):
 
     def _channel(self, arm: Any, target: str) -> grpc.Channel:
         channel = grpc.insecure_channel(target)
-        if arm.client:
-            channel = grpc.intercept_channel(channel, *arm.client)
+        for native in reversed(arm.client):  # as grpc.intercept_channel does with several
+            channel = native.wrap(channel) if hasattr(native, "wrap") else grpc.intercept_channel(channel, native)
         return intercept_channel(channel, *arm.ours) if arm.ours else channel
 
 

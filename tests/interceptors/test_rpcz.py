@@ -98,13 +98,14 @@ def test_what_runs_is_in_flight_until_it_ends(place: Place) -> None:
 
 def test_a_stream_that_is_dropped_has_ended() -> None:
     """Nobody reads it to its end: it counts as cancelled, and is in flight no more."""
-    rpcz = Rpcz()
-    with Echo([ok("a", "b", "c")]).serve() as target, intercept_channel(grpc.insecure_channel(target), rpcz) as channel:
-        stream = Stub(channel).unary_stream("hello")
+    rpcz, told = Rpcz(), Told()
+    with Echo([ok("a", "b", "c")]).serve() as target, grpc.insecure_channel(target) as bare:
+        stream = Stub(intercept_channel(bare, told, rpcz)).unary_stream("hello")
         next(stream)
         assert len(rpcz.snapshot()["in_flight"]) == 1
         del stream
         gc.collect()
+        assert told.ended.acquire(timeout=10)
 
         left_by_the_client(rpcz)
 

@@ -53,13 +53,13 @@ def test_retries_and_their_budget(registry: CollectorRegistry, metrics: Promethe
 def test_hedges(registry: CollectorRegistry, metrics: PrometheusMetrics) -> None:
     """Copies that were sent, that won, and that the budget did not allow."""
     budget = RetryBudget(max_tokens=1)
-    hedge = Hedge(2, delay=0.0, safe=True, budget=budget)
-    metrics.watch("shop", hedge)
+    later, at_once = (Hedge(2, delay=delay, safe=True, budget=budget) for delay in (0.5, 0.0))
+    metrics.watch("shop", later, at_once)
 
-    with CLIENT.open(hedge, script=[ok(hang=True), ok()]) as rpc:
+    with CLIENT.open(later, script=[ok(hang=True), ok()]) as rpc:
         assert rpc.call("a").ok
     budget.failed(0.0)
-    with CLIENT.open(hedge, script=[ok(delay=0.01)]) as rpc:
+    with CLIENT.open(at_once, script=[ok(delay=0.01)]) as rpc:
         assert rpc.call("a").ok
 
     assert shown(registry, "interpose_hedges_total", "stack") == {"shop": 1}
