@@ -34,6 +34,7 @@ PUBLIC = [
     "intercept_server",
     "native_interceptors",
     "request_id",
+    "serve",
     "server_interceptor",
     "wait",
     "when",

@@ -13,7 +13,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "interpose"
 NOUNS = {"_call", "_outcome", "_method", "_metadata", "_messages", "_flow", "errors", "context", "_clock"}
 # What both shells share.
 NOUNS |= {"_codec", "_details", "_executed", "_native", "_patterns", "_scope", "_unmatched", "_wording"}
-FRONT_DOOR = {"__init__", "_attach", "_describe", "_native_interceptors"}
+FRONT_DOOR = {"__init__", "__main__", "_attach", "_describe", "_native_interceptors", "_serve"}
 
 # room: the rooms of ours that it may import
 ARROWS = {
@@ -24,11 +24,14 @@ ARROWS = {
     "sync": {"nouns", "_shell", "sync"},
     "aio": {"nouns", "_shell", "aio"},
     "contrib": {"nouns", "mechanisms", "interceptors"},
+    "serving": {"nouns", "mechanisms", "interceptors", "_shell", "sync", "aio", "the front door", "serving"},
     "the front door": {"nouns", "mechanisms", "interceptors", "sync", "aio", "the front door"},
 }
 FREE = {"testing", "demo", "compat"}  # may import everything
 
 EXTRA_ARROWS = [
+    # The front door's function for servers, which imports the rest only when it is called.
+    ("_serve.py", "interpose.serving"),
     # What many threads change without a lock is changed in turns.
     ("mechanisms/breaker.py", "interpose.mechanisms.turns"),
     ("mechanisms/slots.py", "interpose.mechanisms.turns"),
@@ -58,7 +61,7 @@ CIRCLES = {
 }
 
 WAITING = {"threading", "asyncio"}
-MAY_WAIT = {"sync", "aio"}
+MAY_WAIT = {"sync", "aio", "serving"}
 CLOCK = PurePosixPath("_clock.py")  # hands locks and time to all who need them, so it may know threading
 
 
@@ -86,7 +89,7 @@ def allowed(file: PurePosixPath, room: str, name: str) -> bool:
         return room in MAY_WAIT or (file == CLOCK and top == "threading")
     if top in sys.stdlib_module_names:
         return True
-    return room == "contrib" or (top == "grpc" and room != "mechanisms")
+    return room == "contrib" or (top == "grpc" and room != "mechanisms") or (top == "uvloop" and room == "serving")
 
 
 def arrow_allowed(file: PurePosixPath, room: str, target: Sequence[str], name: str) -> bool:

@@ -1,0 +1,38 @@
+"""Signals that stop a server: the first drains it, the second shortens that, the third kills."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from types import FrameType
+
+STOPPING = (signal.SIGINT, signal.SIGTERM)
+KILLING = 3  # the signal of this number ends the process where it stands
+
+
+@contextmanager
+def heard(tell: Callable[[], object]) -> Generator[None]:
+    """Call `tell` at each of the first two signals that stop. RuntimeError outside of the main thread.
+
+    It is called between two steps of the main thread, whatever that is doing, so it must not take a lock.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        raise RuntimeError("serve() must be called in the main thread: no other can hear signals")
+    count = 0
+
+    def hear(number: int, _: FrameType | None) -> None:
+        nonlocal count
+        count += 1
+        if count >= KILLING:
+            os._exit(128 + number)  # as a shell shows it
+        tell()
+
+    before = {number: signal.signal(number, hear) for number in STOPPING}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
