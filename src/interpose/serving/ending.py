@@ -43,12 +43,12 @@ def end(context: Any) -> bool:
 
 
 async def end_on_loop(context: Any, task: asyncio.Task[Any] | None, patience: float) -> None:
-    """End an RPC of an asyncio server, and cancel its handler. task: None for a plain handler, which runs in a thread."""
+    """End an RPC of an asyncio server, and cancel the task of its handler. patience: seconds for the status to be sent."""
     with suppress(Exception):  # it always raises; and what has ended meanwhile needs nothing
         async with asyncio.timeout(patience):
-            if task is None:
-                await asyncio.to_thread(context.abort, grpc.StatusCode.UNAVAILABLE, DETAILS, TRAILING)
-            else:
+            if hasattr(context, "read"):
                 await context.abort(grpc.StatusCode.UNAVAILABLE, DETAILS, TRAILING)
+            else:  # that of a plain handler, which waits for the loop
+                await asyncio.to_thread(context.abort, grpc.StatusCode.UNAVAILABLE, DETAILS, TRAILING)
     if task is not None:
         task.cancel()

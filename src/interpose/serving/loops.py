@@ -16,7 +16,7 @@ from interpose.serving import standard
 from interpose.serving.drain import drain, play_on_loop
 from interpose.serving.ending import end_on_loop
 from interpose.serving.options import CLEAN_UP, CannotServe
-from interpose.serving.signals import heard
+from interpose.serving.signals import heard, wakes
 from interpose.serving.site import Opened, Site
 
 _log = logging.getLogger("interpose")
@@ -52,6 +52,7 @@ class OnLoop:
     async def _run(self, ready: Callable[[], None]) -> bool:
         self._heard = asyncio.Semaphore(0)
         self._loop = asyncio.get_running_loop()
+        wakes(self._loop)
         for _ in range(self._early):
             self._heard.release()
         options = self._site.options

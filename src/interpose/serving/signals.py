@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import threading
@@ -36,3 +37,15 @@ def heard(tell: Callable[[], object]) -> Generator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def wakes(loop: asyncio.AbstractEventLoop) -> None:
+    """Let signals wake an event loop that waits, so that `tell` is called at once."""
+    for number in STOPPING:
+        hear = signal.getsignal(number)
+        loop.add_signal_handler(number, _nothing)
+        signal.signal(number, hear)
+
+
+def _nothing() -> None:
+    pass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from asyncio import current_task
+from asyncio import Task, current_task
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeAlias
@@ -42,20 +42,17 @@ class _Tracked:
         for handler in given:
             if name := service_of(handler):
                 self.services[name] = None
-        self._native.add_generic_rpc_handlers(generics(given, self._compiled.get))
+        self._native.add_generic_rpc_handlers(generics(given, self._get))
 
     def add_registered_method_handlers(self, service_name: str, method_handlers: Mapping[str, Any]) -> None:
         compiled = {name: self._compile(handler, name) for name, handler in method_handlers.items()}
         self._native.add_registered_method_handlers(service_name, compiled)
 
-    def _compile(self, handler: Any, name: str) -> Any:
-        function = function_of(handler)
-        behavior = functools.update_wrapper(self._around(function, kind_of(handler)), function)
-        if self._pool is not None:
-            behavior.experimental_thread_pool = self._pool  # type: ignore[attr-defined]  # grpc reads it
-        return _MAKE[kind_of(handler)](behavior, handler.request_deserializer, handler.response_serializer)
+    def _get(self, handler: Any, name: str) -> Any:
+        """The handler to serve an RPC with."""
+        return self._compiled.get(handler, name)
 
-    def _around(self, function: Behavior, kind: Kind) -> Behavior:
+    def _compile(self, handler: Any, name: str) -> Any:
         raise NotImplementedError
 
     def add_insecure_port(self, address: str) -> int:
@@ -80,24 +77,39 @@ class _Tracked:
 class Tracked(_Tracked, grpc.Server):
     """A `grpc.Server` over grpc's own."""
 
-    def _around(self, function: Behavior, kind: Kind) -> Behavior:
+    def _compile(self, handler: Any, name: str) -> Any:
+        function = function_of(handler)
         if is_async(function):
             raise CannotServe(
                 f"{function.__qualname__} is async, but the server is a sync one: "
                 "write `async def` for the application too, or add --loop asyncio"
             )
-        return tracked(function, kind, self._running)
+        behavior = plain(function, kind_of(handler), self._running)
+        if self._pool is not None:
+            behavior.experimental_thread_pool = self._pool  # type: ignore[attr-defined]  # grpc reads it
+        return made(handler, behavior)
 
 
 class TrackedOnLoop(_Tracked, grpc.aio.Server):
     """A `grpc.aio.Server` over grpc's own."""
 
-    def _around(self, function: Behavior, kind: Kind) -> Behavior:
-        if inspect.isasyncgenfunction(function):
-            return _generating(function, self._running)
-        if inspect.iscoroutinefunction(function):
-            return _awaiting(function, self._running)
-        return tracked(function, kind, self._running)
+    def add_registered_method_handlers(self, service_name: str, method_handlers: Mapping[str, Any]) -> None:
+        # What is registered is not looked up in the RPC's task, which a plain handler has to know.
+        plains = {name: one for name, one in method_handlers.items() if not is_async(function_of(one))}
+        asyncs = {name: one for name, one in method_handlers.items() if name not in plains}
+        self.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service_name, plains),))
+        super().add_registered_method_handlers(service_name, asyncs)
+
+    def _get(self, handler: Any, name: str) -> Any:
+        if is_async(function_of(handler)):
+            return super()._get(handler, name)
+        behavior = plain(function_of(handler), kind_of(handler), self._running, current_task())
+        return made(handler, behavior)
+
+    def _compile(self, handler: Any, name: str) -> Any:
+        function = function_of(handler)
+        around = _generating if inspect.isasyncgenfunction(function) else _awaiting
+        return made(handler, functools.update_wrapper(around(function, self._running), function))
 
 
 def service_of(handler: Any) -> str | None:
@@ -110,16 +122,22 @@ def is_async(function: Behavior) -> bool:
     return inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
 
 
-def tracked(function: Behavior, kind: Kind, running: Running) -> Behavior:
-    """A plain handler that notes its RPC."""
+def made(handler: Any, behavior: Behavior) -> Any:
+    """The handler with another function."""
+    return _MAKE[kind_of(handler)](behavior, handler.request_deserializer, handler.response_serializer)
+
+
+def plain(function: Behavior, kind: Kind, running: Running, task: Task[Any] | None = None) -> Behavior:
+    """A plain handler that notes its RPC. task: that of the RPC, on an asyncio server."""
+    make = _iterating if kind.response_streaming else _answering
     if getattr(function, "experimental_non_blocking", False):
-        return _non_blocking(function, running)
-    return (_iterating if kind.response_streaming else _answering)(function, running)
+        make = _non_blocking
+    return functools.update_wrapper(make(function, running, task), function)
 
 
-def _answering(function: Behavior, running: Running) -> Behavior:
+def _answering(function: Behavior, running: Running, task: Task[Any] | None) -> Behavior:
     def behave(argument: Any, context: Any) -> Any:
-        running[context] = None
+        running[context] = task
         try:
             return function(argument, context)
         finally:
@@ -128,9 +146,9 @@ def _answering(function: Behavior, running: Running) -> Behavior:
     return behave
 
 
-def _iterating(function: Behavior, running: Running) -> Behavior:
+def _iterating(function: Behavior, running: Running, task: Task[Any] | None) -> Behavior:
     def behave(argument: Any, context: Any) -> Iterator[Any]:
-        running[context] = None
+        running[context] = task
         try:
             yield from function(argument, context) or ()
         finally:
@@ -139,11 +157,11 @@ def _iterating(function: Behavior, running: Running) -> Behavior:
     return behave
 
 
-def _non_blocking(function: Behavior, running: Running) -> Behavior:
+def _non_blocking(function: Behavior, running: Running, task: Task[Any] | None) -> Behavior:
     """For handlers that return at once and send later, like the health service's Watch."""
 
     def behave(argument: Any, context: Any, send: Any) -> None:
-        running[context] = None
+        running[context] = task
         if not context.add_callback(lambda: running.pop(context, None)):
             running.pop(context, None)
         function(argument, context, send)
