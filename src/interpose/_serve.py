@@ -17,9 +17,6 @@ def serve(
     uds: str | None = None,
     loop: Literal["auto", "none", "asyncio", "uvloop"] = "auto",
     threads: int | None = None,
-    workers: int | None = None,
-    reload: bool = False,
-    reload_dirs: Sequence[str] = (),
     factory: bool = False,
     env_file: str | None = None,
     tls_key: str | None = None,
@@ -52,8 +49,6 @@ def serve(
     host, port: where to listen; port 0 takes one that is free. uds: the path of a unix socket, instead.
     loop: "none" is a `grpc.server` on a pool of `threads`, "asyncio" and "uvloop" are a `grpc.aio.server`; "auto" is
         asyncio if the application, or a servicer's method, is async.
-    workers: processes that share the port; needs names for app and stack. reload: start anew when a file under
-        `reload_dirs` changes.
     env_file: variables to set before the application is imported.
     tls_key, tls_cert, tls_client_ca: files in PEM, read anew when they change. With a CA, clients need a certificate.
     health, reflection, channelz: the standard services, of the extra `server`.

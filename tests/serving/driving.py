@@ -163,7 +163,7 @@ def serve(app: Any, script: Callable[[Client], T], path: Path, *, credentials: A
     before = signal.signal(signal.SIGTERM, signal.SIG_IGN)  # until the server hears it
     try:
         thread.start()
-        interpose.serve(app, uds=str(path), **options)
+        interpose.serve(app, **{"uds": str(path), **options})
     finally:
         over.set()
         thread.join(PATIENCE)

@@ -42,6 +42,8 @@ class _Tracked:
         for handler in given:
             if name := service_of(handler):
                 self.services[name] = None
+            for one in getattr(handler, "_method_handlers", {}).values():  # of those that grpc itself makes
+                self._check(one)
         self._native.add_generic_rpc_handlers(generics(given, self._get))
 
     def add_registered_method_handlers(self, service_name: str, method_handlers: Mapping[str, Any]) -> None:
@@ -51,6 +53,9 @@ class _Tracked:
     def _get(self, handler: Any, name: str) -> Any:
         """The handler to serve an RPC with."""
         return self._compiled.get(handler, name)
+
+    def _check(self, handler: Any) -> None:
+        """CannotServe for a handler that cannot run here."""
 
     def _compile(self, handler: Any, name: str) -> Any:
         raise NotImplementedError
@@ -77,13 +82,17 @@ class _Tracked:
 class Tracked(_Tracked, grpc.Server):
     """A `grpc.Server` over grpc's own."""
 
-    def _compile(self, handler: Any, name: str) -> Any:
+    def _check(self, handler: Any) -> None:
         function = function_of(handler)
         if is_async(function):
             raise CannotServe(
                 f"{function.__qualname__} is async, but the server is a sync one: "
                 "write `async def` for the application too, or add --loop asyncio"
             )
+
+    def _compile(self, handler: Any, name: str) -> Any:
+        self._check(handler)
+        function = function_of(handler)
         behavior = plain(function, kind_of(handler), self._running)
         if self._pool is not None:
             behavior.experimental_thread_pool = self._pool  # type: ignore[attr-defined]  # grpc reads it

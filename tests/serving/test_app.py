@@ -1,0 +1,148 @@
+"""What may be served: functions, lists of servicers, ready servers, and their names."""
+
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from grpc_channelz.v1 import channelz_pb2_grpc
+from grpc_health.v1 import health, health_pb2_grpc
+
+import interpose
+from interpose.serving import CannotServe
+from interpose.serving.app import App, load
+from tests.serving.driving import Client, Shop, Status, serve
+
+
+def plain(server: Any) -> None: ...
+
+
+async def async_(server: Any) -> None: ...
+
+
+def generator(server: Any) -> Iterator[None]:
+    yield
+
+
+async def async_generator(server: Any) -> AsyncIterator[None]:
+    yield
+
+
+class Channelz(channelz_pb2_grpc.ChannelzServicer):
+    async def GetServers(self, request: Any, context: Any) -> Any: ...
+
+
+@pytest.mark.parametrize(
+    ("given", "on_loop"),
+    [
+        (plain, False),
+        (generator, False),
+        (async_, True),
+        (async_generator, True),
+        ([channelz_pb2_grpc.ChannelzServicer()], False),
+        ([channelz_pb2_grpc.ChannelzServicer(), Channelz()], True),
+    ],
+)
+def test_an_application_that_is_async_wants_a_loop(given: Any, on_loop: bool) -> None:
+    """Async functions, and servicers with an async method, run on asyncio; all others on threads."""
+    assert App(given).asyncio is on_loop
+
+
+@pytest.mark.parametrize(
+    ("given", "options", "said"),
+    [
+        (42, {}, "42 is no application: it must be a function that registers servicers"),
+        (lambda: plain, {}, "add --factory"),
+        (channelz_pb2_grpc.ChannelzServicer, {}, "is no application"),
+        ([], {}, "an empty list"),
+        ([object()], {}, "is no servicer: it must be of a class that grpcio-tools generated"),
+        ([Channelz], {}, "it must be an instance and not the class"),
+        ("shop", {"factory": True}, "'shop' is no factory"),
+        (async_, {"loop": "none"}, "async_ is async and needs an event loop"),
+        ([Channelz()], {"loop": "none"}, None),
+    ],
+)
+def test_what_is_no_application_is_refused(given: Any, options: Any, said: str | None) -> None:
+    """One line that says what it must be."""
+    if said is None:
+        assert App(given, **options).asyncio is False
+        return
+    with pytest.raises(CannotServe) as caught:
+        App(given, **options)
+
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_factory_makes_the_application() -> None:
+    """With `factory`, what the function returns is served."""
+    assert App(lambda: async_, factory=True).given is async_
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("shop", '"module:attribute"'),
+        (":app", '"module:attribute"'),
+        ("no_such_module:app", "there is no module 'no_such_module'"),
+        ("interpose.no_such:app", "there is no module 'interpose.no_such'"),
+        ("interpose:no_such.thing", "the module 'interpose' has no 'no_such.thing'"),
+    ],
+)
+def test_a_name_of_nothing(name: str, said: str) -> None:
+    """A name that leads nowhere is refused with what to write instead."""
+    with pytest.raises(CannotServe, match=said):
+        load(name)
+
+
+def test_a_module_that_misses_another_raises_as_it_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The traceback of the application's own import is what helps."""
+    (tmp_path / "broken_app.py").write_text("import no_such_module_either")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    with pytest.raises(ModuleNotFoundError, match="no_such_module_either"):
+        load("broken_app:app")
+
+
+def test_a_list_of_servicers(path: Path) -> None:
+    """Each of them is registered by its generated function."""
+    servicer = health.HealthServicer()
+    servicer.set("mine", Status.NOT_SERVING)
+
+    assert serve([servicer], lambda client: client.health("mine"), path) == Status.NOT_SERVING
+
+
+def test_a_ready_server(path: Path) -> None:
+    """It is given health and reflection, bound, started and drained."""
+
+    def script(client: Client) -> Any:
+        return client.call(), client.health()
+
+    with ThreadPoolExecutor(4) as pool:
+        server = grpc.server(pool)
+        Shop(asyncio=False).register(server)
+        answers = serve(server, script, path)
+
+    assert answers == ("hello!", Status.SERVING)
+
+
+def test_a_ready_server_takes_no_interceptors() -> None:
+    """They would stand around nothing: its handlers are there already."""
+    server = grpc.server(ThreadPoolExecutor(1))
+    Shop(asyncio=False).register(server)
+
+    with pytest.raises(CannotServe, match="make it with intercept_server"):
+        interpose.serve(server, stack=[lambda call: (yield call)], port=0)
+    with pytest.raises(CannotServe, match="leave out --loop asyncio"):
+        interpose.serve(server, loop="asyncio", port=0)
+
+
+def test_async_handlers_on_a_sync_server_are_refused(path: Path) -> None:
+    """They would answer nothing but errors."""
+    shop = Shop(asyncio=True)
+
+    with pytest.raises(CannotServe, match="answer is async, but the server is a sync one"):
+        interpose.serve(shop.register, uds=str(path))
+    assert not path.exists()
