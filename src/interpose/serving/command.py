@@ -16,15 +16,27 @@ WRONG = 2  # exit status for what cannot be served, as argparse has it
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve; gives the exit status: 0 after a signal, 2 if it cannot be served, with one line that says why."""
-    given = vars(parser().parse_args(arguments))
-    sys.path.insert(0, given.pop("app_dir"))
-    app, stack = given.pop("app"), given.pop("stack")
+    given = parser().parse_args(arguments)
     try:
-        start(app, stack, Options(**given))
+        options = options_of(given)
+    except ValueError as error:
+        return _refused(error)
+    sys.path.insert(0, given.app_dir)
+    try:
+        start(given.app, given.stack, options)
     except CannotServe as error:
-        print(f"interpose serve: {error}", file=sys.stderr)  # noqa: T201  it is a command
-        return WRONG
+        return _refused(error)
     return 0
+
+
+def _refused(error: ValueError) -> int:
+    print(f"interpose serve: {str(error).removeprefix('serve: ')}", file=sys.stderr)  # noqa: T201  it is a command
+    return WRONG
+
+
+def options_of(given: argparse.Namespace) -> Options:
+    """The flags as options. ValueError for bad ones."""
+    return Options(**{field.name: getattr(given, field.name) for field in dataclasses.fields(Options)})
 
 
 def parser() -> argparse.ArgumentParser:
@@ -64,13 +76,16 @@ def parser() -> argparse.ArgumentParser:
     for name in STANDARD:
         services.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, help=argparse.SUPPRESS)
     services.add_argument("--bare", type=_names, metavar="NAMES", help="those outside of the stack: health,reflection")
-    add("--option", dest="options", type=_pair, action="append", metavar="NAME=VALUE", help="for grpc's own server")
-    parser.set_defaults(**{name: value for name, value in _defaults().items() if name != "stack"})
+    add("--option", dest="options", type=_pair, action=_Another, metavar="NAME=VALUE", help="for grpc's own server")
+    parser.set_defaults(**{field.name: field.default for field in dataclasses.fields(Options)})
     return parser
 
 
-def _defaults() -> dict[str, Any]:
-    return {field.name: field.default for field in dataclasses.fields(Options)}
+class _Another(argparse.Action):
+    """A flag that may be given several times: each adds to a tuple."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        setattr(namespace, self.dest, (*getattr(namespace, self.dest), values))
 
 
 def _names(text: str) -> list[str]:

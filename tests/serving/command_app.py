@@ -1,0 +1,51 @@
+"""Applications for `interpose serve` in a process of its own."""
+
+import os
+import time
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import grpc
+
+from interpose.interceptors import RequestId
+from interpose.testing.codec import decode, encode
+
+GREETING = os.environ.get("GREETING", "")
+
+stack = [RequestId()]
+
+
+def _register(server: Any, greet: Any) -> None:
+    handler = grpc.unary_unary_rpc_method_handler(greet, decode, encode)
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Shop", {"unary_unary": handler}),))
+
+
+def app(server: Any) -> Iterator[None]:
+    def greet(text: str, context: Any) -> str:
+        return f"{GREETING}, {text}"
+
+    _register(server, greet)
+    yield
+    print("cleaned up", flush=True)
+
+
+async def async_app(server: Any) -> AsyncIterator[None]:
+    async def greet(text: str, context: Any) -> str:
+        return f"{GREETING}, {text}"
+
+    _register(server, greet)
+    yield
+    print("cleaned up", flush=True)
+
+
+def stubborn(server: Any) -> None:
+    def greet(text: str, context: Any) -> str:
+        print("begun", flush=True)
+        time.sleep(600)  # never to its end: the test is that the process does not wait for it
+        return text
+
+    _register(server, greet)
+
+
+def failing(server: Any) -> None:
+    raise KeyError("no database")
