@@ -1,6 +1,7 @@
 """Applications for `interpose serve` in a process of its own."""
 
 import os
+import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -26,7 +27,8 @@ def app(server: Any) -> Iterator[None]:
 
     _register(server, greet)
     yield
-    print("cleaned up", flush=True)
+    sys.stdout.write("cleaned up\n")
+    sys.stdout.flush()
 
 
 async def async_app(server: Any) -> AsyncIterator[None]:
@@ -35,12 +37,14 @@ async def async_app(server: Any) -> AsyncIterator[None]:
 
     _register(server, greet)
     yield
-    print("cleaned up", flush=True)
+    sys.stdout.write("cleaned up\n")
+    sys.stdout.flush()
 
 
 def stubborn(server: Any) -> None:
     def greet(text: str, context: Any) -> str:
-        print("begun", flush=True)
+        sys.stdout.write("begun\n")
+        sys.stdout.flush()
         time.sleep(600)  # never to its end: the test is that the process does not wait for it
         return text
 

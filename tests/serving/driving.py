@@ -145,7 +145,9 @@ def ended(call: Any, kind: str) -> tuple[grpc.StatusCode, str, dict[str, str]]:
 
 def serve(app: Any, script: Callable[[Client], T], path: Path, *, credentials: Any = None, **options: Any) -> T:
     """Serve an application until the script is done, and ends. The script runs in another thread."""
-    client = Client(f"unix:{path}", credentials, [("grpc.ssl_target_name_override", "localhost")] if credentials else [])
+    client = Client(
+        f"unix:{path}", credentials, [("grpc.ssl_target_name_override", "localhost")] if credentials else []
+    )
     done: list[T] = []
     failed: list[BaseException] = []
     over = threading.Event()  # serving has begun, and has come to its end

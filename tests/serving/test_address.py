@@ -1,6 +1,5 @@
 """Where a server listens: a port that must be free, or a unix socket that passes from one server to the next."""
 
-import os
 import socket
 from pathlib import Path
 from typing import Any
@@ -51,7 +50,7 @@ def test_a_successor_takes_the_place_of_a_socket(path: Path) -> None:
     second.close()
 
     assert there
-    assert os.listdir(path.parent) == []
+    assert not list(path.parent.iterdir())
 
 
 def test_a_socket_that_was_never_published_is_removed(path: Path) -> None:
@@ -62,7 +61,7 @@ def test_a_socket_that_was_never_published_is_removed(path: Path) -> None:
     native.sockets.popitem()[1].close()
     address.close()
 
-    assert os.listdir(path.parent) == []
+    assert not list(path.parent.iterdir())
 
 
 def test_two_servers_in_a_row(path: Path) -> None:
@@ -100,7 +99,7 @@ def test_a_port_in_use_is_refused() -> None:
         port = taken.getsockname()[1]
 
         for address in (Port, Reserved):
-            with pytest.raises(CannotServe, match=f"cannot listen on 127.0.0.1:{port}: the port is in use"):
+            with pytest.raises(CannotServe, match=rf"cannot listen on 127\.0\.0\.1:{port}: the port is in use"):
                 address("127.0.0.1", port)
 
 
@@ -143,7 +142,7 @@ def test_any_port_that_is_free() -> None:
     assert address.shown == "127.0.0.1:4242"
 
 
-def test_addresses_of_the_sixth_version_are_bracketed() -> None:
+def test_ipv6_addresses_are_bracketed() -> None:
     """As grpc and people read them."""
     if not socket.has_ipv6:
         pytest.skip("no IPv6 here")

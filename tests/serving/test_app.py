@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 import pytest
 from grpc_channelz.v1 import channelz_pb2_grpc
-from grpc_health.v1 import health, health_pb2_grpc
+from grpc_health.v1 import health
 
 import interpose
 from interpose.serving import CannotServe
