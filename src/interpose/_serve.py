@@ -17,6 +17,9 @@ def serve(
     uds: str | None = None,
     loop: Literal["auto", "none", "asyncio", "uvloop"] = "auto",
     threads: int | None = None,
+    workers: int | None = None,
+    reload: bool = False,
+    reload_dirs: Sequence[str] = (),
     factory: bool = False,
     env_file: str | None = None,
     tls_key: str | None = None,
@@ -49,6 +52,8 @@ def serve(
     host, port: where to listen; port 0 takes one that is free. uds: the path of a unix socket, instead.
     loop: "none" is a `grpc.server` on a pool of `threads`, "asyncio" and "uvloop" are a `grpc.aio.server`; "auto" is
         asyncio if the application, or a servicer's method, is async.
+    workers: processes that share the port, each with a copy of all this; needs names for app and stack. SIGHUP
+        replaces them one after the other. reload: replace it when a Python file under `reload_dirs` (this folder) changes.
     env_file: variables to set before the application is imported.
     tls_key, tls_cert, tls_client_ca: files in PEM, read anew when they change. With a CA, clients need a certificate.
     health, reflection, channelz: the standard services, of the extra `server`.
@@ -62,9 +67,11 @@ def serve(
     their calls have, the process ends here.
 
     ValueError for bad options, or for what cannot be served (`interpose.serving.CannotServe`), before anything is
-    started. RuntimeError outside of the main thread, or if grpc's server ends by itself.
+    started. SystemExit if workers cannot start, which they have explained. RuntimeError outside of the main thread, or if grpc's server ends by itself.
     """
     given = dict(locals())
     from interpose.serving import Options, start  # noqa: PLC0415  most programs serve nothing
 
-    start(given.pop("app"), given.pop("stack"), Options(**given))
+    status = start(given.pop("app"), given.pop("stack"), Options(**given))
+    if status:
+        raise SystemExit(status)  # the workers have said why

@@ -125,7 +125,7 @@ def test_a_port_that_grpc_cannot_bind() -> None:
             return 0
 
     for server in (Refusing(), Older()):
-        with pytest.raises(CannotServe, match="cannot listen on 127.0.0.1:0"):
+        with pytest.raises(CannotServe, match=r"cannot listen on 127\.0\.0\.1:0"):
             Port("127.0.0.1", 0).bind(server, None)
 
 

@@ -23,10 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _refused(error)
     sys.path.insert(0, given.app_dir)
     try:
-        start(given.app, given.stack, options)
+        return start(given.app, given.stack, options)
     except CannotServe as error:
         return _refused(error)
-    return 0
 
 
 def _refused(error: ValueError) -> int:
@@ -57,6 +56,9 @@ def parser() -> argparse.ArgumentParser:
     how = parser.add_argument_group("how to run")
     how.add_argument("--loop", choices=LOOPS, help="none: grpc.server on threads (default: as the application needs)")
     how.add_argument("--threads", type=int, metavar="N", help="threads of a sync server (default: 32)")
+    how.add_argument("--workers", type=int, metavar="N", help="processes that share the port (default: this one)")
+    how.add_argument("--reload", action="store_true", help="start anew when a Python file changes")
+    how.add_argument("--reload-dir", dest="reload_dirs", action=_Another, metavar="DIR", help="watch this folder")
     how.add_argument("--env-file", metavar="FILE", help="set the variables NAME=value of this file first")
     how.add_argument("--log-level", choices=LEVELS, help="(default: info)")
     how.add_argument("--log-config", metavar="FILE", help="JSON for logging's dictConfig, or a file for fileConfig")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from interpose.mechanisms.options import insist, is_flag, is_whole
@@ -19,6 +20,7 @@ GRACE = 20.0  # seconds; with CLEAN_UP and a drain delay of 5 it ends before the
 CLEAN_UP = 5.0  # seconds that handlers have for their `finally`, once their RPCs were ended
 THREADS = 32  # as many as Python's own pools have at most when nobody says a number
 MOST_THREADS = 10_000
+MOST_WORKERS = 1_000
 LONGEST = 86_400.0  # seconds; what takes longer than a day is a mistake of units
 
 
@@ -38,6 +40,9 @@ class Options:
     uds: str | None = None
     loop: Loop = "auto"
     threads: int | None = None
+    workers: int | None = None
+    reload: bool = False
+    reload_dirs: Sequence[str] = ()
     factory: bool = False
     env_file: str | None = None
     tls_key: str | None = None
@@ -64,6 +69,15 @@ class Options:
             (self.loop in LOOPS, f"loop must be one of {', '.join(LOOPS)}"),
             (self.threads is None or is_whole(self.threads, 1, MOST_THREADS), "threads must be a whole number from 1"),
             (
+                self.workers is None or is_whole(self.workers, 1, MOST_WORKERS),
+                f"workers must be a whole number from 1 to {MOST_WORKERS}: leave it out to serve in this process",
+            ),
+            (not (self.reload and self.workers), "reload serves from one process: leave workers out, or reload"),
+            (
+                not (self.uds and (self.workers or 1) > 1),
+                "workers share a port, but no unix socket: give a port, or workers=1",
+            ),
+            (
                 (self.tls_key is None) == (self.tls_cert is None),
                 "tls_key and tls_cert go together: give both, as files in PEM",
             ),
@@ -71,7 +85,7 @@ class Options:
                 self.tls_client_ca is None or self.tls_cert is not None,
                 "tls_client_ca needs tls_key and tls_cert of the server's own",
             ),
-            *((is_flag(getattr(self, name)), f"{name} must be True or False") for name in (*STANDARD, "factory")),
+            *((is_flag(getattr(self, name)), f"{name} must be True or False") for name in (*STANDARD, "reload", "factory")),
             (set(self.bare) <= set(STANDARD), f"bare must name some of {', '.join(STANDARD)}"),
             (_seconds(self.drain_delay), "drain_delay must be seconds, 0 or more"),
             (_seconds(self.timeout_graceful_shutdown), "timeout_graceful_shutdown must be seconds, 0 or more"),
@@ -94,6 +108,11 @@ class Options:
     def pool_size(self) -> int:
         """Threads of a sync server: more than may be busy, so that a refusal finds one."""
         return self.threads or max(THREADS, (self.limit_concurrency or 0) + 8)
+
+    @property
+    def watched(self) -> list[str]:
+        """The folders whose files are watched for `reload`."""
+        return list(self.reload_dirs) or [str(Path.cwd())]
 
 
 def _seconds(value: object) -> bool:

@@ -49,3 +49,17 @@ def wakes(loop: asyncio.AbstractEventLoop) -> None:
 
 def _nothing() -> None:
     pass
+
+
+@contextmanager
+def renewing(tell: Callable[[], object]) -> Generator[None]:
+    """Call `tell` at each SIGHUP, where there is such a signal. As with `heard`, it must not take a lock."""
+    number = getattr(signal, "SIGHUP", None)
+    if number is None:
+        yield
+        return
+    before = signal.signal(number, lambda *_: tell())
+    try:
+        yield
+    finally:
+        signal.signal(number, before)

@@ -64,22 +64,30 @@ class Site:
         """Listen, but answer nothing yet."""
         self.address.bind(native, None if self.certificates is None else self.certificates.credentials())
 
-    def announce(self, processes: str = "1 process") -> None:
-        """The one line that says what runs; and, each as a line, what is known to be wrong in the stack."""
+    @property
+    def where(self) -> str:
+        """Address, TLS, and what runs the handlers."""
         tls = "no TLS" if self.certificates is None else "mutual TLS" if self.options.tls_client_ca else "TLS"
-        extras = " and ".join(self._standard) or "no health"
-        stack = f"interceptors {named(self.stack)}" if self.stack else "no interceptors"
         kind = "asyncio" if self.app.asyncio else f"{self.options.pool_size} threads"
-        _log.info(
-            "serving on %s (%s), %s, %s, %s, %s, pid %d",
-            *(self.address.shown, tls, kind, processes, stack, extras, os.getpid()),
-        )
-        if self.stack:
-            in_words = describe(*self.stack)
-            _log.debug("%s", in_words)
-            for line in in_words.splitlines():
-                if line.startswith("!"):
-                    _log.warning("interceptors: %s", line[2:])
+        return f"{self.address.shown} ({tls}), {kind}"
+
+    @property
+    def what(self) -> str:
+        """The interceptors, and the services beside the application's."""
+        stack = f"interceptors {named(self.stack)}" if self.stack else "no interceptors"
+        return f"{stack}, {' and '.join(self._standard) or 'no health'}"
+
+    def announce(self) -> None:
+        """The one line that says what runs."""
+        _log.info("serving on %s, 1 process, %s, pid %d", self.where, self.what, os.getpid())
+
+    def warn(self) -> None:
+        """Say what is known to be wrong in the stack, a line for each; the stack in words for those who debug."""
+        in_words = describe(*self.stack)
+        _log.debug("%s", in_words)
+        for line in in_words.splitlines():
+            if line.startswith("!"):
+                _log.warning("interceptors: %s", line[2:])
 
 
 class Opened:
