@@ -52,8 +52,8 @@ def serve(
     host, port: where to listen; port 0 takes one that is free. uds: the path of a unix socket, instead.
     loop: "none" is a `grpc.server` on a pool of `threads`, "asyncio" and "uvloop" are a `grpc.aio.server`; "auto" is
         asyncio if the application, or a servicer's method, is async.
-    workers: processes that share the port, each with a copy of all this; needs names for app and stack. SIGHUP
-        replaces them one after the other. reload: replace it when a Python file under `reload_dirs` (this folder) changes.
+    workers: processes that share the port; needs names for app and stack. SIGHUP replaces them one after the other.
+    reload: replace it when a Python file changes under `reload_dirs`, or this folder.
     env_file: variables to set before the application is imported.
     tls_key, tls_cert, tls_client_ca: files in PEM, read anew when they change. With a CA, clients need a certificate.
     health, reflection, channelz: the standard services, of the extra `server`.

@@ -1,7 +1,9 @@
 """Applications for `interpose serve` in a process of its own."""
 
 import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -53,3 +55,23 @@ def stubborn(server: Any) -> None:
 
 def failing(server: Any) -> None:
     raise KeyError("no database")
+
+
+def slow(server: Any) -> None:
+    """Answers with its process; a request "wait" waits for SIGUSR1."""
+    gate = threading.Event()
+    signal.signal(signal.SIGUSR1, lambda *_: gate.set())
+
+    def greet(text: str, context: Any) -> str:
+        if text == "wait":
+            sys.stdout.write("begun\n")
+            sys.stdout.flush()
+            gate.wait()
+        return str(os.getpid())
+
+    _register(server, greet)
+
+
+def answering(answer: str) -> Any:
+    """An application with one answer for all."""
+    return lambda server: _register(server, lambda text, context: answer)

@@ -143,14 +143,14 @@ def test_it_wants_the_main_thread() -> None:
 
 
 @contextmanager
-def started(*arguments: str) -> Iterator["subprocess.Popen[str]"]:
-    """The command in a process of its own."""
+def started(*arguments: str, path: str = "") -> Iterator["subprocess.Popen[str]"]:
+    """The command in a process of its own. path: where else it finds modules."""
     process = subprocess.Popen(
         [sys.executable, "-m", "interpose", "serve", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "GRPC_VERBOSITY": "NONE", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        env={**os.environ, "GRPC_VERBOSITY": "NONE", "PYTHONPATH": os.pathsep.join(filter(None, [path, *sys.path]))},
     )
     try:
         yield process

@@ -85,7 +85,10 @@ class Options:
                 self.tls_client_ca is None or self.tls_cert is not None,
                 "tls_client_ca needs tls_key and tls_cert of the server's own",
             ),
-            *((is_flag(getattr(self, name)), f"{name} must be True or False") for name in (*STANDARD, "reload", "factory")),
+            *(
+                (is_flag(getattr(self, name)), f"{name} must be True or False")
+                for name in (*STANDARD, "reload", "factory")
+            ),
             (set(self.bare) <= set(STANDARD), f"bare must name some of {', '.join(STANDARD)}"),
             (_seconds(self.drain_delay), "drain_delay must be seconds, 0 or more"),
             (_seconds(self.timeout_graceful_shutdown), "timeout_graceful_shutdown must be seconds, 0 or more"),

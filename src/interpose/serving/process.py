@@ -45,7 +45,7 @@ class Process:
         thread.start()
 
     def _watch(self, reading: int) -> None:
-        with open(reading, encoding="utf-8") as ready:  # noqa: PTH123  a descriptor, not a path
+        with open(reading, encoding="utf-8") as ready:
             if line := ready.readline():
                 self.line = json.loads(line)
                 self._notes.put((READY, self))

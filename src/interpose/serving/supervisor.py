@@ -17,7 +17,10 @@ _log = logging.getLogger("interpose")
 STOP, RENEW, READY, ENDED = "stop", "renew", "ready", "ended"
 LISTEN = 1.0  # seconds; a signal that the system gives to another thread is heard after so long at most
 QUICK = 10.0  # seconds; a worker that dies sooner is likely to do so again
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds before a worker that died so quickly is started anew; doubled each time
+FIRST_PAUSE, LONGEST_PAUSE = (
+    0.5,
+    30.0,
+)  # seconds before a worker that died so quickly is started anew; doubled each time
 
 
 class Worker(Protocol):
@@ -86,7 +89,7 @@ class Supervisor:
                     self._ready.add(worker)
                 if what == ENDED:
                     self._forget(worker)
-                    return worker.status or 1
+                    return _status(worker)
         return None
 
     def _watch(self) -> None:
@@ -207,6 +210,12 @@ class Supervisor:
             except Empty:
                 if until is not None and self._clock() >= until:
                     return "", None
+
+
+def _status(worker: Worker) -> int:
+    """The exit status that stands for that of a worker that should not have ended; as a shell's, if it was killed."""
+    status = worker.status or 1
+    return status if status > 0 else 128 - status
 
 
 def _how(worker: Worker) -> str:

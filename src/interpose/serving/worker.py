@@ -24,8 +24,8 @@ def main(stdin: FileIO) -> int:
     """Serve as the supervisor asks; gives the exit status."""
     work = json.loads(stdin.readline())
     sys.path[:] = work["path"]
-    given = {**work["options"], "options": tuple(map(tuple, work["options"]["options"]))}
-    options = Options(**given)
+    work["options"]["options"] = [(name, value) for name, value in work["options"]["options"]]  # JSON has no pairs
+    options = Options(**work["options"])
     try:
         prepare(options)
         served = site(work["app"], options, work["stack"], shared=options.uds is None)
