@@ -67,7 +67,8 @@ def serve(
     their calls have, the process ends here.
 
     ValueError for bad options, or for what cannot be served (`interpose.serving.CannotServe`), before anything is
-    started. SystemExit if workers cannot start, which they have explained. RuntimeError outside of the main thread, or if grpc's server ends by itself.
+    started. SystemExit if workers cannot start, which they have explained. RuntimeError outside of the main thread, or
+    if grpc's server ends by itself.
     """
     given = dict(locals())
     from interpose.serving import Options, start  # noqa: PLC0415  most programs serve nothing

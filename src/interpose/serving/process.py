@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import Any
@@ -19,7 +18,7 @@ from interpose.serving.supervisor import ENDED, READY, Notes
 class Process:
     """A process that runs interpose.serving.worker. A thread watches it, and leaves notes for the supervisor."""
 
-    def __init__(self, app: str, stack: Any, options: Options, environment: Mapping[str, str], notes: Notes) -> None:
+    def __init__(self, app: str, stack: Any, options: Options, notes: Notes) -> None:
         self.status: int | None = None
         self.line: dict[str, str] = {}
         self._notes = notes
@@ -32,7 +31,6 @@ class Process:
                 stdin=subprocess.PIPE,
                 pass_fds=[writing],
                 process_group=0,  # Ctrl-C in a terminal is for the supervisor alone, which passes it on
-                env={**os.environ, **environment},
             )
         finally:
             os.close(writing)

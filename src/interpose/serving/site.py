@@ -11,7 +11,6 @@ from typing import Any
 from interpose._attach import intercept_server
 from interpose._describe import describe
 from interpose._flow import Interceptor, named
-from interpose.interceptors.concurrency_limit import ConcurrencyLimit, Fixed
 from interpose.serving import standard
 from interpose.serving.address import Port, Unix
 from interpose.serving.app import App
@@ -146,7 +145,11 @@ class Opened:
 
 def _limit(options: Options) -> tuple[Interceptor, ...]:
     """Innermost, so that logs and metrics see refusals. Nobody waits in a queue: as uvicorn does."""
-    return () if options.limit_concurrency is None else (ConcurrencyLimit(Fixed(options.limit_concurrency), queue=0),)
+    if options.limit_concurrency is None:
+        return ()
+    from interpose.interceptors.concurrency_limit import ConcurrencyLimit, Fixed  # a server starts sooner without it
+
+    return (ConcurrencyLimit(Fixed(options.limit_concurrency), queue=0),)
 
 
 def _files(options: Options) -> tuple[str, str, str | None]:
