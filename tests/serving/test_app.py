@@ -1,5 +1,6 @@
 """What may be served: functions, lists of servicers, ready servers, and their names."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +14,8 @@ from grpc_health.v1 import health
 import interpose
 from interpose.serving import CannotServe
 from interpose.serving.app import App, load
-from tests.serving.driving import Client, Shop, Status, serve
+from interpose.testing.codec import decode, encode
+from tests.serving.driving import KINDS, PATIENCE, Client, Shop, Status, ended, serve
 
 
 def plain(server: Any) -> None: ...
@@ -114,18 +116,58 @@ def test_a_list_of_servicers(path: Path) -> None:
     assert serve([servicer], lambda client: client.health("mine"), path) == Status.NOT_SERVING
 
 
-def test_a_ready_server(path: Path) -> None:
+@pytest.mark.parametrize("wrapped", [False, True], ids=["bare", "with interceptors"])
+def test_a_ready_server(path: Path, wrapped: bool) -> None:
     """It is given health and reflection, bound, started and drained."""
 
     def script(client: Client) -> Any:
-        return client.call(), client.health()
+        answers = client.call(), client.health("test.Shop")
+        calls = [client.start(kind) for kind in KINDS]
+        for _ in range(5):
+            assert shop.entered.acquire(timeout=PATIENCE)
+        client.signal()
+        return answers, [ended(call, kind)[:2] for call, kind in zip(calls, KINDS, strict=True)]
 
+    shop = Shop(asyncio=False)
     with ThreadPoolExecutor(4) as pool:
         server = grpc.server(pool)
-        Shop(asyncio=False).register(server)
-        answers = serve(server, script, path)
+        if wrapped:
+            server = interpose.intercept_server(server, lambda call: (yield call))
+        shop.register(server)
+        answers, ends = serve(server, script, path, timeout_graceful_shutdown=0)
 
     assert answers == ("hello!", Status.SERVING)
+    assert ends == [(grpc.StatusCode.UNAVAILABLE, "the server is stopping")] * 4
+
+
+@pytest.mark.parametrize("registered", [False, True])
+def test_a_ready_server_of_asyncio(path: Path, registered: bool) -> None:
+    """The same; it runs on the loop that it was made for."""
+    shop = Shop(asyncio=True)
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    server = grpc.aio.server()
+    shop.register(server)
+    if registered:
+        handler = grpc.unary_unary_rpc_method_handler(shop._async_behavior("unary_unary"), decode, encode)
+        server.add_registered_method_handlers("test.Shop", {"unary_unary": handler})
+
+    def script(client: Client) -> Any:
+        answers = client.call(), client.health("test.Shop")
+        calls = [client.start(kind) for kind in KINDS]
+        for _ in range(5):
+            assert shop.entered.acquire(timeout=PATIENCE)
+        client.signal()
+        return answers, [ended(call, kind)[:2] for call, kind in zip(calls, KINDS, strict=True)]
+
+    try:
+        answers, ends = serve(server, script, path, timeout_graceful_shutdown=0)
+    finally:
+        asyncio.set_event_loop(None)
+
+    assert answers == ("hello!", Status.SERVING)
+    assert ends == [(grpc.StatusCode.UNAVAILABLE, "the server is stopping")] * 4
+    assert loop.is_closed()
 
 
 def test_a_ready_server_takes_no_interceptors() -> None:

@@ -59,7 +59,7 @@ class App:
         if _is_list(given):
             _adders(given)  # is each of them a servicer?
         self.asyncio = _wants_asyncio(given) if loop == "auto" else loop != "none"
-        if self.ready and self.asyncio is not isinstance(given, grpc.aio.Server):
+        if self.ready and (self.asyncio is not isinstance(given, grpc.aio.Server) or loop == "uvloop"):
             raise CannotServe(f"the application is a {type(given).__name__} already: leave out --loop {loop}")
         if not self.asyncio and _is_async(given):
             raise CannotServe(f"{_named(given)} is async and needs an event loop: leave out --loop none")

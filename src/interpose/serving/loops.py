@@ -39,7 +39,7 @@ class OnLoop:
 
     def run(self, ready: Callable[[], None]) -> bool:
         """Serve until a signal comes, and drain. False if handlers are left whose RPCs were ended."""
-        with heard(self.signal), asyncio.Runner(loop_factory=_factory(self._site.options.loop)) as runner:
+        with heard(self.signal), asyncio.Runner(loop_factory=_factory(self._site)) as runner:
             return runner.run(self._run(ready))
 
     def signal(self) -> None:
@@ -139,9 +139,12 @@ class OnLoop:
         await self._life.aclose()
 
 
-def _factory(loop: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
+def _factory(site: Site) -> Callable[[], asyncio.AbstractEventLoop] | None:
     """What makes the event loop; None for asyncio's own."""
-    if loop != "uvloop":
+    if site.app.ready:
+        bound = getattr(site.app.given, "_loop", None)  # grpc's server is bound to the loop of the thread that made it
+        return None if bound is None else lambda: bound
+    if site.options.loop != "uvloop":
         return None
     try:
         import uvloop

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from interpose import aio, sync
 from interpose._attach import intercept_server
 from interpose._describe import describe
 from interpose._flow import Interceptor, named
@@ -92,8 +93,10 @@ class Site:
 class Opened:
     """One server with its two sorts of handlers: the application's and ours, each noted where it runs."""
 
-    def __init__(self, site: Site, native: Any) -> None:
+    def __init__(self, site: Site, server: Any) -> None:
         self._site = site
+        self._server = server
+        native = getattr(server, "_native", server)  # of one that intercept_server has made
         kind = TrackedOnLoop if site.app.asyncio else Tracked
         self._probes = None if site.app.asyncio else ThreadPoolExecutor(PROBES, "interpose-health")
         self._tracked = [kind(native, site.running), kind(native, site.ours), kind(native, site.ours, self._probes)]
@@ -102,7 +105,9 @@ class Opened:
         self._wrapped = {
             server: intercept_server(server, *site.stack) if site.stack else server for server in self._tracked
         }
-        self.app: Any = native if site.app.ready else self._wrapped[app]
+        self.app: Any = server if site.app.ready else self._wrapped[app]
+        if site.app.ready:
+            app.take_over()
         self._ours = self._chosen(ours)
         self._probed = self._chosen(probed)
 
@@ -134,8 +139,8 @@ class Opened:
 
     def stopping(self) -> None:
         """From now on, an RPC that ends early was ended by the server."""
-        for server in self._wrapped.values():
-            if server not in self._tracked:
+        for server in (self._server, *self._wrapped.values()):
+            if isinstance(server, sync.Server | aio.Server):
                 server._stop.begin(0.0)
 
     def close(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import inspect
 from asyncio import Task, current_task
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
@@ -18,6 +19,8 @@ from interpose.serving.options import CannotServe
 
 Running: TypeAlias = dict[Any, Any]  # grpc's contexts of the RPCs under way; on asyncio with the task of each
 Behavior: TypeAlias = Callable[..., Any]
+
+HANDLERS = (grpc.GenericRpcHandler, grpc.RpcMethodHandler)
 
 _MAKE: dict[Kind, Any] = {
     Kind.UNARY_UNARY: grpc.unary_unary_rpc_method_handler,
@@ -49,6 +52,16 @@ class _Tracked:
     def add_registered_method_handlers(self, service_name: str, method_handlers: Mapping[str, Any]) -> None:
         compiled = {name: self._compile(handler, name) for name, handler in method_handlers.items()}
         self._native.add_registered_method_handlers(service_name, compiled)
+
+    def take_over(self) -> None:
+        """Note the RPCs of the handlers that the server has already. Nothing public shows them."""
+        for held in _held(self._native):
+            if isinstance(held, list):
+                for name in filter(None, map(service_of, held)):
+                    self.services[name] = None
+                held[:] = generics(held, self._get)
+            else:
+                held.update({name: self._compile(handler, name) for name, handler in held.items()})
 
     def _get(self, handler: Any, name: str) -> Any:
         """The handler to serve an RPC with."""
@@ -117,8 +130,26 @@ class TrackedOnLoop(_Tracked, grpc.aio.Server):
 
     def _compile(self, handler: Any, name: str) -> Any:
         function = function_of(handler)
+        if not is_async(function):  # of a server that was ready: its task is not known
+            return made(handler, plain(function, kind_of(handler), self._running))
         around = _generating if inspect.isasyncgenfunction(function) else _awaiting
         return made(handler, functools.update_wrapper(around(function, self._running), function))
+
+
+def _held(native: Any) -> list[Any]:
+    """The lists of generic handlers, and dictionaries of others, that a server keeps; see `_has_handlers`."""
+    parts = filter(None, (getattr(native, "_state", None), getattr(native, "_server", None)))
+    kept = [
+        held
+        for part in parts
+        for held in (*gc.get_referents(part), *(vars(part).values() if hasattr(part, "__dict__") else ()))
+    ]
+    found = {id(held): held for held in kept if isinstance(held, list | dict) and held}
+    return [
+        held
+        for held in found.values()
+        if isinstance(next(iter(held.values() if isinstance(held, dict) else held)), HANDLERS)
+    ]
 
 
 def service_of(handler: Any) -> str | None:
