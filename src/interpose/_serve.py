@@ -29,6 +29,7 @@ def serve(
     reflection: bool = True,
     channelz: bool = False,
     bare: Sequence[str] = (),
+    ready: Sequence[Any] = (),
     drain_delay: float = 0.0,
     timeout_graceful_shutdown: float = 20.0,
     limit_concurrency: int | None = None,
@@ -57,6 +58,8 @@ def serve(
     env_file: variables to set before the application is imported.
     tls_key, tls_cert, tls_client_ca: files in PEM, read anew when they change. With a CA, clients need a certificate.
     health, reflection, channelz: the standard services, of the extra `server`.
+    ready: functions that say whether the server is ready, or their names; a `ConcurrencyLimit` is not while it refuses.
+        The health service follows them after three looks of the same opinion, one each second.
     drain_delay: seconds between NOT_SERVING and the refusal of new calls. timeout_graceful_shutdown: seconds that calls
         have then, before they are ended with UNAVAILABLE.
     limit_concurrency: calls in hand at once; more are refused with UNAVAILABLE.

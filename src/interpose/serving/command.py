@@ -77,6 +77,7 @@ def parser() -> argparse.ArgumentParser:
     services = parser.add_argument_group("standard services, of the extra server")
     for name in STANDARD:
         services.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, help=argparse.SUPPRESS)
+    services.add_argument("--ready", action=_Another, metavar="module:check", help="health follows this function")
     services.add_argument("--bare", type=_names, metavar="NAMES", help="those outside of the stack: health,reflection")
     add("--option", dest="options", type=_pair, action=_Another, metavar="NAME=VALUE", help="for grpc's own server")
     parser.set_defaults(**{field.name: field.default for field in dataclasses.fields(Options)})

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from typing import Any
@@ -16,6 +17,7 @@ from interpose.serving import standard
 from interpose.serving.drain import drain, play_on_loop
 from interpose.serving.ending import end_on_loop
 from interpose.serving.options import CLEAN_UP, CannotServe
+from interpose.serving.readiness import PATIENCE
 from interpose.serving.signals import heard, wakes
 from interpose.serving.site import Opened, Site
 
@@ -74,12 +76,29 @@ class OnLoop:
         self._life.callback(self._opened.close)
         await self._life.enter_async_context(site.app.on_asyncio(self._opened.app))
         self._opened.add_standard()
-        for service in self._opened.healthy:
-            await site.health.set(service, standard.status(True))
+        await self._set_health(True)
+        self._life.callback(await asyncio.to_thread(site.readiness, self._ask, self._tell))
         site.bind(self._native)
         self._life.callback(site.address.close)
         await self._native.start()
         site.address.published()
+
+    async def _set_health(self, serving: bool) -> None:
+        for service in self._opened.healthy:
+            await self._site.health.set(service, standard.status(serving))
+
+    def _tell(self, serving: bool) -> None:
+        """Set the health, from another thread."""
+        self._on_loop(self._set_health(serving))
+
+    def _ask(self, check: Callable[[], Any]) -> Any:
+        """Ask a check, from another thread; an async one runs on the loop."""
+        answer = check()
+        return self._on_loop(answer) if inspect.iscoroutine(answer) else answer
+
+    def _on_loop(self, work: Coroutine[Any, Any, Any]) -> Any:
+        assert self._loop is not None
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE)
 
     async def _first_signal(self) -> None:
         # Kept to the end, and not cancelled: with it grpc would lose the future that its stop() waits for.

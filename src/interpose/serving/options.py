@@ -52,6 +52,7 @@ class Options:
     reflection: bool = True
     channelz: bool = False
     bare: Sequence[str] = ()
+    ready: Sequence[Any] = ()
     drain_delay: float = 0.0
     timeout_graceful_shutdown: float = GRACE
     limit_concurrency: int | None = None
@@ -90,6 +91,12 @@ class Options:
                 for name in (*STANDARD, "reload", "factory")
             ),
             (set(self.bare) <= set(STANDARD), f"bare must name some of {', '.join(STANDARD)}"),
+            (
+                not isinstance(self.ready, str)
+                and all(isinstance(one, str) or _can_be_asked(one) for one in self.ready),
+                "ready must be a list of functions without arguments, of a ConcurrencyLimit, or of their names",
+            ),
+            (not self.ready or self.health is True, "ready needs health, which is what it changes"),
             (_seconds(self.drain_delay), "drain_delay must be seconds, 0 or more"),
             (_seconds(self.timeout_graceful_shutdown), "timeout_graceful_shutdown must be seconds, 0 or more"),
             (
@@ -116,6 +123,10 @@ class Options:
     def watched(self) -> list[str]:
         """The folders whose files are watched for `reload`."""
         return list(self.reload_dirs) or [str(Path.cwd())]
+
+
+def _can_be_asked(check: object) -> bool:
+    return callable(check) or hasattr(check, "snapshot")
 
 
 def _seconds(value: object) -> bool:

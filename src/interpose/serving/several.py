@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
@@ -20,7 +20,7 @@ _log = logging.getLogger("interpose")
 
 def supervise(app: Any, stack: Any, options: Options) -> int:
     """Have workers serve until a signal comes; gives the exit status: not 0 if they could not start."""
-    if not (isinstance(app, str) and (isinstance(stack, str) or not stack)):
+    if not (isinstance(app, str) and (isinstance(stack, str) or not stack) and _all_names(options.ready)):
         raise CannotServe(
             "workers and reload need names, since each process imports the application for itself: "
             'app="shop.server:app", stack="shop.server:stack"'
@@ -35,6 +35,10 @@ def supervise(app: Any, stack: Any, options: Options) -> int:
         if options.reload:
             life.enter_context(_reloading(options, supervisor))
         return supervisor.run(_announce)
+
+
+def _all_names(checks: Sequence[Any]) -> bool:
+    return all(isinstance(check, str) for check in checks)
 
 
 def _kept(options: Options, life: ExitStack) -> Options:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -14,9 +15,10 @@ from interpose._describe import describe
 from interpose._flow import Interceptor, named
 from interpose.serving import standard
 from interpose.serving.address import Port, Unix
-from interpose.serving.app import App
+from interpose.serving.app import App, load
 from interpose.serving.certificates import Certificates
 from interpose.serving.options import CannotServe, Options
+from interpose.serving.readiness import Readiness
 from interpose.serving.tracking import Running, Tracked, TrackedOnLoop
 
 _log = logging.getLogger("interpose")
@@ -45,6 +47,7 @@ class Site:
         self.running: Running = {}  # the RPCs of the application
         self.ours: Running = {}  # those of health, reflection and channelz
         self.health: Any = None
+        self.checks = [load(check) if isinstance(check, str) else check for check in options.ready]
 
     @property
     def channel_options(self) -> list[tuple[str, Any]]:
@@ -59,6 +62,15 @@ class Site:
     def open(self, native: Any) -> Opened:
         """The server as the application, and the services of ours, register with it."""
         return Opened(self, native)
+
+    def readiness(self, call: Callable[[Callable[[], Any]], Any], tell: Callable[[bool], object]) -> Callable[[], None]:
+        """Look whether the checks pass, now and from now on; gives what ends that."""
+        if not self.checks or self.health is None:
+            return lambda: None
+        readiness, over = Readiness(self.checks, call, tell), threading.Event()
+        readiness.look()
+        threading.Thread(target=readiness.run, args=(over,), name="interpose-ready", daemon=True).start()
+        return over.set
 
     def bind(self, native: Any) -> None:
         """Listen, but answer nothing yet."""
@@ -122,8 +134,8 @@ class Opened:
 
     @property
     def healthy(self) -> list[str]:
-        """The services of which our health service is to say that they serve."""
-        return [] if self._site.health is None else self.services
+        """The names of which our health service is to say how they do: each service, and all together."""
+        return [] if self._site.health is None else ["", *self.services]
 
     def add_standard(self) -> None:
         """Register health, reflection and channelz, but those that the application has registered itself."""

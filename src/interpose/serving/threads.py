@@ -63,13 +63,17 @@ class Threads:
         self._life.callback(self._opened.close)
         self._life.enter_context(site.app.on(self._opened.app))
         self._opened.add_standard()
-        for service in self._opened.healthy:
-            site.health.set(service, standard.status(True))
+        self._set_health(True)
+        self._life.callback(site.readiness(lambda check: check(), self._set_health))
         site.bind(self._native)
         self._life.callback(site.address.close)
         self._native.start()
         site.address.published()
         threading.Thread(target=self._watch, name="interpose-watch", daemon=True).start()
+
+    def _set_health(self, serving: bool) -> None:
+        for service in self._opened.healthy:
+            self._site.health.set(service, standard.status(serving))
 
     def _watch(self) -> None:
         self._native.wait_for_termination()
