@@ -22,6 +22,7 @@ def outside_any_rpc() -> None:
     context._call.set(None)
     context._request_id.set(None)
     context._real_ip.set(None)
+    context._identity.set(None)
 
 
 @pytest.fixture(autouse=True)

@@ -7,6 +7,9 @@ from interpose import Call, Flow, chain, describe, interceptors, when
 from interpose._describe import RULES
 from interpose.interceptors import (
     AccessLog,
+    Authenticate,
+    Authorize,
+    BearerToken,
     Cache,
     CircuitBreaker,
     Coalesce,
@@ -20,6 +23,8 @@ from interpose.interceptors import (
     RealIp,
     RequestId,
     Retry,
+    StaticTokens,
+    require,
 )
 
 CLIENT = [
@@ -33,7 +38,8 @@ CLIENT = [
     FaultInjection(),
 ]
 LIMITS = [ConcurrencyLimit(), RateLimit("1/second"), RealIp(["10.0.0.0/8"])]
-MADE = {type(made).__name__: made for made in (*CLIENT, Hedge(), AccessLog(), ExceptionToStatus(), *LIMITS)}
+GUARDS = [Authenticate(StaticTokens({"token": "ann"})), Authorize(require()), BearerToken(lambda: "token")]
+MADE = {type(made).__name__: made for made in (*CLIENT, Hedge(), AccessLog(), ExceptionToStatus(), *LIMITS, *GUARDS)}
 
 
 def token(call: Call) -> Flow:

@@ -30,6 +30,7 @@ PUBLIC = [
     "deadline",
     "detached",
     "errors",
+    "identity",
     "intercept_channel",
     "intercept_server",
     "native_interceptors",

@@ -10,7 +10,7 @@ from interpose._method import Idempotency, Kind, Method, Side
 from interpose._native_interceptors import native_interceptors
 from interpose._outcome import Outcome
 from interpose._serve import serve
-from interpose.context import current_call, deadline, detached, request_id
+from interpose.context import current_call, deadline, detached, identity, request_id
 from interpose.errors import StatusError
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "describe",
     "detached",
     "errors",
+    "identity",
     "intercept_channel",
     "intercept_server",
     "native_interceptors",

@@ -86,6 +86,8 @@ class Incoming(Protocol):
 
     def scope(self) -> Scope: ...
 
+    def auth_context(self) -> Any: ...
+
 
 class Call:
     """One attempt of an RPC, before it is sent (client) or handled (server). Immutable.
@@ -199,6 +201,14 @@ class Call:
     def peer(self) -> str | None:
         """The client's address as grpc writes it, like "ipv4:127.0.0.1:5000" (server; None on a client)."""
         return None if self._context is None else str(self._context.peer())
+
+    @property
+    def auth_context(self) -> Any:
+        """What the transport knows of the client, by grpc's own names, like `{"peer_dns": [b"web.example"]}` with TLS.
+
+        Server; empty on a client, and once the RPC has ended.
+        """
+        return {} if self._context is None else self._context.auth_context()
 
     def encoded(self) -> bytes:
         """The request as the bytes that are sent, by the stub's own serializer, maps included (client, unary requests).

@@ -36,6 +36,11 @@ RULES = (
     Rule("ExceptionToStatus", "AccessLog", "the log sees the exception, and not the status that the caller sees"),
     Rule("RateLimit", "RealIp", "all who come through a proxy are counted as one"),
     Rule("ConcurrencyLimit", "AccessLog", "calls that are refused are not in the log"),
+    Rule("Authorize", "Authenticate", "who calls is not known yet, and every call is denied"),
+    Rule("Authenticate", "AccessLog", "calls that are refused are not in the log"),
+    Rule("Authorize", "AccessLog", "calls that are denied are not in the log"),
+    Rule("BearerToken", "Retry", "every attempt is sent with the token of the first"),
+    Rule("BearerToken", "Hedge", "every copy is sent with the token of the first"),
     Rule("FaultInjection", "Retry", "faults are not retried, as those of a server would be"),
 )
 
@@ -66,7 +71,7 @@ def describe(*interceptors: Interceptor, method: str | None = None) -> str:
     shown = list(applying)
     width = max((len(one.name) for one in shown), default=0)
     lines = [
-        f"  {number}. {one.name.ljust(width)}  {_purpose(one.interceptor)}".rstrip()
+        f"  {number}. {one.name.ljust(width)}  {_purpose(one.interceptor, method)}".rstrip()
         for number, one in enumerate(shown, 1)
     ]
     mistakes = [f"! {wrong}" for wrong in _mistakes(shown)]
@@ -93,8 +98,10 @@ def _opened(interceptors: tuple[Interceptor, ...], conditions: tuple[When, ...] 
             yield _Shown(interceptor, conditions)
 
 
-def _purpose(interceptor: Any) -> str:
-    """The first sentence that it says of itself, if it says any."""
+def _purpose(interceptor: Any, method: str | None) -> str:
+    """What it says of itself: by its method `described`, if it has one, or in the first sentence of its docstring."""
+    if (described := getattr(interceptor, "described", None)) is not None:
+        return str(described(None if method is None else Method(method, Kind.UNARY_UNARY)))
     own = interceptor if inspect.isroutine(interceptor) else type(interceptor)
     return (inspect.getdoc(own) or "").partition("\n")[0]
 

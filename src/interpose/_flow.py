@@ -334,7 +334,7 @@ def is_async(interceptor: Any) -> bool:
     """Is it an `async def` generator, or contains one?"""
     if isinstance(interceptor, Chain):
         return any(map(is_async, interceptor.interceptors))
-    return inspect.isasyncgenfunction(_body(interceptor))
+    return inspect.isasyncgenfunction(body_of(interceptor))
 
 
 def check(interceptor: Any) -> None:
@@ -364,7 +364,7 @@ def check(interceptor: Any) -> None:
         _refuse(
             interceptor, "is no function: an interceptor is a generator function of one call, `outcome = yield call`"
         )
-    body = _body(interceptor)
+    body = body_of(interceptor)
     if inspect.iscoroutinefunction(body):
         _refuse(interceptor, "is a coroutine function without a yield: write `outcome = yield call` in it")
     if not (inspect.isgeneratorfunction(body) or inspect.isasyncgenfunction(body)):
@@ -411,7 +411,7 @@ _NATIVE = (
 )
 
 
-def _body(interceptor: Any) -> Any:
+def body_of(interceptor: Any) -> Any:
     """The function behind an interceptor: through partials, decorators and `__call__`."""
     while isinstance(interceptor, functools.partial):
         interceptor = interceptor.func

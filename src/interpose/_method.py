@@ -59,12 +59,13 @@ class Target:
     One for each channel: two channels are two targets, since they may have other credentials.
     """
 
-    __slots__ = ("_core", "_number", "_text")
+    __slots__ = ("_core", "_number", "_text", "private")
 
     def __init__(self, text: str, core: Any = None) -> None:
         self._text = text
         self._core = core  # that of grpc's core, which knows of connections
         self._number = next(_numbers)
+        self.private = False  # is it known to be encrypted, or to stay on this machine? See `BearerToken`
 
     @classmethod
     def of(cls, channel: Any) -> Target:

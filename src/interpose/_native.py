@@ -20,6 +20,7 @@ from interpose._wording import made_here
 
 EOF: Any = vars(grpc.aio)["EOF"]  # the stubs forget it
 
+NO_WAITING = "nothing can await on the sync side"
 LOCALLY_CANCELLED = "Locally cancelled by application!"  # grpcio's words
 
 
@@ -190,6 +191,14 @@ def no_waiting(step: Wait) -> TypeError:
     if type(step.awaitable).__name__ == "async_generator_asend":  # of the interceptor itself
         return TypeError(f"interceptor {step.asker} is an `async def` generator, and this server is a sync one")
     return TypeError(
-        f"interceptor {step.asker} waits for {step.awaitable!r:.100}, and nothing can await on the sync side: "
+        f"interceptor {step.asker} waits for {step.awaitable!r:.100}, and {NO_WAITING}: "
         "pass it the plain value, from the sync version of what made it"
     )
+
+
+def is_downstream(error: BaseException) -> bool:
+    """Is it the failure of a call that was made here? What a stub raises, bare or intercepted, is grpc's own call object.
+
+    A status that a handler or an interceptor raises for its caller never is.
+    """
+    return isinstance(error, (grpc.Call, grpc.aio.AioRpcError))

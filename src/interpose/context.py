@@ -12,6 +12,7 @@ from contextvars import ContextVar
 from typing import NamedTuple
 
 from interpose._call import Call
+from interpose._identity import Identity
 from interpose._metadata import Metadata
 from interpose._scope import Scope
 
@@ -27,6 +28,7 @@ class Inherited(NamedTuple):
 _call: ContextVar[Call | None] = ContextVar("interpose.call", default=None)
 _request_id: ContextVar[str | None] = ContextVar("interpose.request_id", default=None)
 _real_ip: ContextVar[str | None] = ContextVar("interpose.real_ip", default=None)
+_identity: ContextVar[Identity | None] = ContextVar("interpose.identity", default=None)
 _inherited: ContextVar[Inherited | None] = ContextVar("interpose.inherited", default=None)
 
 
@@ -45,6 +47,11 @@ def real_ip() -> str | None:
     return _real_ip.get()
 
 
+def identity() -> Identity | None:
+    """Who made the call that is being handled here; None where that is not known. Left by `Authenticate`."""
+    return _identity.get()
+
+
 def deadline() -> float | None:
     """When the incoming RPC must have ended, in seconds of the monotonic clock; None without one."""
     call = _call.get()
@@ -60,8 +67,8 @@ def inherited() -> Inherited | None:
 def detached() -> Generator[None]:
     """Calls made in here belong to no incoming RPC: `with interpose.detached(): stub.Audit(entry)`.
 
-    They have neither its deadline nor its end, and inherit no metadata; the request id stays. Threads and tasks that are
-    started in here are detached for good.
+    They have neither its deadline nor its end, and inherit no metadata; the request id and the identity stay. Threads and
+    tasks that are started in here are detached for good.
     """
     call, inherited = _call.get(), _inherited.get()
     _call.set(None)
@@ -86,6 +93,11 @@ def set_request_id(value: str) -> None:
 def set_real_ip(value: str | None) -> None:
     """Used by interceptors: what `real_ip()` gives from here on in this RPC."""
     _real_ip.set(value)
+
+
+def set_identity(value: Identity | None) -> None:
+    """Used by interceptors: what `identity()` gives from here on in this RPC."""
+    _identity.set(value)
 
 
 def set_inherited(value: Inherited) -> None:

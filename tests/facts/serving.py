@@ -19,6 +19,7 @@ import grpc.aio
 
 from interpose import Call, Flow, Interceptor, Kind, Metadata, Outcome, intercept_server, server_interceptor
 from interpose._clock import SYSTEM, Clock
+from interpose.testing import FaultProxy
 from interpose.testing.echo import decode, encode
 
 PATIENCE = 10  # seconds after which a wait counts as a hang
@@ -93,6 +94,16 @@ class Client:
         self.server = server
         self.stop = stop
         self._kind = kind
+
+    @contextmanager
+    def cut_off(self) -> Iterator[tuple[Client, FaultProxy]]:
+        """A client whose connection can be cut with `black_hole`: the server has to see by itself that time is up.
+
+        A client says that its deadline has passed as if it cancelled. If its request took longer on its way than that
+        news, as on a busy machine, the server cannot tell the two apart.
+        """
+        with FaultProxy(self.target) as proxy, grpc.insecure_channel(proxy.target) as channel:
+            yield Client(channel, proxy.target, self.server, self.stop, self._kind), proxy
 
     def stub(self, kind: str | None = None, name: str | None = None) -> Any:
         """The native multi-callable of a method."""

@@ -67,13 +67,15 @@ def test_a_deadline_has_the_outcome_deadline_exceeded(shape: Shape) -> None:
     """The deadline passes while a handler works: one outcome, DEADLINE_EXCEEDED."""
     watch, held = Watch(), Held()
 
-    with serve(shape, handling(shape, held), watch) as rpc:
-        reply = rpc.call(timeout=SOON)
+    with serve(shape, handling(shape, held), watch) as rpc, rpc.cut_off() as (client, proxy):
+        pending = client.start(timeout=SOON)
+        assert held.entered.wait(PATIENCE)
+        proxy.black_hole()
         assert held.over.wait(PATIENCE)
         held.release()
         outcome = watch.only()
 
-    assert outcome.code is reply.code is Code.DEADLINE_EXCEEDED
+    assert outcome.code is pending.code() is Code.DEADLINE_EXCEEDED
 
 
 @pytest.mark.fact("S-21", "R-33")
@@ -137,9 +139,11 @@ def test_a_client_gone_mid_stream_is_one_outcome(shape: Shape, how: str, size: i
     """However a client leaves, also while writing is blocked by flow control: one outcome, and the handler closed."""
     watch, flood = Watch(), Flood(shape, "x" * size)
 
-    with serve(shape, flood.handlers, watch, own=how in ("close", "stop")) as rpc:
-        pending = rpc.start("a", timeout=SOON if how == "deadline" else PATIENCE)
+    with serve(shape, flood.handlers, watch, own=how in ("close", "stop")) as rpc, rpc.cut_off() as (client, proxy):
+        pending = (client if how == "deadline" else rpc).start("a", timeout=SOON if how == "deadline" else PATIENCE)
         assert flood.started.wait(PATIENCE)
+        if how == "deadline":
+            proxy.black_hole()
         if how == "cancel":
             pending.cancel()
         if how == "close":

@@ -3,7 +3,6 @@
 import logging
 import threading
 from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -11,8 +10,9 @@ import grpc.aio
 import pytest
 from grpc_status import rpc_status
 
-from interpose import Call, Kind, Outcome, Side, chain, describe, errors, intercept_channel, when
+from interpose import Call, Kind, Outcome, Side, chain, context, describe, errors, intercept_channel, when
 from interpose.interceptors import (
+    Identity,
     Limit,
     LocalStore,
     Rate,
@@ -171,18 +171,16 @@ def test_a_host_has_one_count() -> None:
     assert [answered(limit, peer=peer) for peer in peers] == [True, False, True, True, False, True, False, True]
 
 
-def test_a_caller_has_one_count(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_caller_has_one_count() -> None:
     """By identity where it is known, with who vouches for it; by peer where not; on a client by the target."""
-    who: list[Any] = [None]
-    monkeypatch.setattr(module, "_IDENTITY", lambda: who[0])
     limit = RateLimit("1/hour")
 
-    def calls(*identity: str | None, **given: Any) -> bool:
-        who[0] = SimpleNamespace(subject=identity[0], issuer=identity[1]) if identity else None
+    def calls(subject: str | None = None, issuer: str | None = None, **given: Any) -> bool:
+        context.set_identity(None if subject is None else Identity(subject, issuer=issuer))
         return answered(limit, **given)
 
-    assert [calls(), calls(), calls("a", None), calls("a", "b"), calls("a", None)] == [True, False, True, True, False]
-    assert calls("a", None, side=CLIENT) is True  # its target, not its caller
+    assert [calls(), calls(), calls("a"), calls("a", "b"), calls("a")] == [True, False, True, True, False]
+    assert calls("a", side=CLIENT) is True  # its target, not its caller
     assert calls(side=CLIENT) is False
 
 

@@ -8,6 +8,7 @@ from interpose.mechanisms.addresses import (
     holder,
     holder_of_peer,
     host_of_peer,
+    is_local,
     is_unix,
     last_untrusted,
     networks,
@@ -124,3 +125,57 @@ def test_no_text_makes_it_raise(lists: list[str], peer: str) -> None:
     last_untrusted(lists, TRUSTED)
     holder_of_peer(f"ipv6:{peer}:1")
     host_of_peer(peer)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        *(
+            "unix:/run/a.sock",
+            "unix:///run/a.sock",
+            "unix-abstract:a",
+            "localhost:50051",
+            "127.0.0.1:50051",
+            "[::1]:50051",
+        ),
+        *("dns:///localhost:50051", "dns:localhost:50051", "dns:///127.0.0.1:1", "ipv4:127.0.0.1:1,127.9.9.9:2"),
+        *("ipv6:[::1]:1", "localhost", "::1", "[::ffff:127.0.0.1]:1"),
+    ],
+)
+def test_a_target_on_this_machine(target: str) -> None:
+    """A unix socket, or the loopback interface."""
+    assert is_local(target)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        *(
+            "",
+            "example.org:443",
+            "10.0.0.1:1",
+            "0.0.0.0:1",
+            "[::]:1",
+            "localhost.example.org:1",
+            "dns:///example.org:1",
+        ),
+        *(
+            "dns://8.8.8.8/localhost:1",
+            "ipv4:127.0.0.1:1,10.0.0.1:1",
+            "ipv6:[::1]:1,[2001:db8::1]:1",
+            "xds:///localhost",
+        ),
+        *(
+            "vsock:1:2",
+            "passthrough:///localhost:1",
+            "dns:",
+            "dns:///",
+            "ipv4:",
+            "127.0.0.1.example.org:1",
+            "dns://localhost",
+        ),
+    ],
+)
+def test_a_target_that_may_be_another_machine(target: str) -> None:
+    """All of its addresses have to be this one; a name is only believed where this machine's own resolver reads it."""
+    assert not is_local(target)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).parent
-AREAS = {"core": 20, "batteries": 20, "drop-in": 10, "kit": 10}  # area: how many faults it has at least
+AREAS = {"core": 20, "batteries": 20, "guards": 20, "drop-in": 10, "kit": 10}  # area: how many faults it has at least
 
 
 @dataclass(frozen=True)

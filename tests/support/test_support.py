@@ -62,6 +62,12 @@ def test_quick_shows_each_value_once(run: Run) -> None:
     run("--part=quick").assert_outcomes(passed=4 + 5 + 4, deselected=12 + 10 + 3 + 1 + 2)
 
 
+def test_what_runs_alone_is_imported_alone(run: Run, pytester: pytest.Pytester) -> None:
+    """To import the other files would take longer than those tests do."""
+    pytester.makepyfile(test_other="raise ImportError")
+    run("--part=alone").assert_outcomes(passed=3, deselected=16 + 15 + 4 + 1 + 2)
+
+
 def test_the_last_part_says_what_was_left_out(run: Run) -> None:
     """One line for all parts, with the command that brings it; a part that is not the last keeps it for itself."""
     line = "2 tests were left out: 2 for a rare metal. `make interop` installs what they need, and runs them."

@@ -9,7 +9,7 @@ import pytest
 import interpose
 from tests.torture import process
 
-TIMES = 5
+TIMES = 2
 
 pytestmark = pytest.mark.slow  # processes that are started and end
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Generator
 from typing import Any, NoReturn
 
 import grpc
@@ -32,14 +31,13 @@ class _Raising:
         yield
 
 
-@contextmanager
-def _while_there() -> Iterator[None]:
-    """What is sent in this block may find the client gone, which grpc has not said yet: then there is nothing to answer.
+async def _while_there(sending: Awaitable[Any]) -> Any:
+    """What is sent may find the client gone, which grpc has not said yet: then there is nothing to answer.
 
     grpc would log its own failed write as a fault of the servicer. It takes CancelledError for what this is.
     """
     try:
-        yield
+        return await sending
     except grpc.aio.InternalError:
         raise asyncio.CancelledError from None
 
@@ -161,20 +159,18 @@ class ServicerContext(Answer, grpc.aio.ServicerContext[Any, Any]):  # type: igno
             raise asyncio.CancelledError  # nobody listens any more
         closing = self.closing(outcome)
         if closing.initial:
-            with _while_there():
-                await self._native.send_initial_metadata(closing.initial)
+            await _while_there(self._native.send_initial_metadata(closing.initial))
         if closing.trailing:
             self._native.set_trailing_metadata(tuple(closing.trailing))
         if closing.ok:
             if closing.details:
                 self._native.set_details(closing.details)
             return closing.response
-        if closing.error is None:
-            with _while_there():
-                await self._native.abort(closing.code, closing.details)
-        if closing.code is not None:
-            self._native.set_code(closing.code)
-        raise closing.error
+        if closing.error is not None:
+            if closing.code is not None:
+                self._native.set_code(closing.code)
+            raise closing.error
+        return await _while_there(self._native.abort(closing.code, closing.details))
 
     def __getattr__(self, name: str) -> Any:
         # What newer versions of grpc add to their context.

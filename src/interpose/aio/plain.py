@@ -34,19 +34,16 @@ class Plain:
 
     def bound(self, context: Context, loop: asyncio.AbstractEventLoop) -> Any:
         """The handler for one RPC."""
-
-        def waiter(driver: Driver, step: Wait) -> Any:
-            try:
-                value = asyncio.run_coroutine_threadsafe(
-                    _awaited(cast("Awaitable[Any]", step.awaitable)), loop
-                ).result()
-            except BaseException as error:
-                return driver.fail(error)
-            return driver.answer(value)
-
-        behavior, kind = plain_behavior(self._endpoint, waiter), self._endpoint.method.kind
         task = asyncio.current_task(loop)
         assert task is not None  # grpc's, for this RPC
+
+        def waiter(_: Driver, step: Wait) -> Wait:
+            """Awaited on the loop, no longer than the RPC lasts; the thread waits for the Future of that."""
+            future = asyncio.run_coroutine_threadsafe(_awaited(cast("Awaitable[Any]", step.awaitable)), loop)
+            loop.call_soon_threadsafe(task.add_done_callback, lambda _: future.cancel())
+            return Wait(future, step.deadline)
+
+        behavior, kind = plain_behavior(self._endpoint, waiter), self._endpoint.method.kind
         encoded = _EncodedAhead(self._handler.response_serializer) if kind.response_streaming else None
 
         def behave(argument: Any, native: Any) -> Any:

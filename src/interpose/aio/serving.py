@@ -12,6 +12,7 @@ from interpose._clock import Clock
 from interpose._flow import Interceptor, named
 from interpose._shell.answer import Stop
 from interpose._shell.handlers import generics
+from interpose._shell.serving import Registered, check_served
 from interpose.aio.plain import Plain
 from interpose.aio.server import Handlers
 
@@ -22,6 +23,7 @@ class Server(grpc.aio.Server):
     def __init__(self, native: grpc.aio.Server, interceptors: tuple[Interceptor, ...], clock: Clock) -> None:
         self._native: Any = native
         self._stop = Stop()
+        self._registered = Registered(asyncio=True)
         self._handlers = Handlers(interceptors, clock, self._stop)
         self._interceptors = interceptors
         self._plain: dict[str, Any] = {}  # plain handlers that were registered, by the names of their methods
@@ -29,7 +31,9 @@ class Server(grpc.aio.Server):
 
     def add_generic_rpc_handlers(self, generic_rpc_handlers: Iterable[grpc.GenericRpcHandler]) -> None:
         self._begin()
-        self._native.add_generic_rpc_handlers(generics(generic_rpc_handlers, self._handlers.get))
+        given = list(generic_rpc_handlers)
+        self._registered.add_generic(given)
+        self._native.add_generic_rpc_handlers(generics(given, self._handlers.get))
 
     def add_registered_method_handlers(self, service_name: str, method_handlers: Mapping[str, Any]) -> None:
         self._begin()
@@ -41,6 +45,7 @@ class Server(grpc.aio.Server):
                 self._plain[path] = handler
             else:
                 compiled[name] = made
+        self._registered.add(method_handlers, f"/{service_name}/")
         self._native.add_registered_method_handlers(service_name, compiled)
 
     def _begin(self) -> None:
@@ -56,6 +61,7 @@ class Server(grpc.aio.Server):
         return int(self._native.add_secure_port(address, server_credentials))
 
     async def start(self) -> None:
+        check_served(self._interceptors, self._registered.served())
         await self._native.start()
 
     async def stop(self, grace: float | None) -> None:

@@ -3,7 +3,11 @@
 import inspect
 
 from interpose._executed import not_executed
+from interpose._identity import Credentials, Identity, Name
 from interpose.interceptors.access_log import AccessLog, JsonFormatter, Redactor
+from interpose.interceptors.authenticate import Authenticate, AuthenticateState, UnauthenticatedDetails
+from interpose.interceptors.authorize import Authorize, AuthorizeState, DeniedDetails, anyone, require
+from interpose.interceptors.bearer_token import BearerToken, BearerTokenState, RefreshDetails, Token
 from interpose.interceptors.cache import Cache, CacheState
 from interpose.interceptors.circuit_breaker import CircuitBreaker, CircuitOpen, CircuitState, TransitionDetails
 from interpose.interceptors.coalesce import Coalesce, CoalesceState
@@ -12,7 +16,9 @@ from interpose.interceptors.deadline import Deadline
 from interpose.interceptors.exception_to_status import ExceptionToStatus
 from interpose.interceptors.fallback import Fallback, FallbackDetails
 from interpose.interceptors.fault_injection import FaultInjection, InjectedFault
+from interpose.interceptors.guarding import HEALTH_AND_REFLECTION
 from interpose.interceptors.hedge import Hedge, HedgeDetails
+from interpose.interceptors.mutual_tls import MutualTls
 from interpose.interceptors.propagate_context import PropagateContext
 from interpose.interceptors.rate_limit import (
     Limit,
@@ -26,12 +32,20 @@ from interpose.interceptors.rate_limit import (
 from interpose.interceptors.real_ip import RealIp
 from interpose.interceptors.request_id import RequestId, RequestIdFilter
 from interpose.interceptors.retry import BY_CONVENTION, Retry, RetryDetails
+from interpose.interceptors.static_tokens import StaticTokens
 from interpose.mechanisms.budget import RatioBudget, RetryBudget
 from interpose.mechanisms.shown import shown
 
 __all__ = [
     "BY_CONVENTION",
+    "HEALTH_AND_REFLECTION",
     "AccessLog",
+    "Authenticate",
+    "AuthenticateState",
+    "Authorize",
+    "AuthorizeState",
+    "BearerToken",
+    "BearerTokenState",
     "Cache",
     "CacheState",
     "CircuitBreaker",
@@ -41,17 +55,22 @@ __all__ = [
     "CoalesceState",
     "ConcurrencyLimit",
     "ConcurrencyState",
+    "Credentials",
     "Deadline",
+    "DeniedDetails",
     "ExceptionToStatus",
     "Fallback",
     "FallbackDetails",
     "FaultInjection",
     "Hedge",
     "HedgeDetails",
+    "Identity",
     "InjectedFault",
     "JsonFormatter",
     "Limit",
     "LocalStore",
+    "MutualTls",
+    "Name",
     "PropagateContext",
     "Rate",
     "RateLimit",
@@ -60,6 +79,7 @@ __all__ = [
     "RatioBudget",
     "RealIp",
     "Redactor",
+    "RefreshDetails",
     "RefusalDetails",
     "RequestId",
     "RequestIdFilter",
@@ -67,8 +87,13 @@ __all__ = [
     "RetryBudget",
     "RetryDetails",
     "ShedDetails",
+    "StaticTokens",
+    "Token",
     "TransitionDetails",
+    "UnauthenticatedDetails",
+    "anyone",
     "not_executed",
+    "require",
 ]
 
 for _name in __all__:

@@ -35,6 +35,8 @@ STARTED, FINISHED = "started call", "finished call"
 REQUEST = {Side.SERVER: "request received", Side.CLIENT: "request sent"}
 RESPONSE = {Side.SERVER: "response sent", Side.CLIENT: "response received"}
 
+SUBJECT = "auth.sub"  # go-grpc-middleware's examples of auth have this name for it
+
 MAX_NAME = 256  # characters of a service, method or peer: far beyond any that is real
 MAX_ERROR = 1024  # characters of the details of a failure
 MAX_VALUE = 256  # characters of a metadata value
@@ -125,8 +127,8 @@ class AccessLog:
     "finished call". Everything is in fields of the record (`extra`), named as go-grpc-middleware does:
     `protocol`, `grpc.component`, `grpc.service`, `grpc.method`, `grpc.method_type`, `grpc.start_time`,
     `grpc.request.deadline`, `peer.address`, `grpc.code`, `grpc.error`, `grpc.time_ms`; and `request_id` if there is
-    one, `grpc.attempts` if there were several. The level depends on code and side: a NOT_FOUND is INFO on a server and
-    DEBUG on a client. Messages and metadata of the RPC are logged only on wish.
+    one, `auth.sub` if a server knows who calls, `grpc.attempts` if there were several. The level depends on code and side:
+    a NOT_FOUND is INFO on a server and DEBUG on a client. Messages and metadata of the RPC are logged only on wish.
 
     Inside of `Retry` it writes one record per attempt, outside of it one per RPC.
 
@@ -273,6 +275,8 @@ class AccessLog:
                 fields["grpc.sample_rate"] = rate
             if (known := context.request_id() or rpc.request_id) is not None:
                 fields["request_id"] = known
+            if rpc.side is Side.SERVER and (identity := context.identity()) is not None:
+                fields[SUBJECT] = one_line(identity.subject, MAX_NAME)
             self._write(level, FINISHED, fields)
         except BaseException:
             self._complain()

@@ -16,6 +16,7 @@ from interpose._clock import NEARLY
 from interpose._flow import Flow
 from interpose._metadata import Metadata
 from interpose._method import Side
+from interpose._native import is_downstream
 from interpose._outcome import Outcome
 from interpose.errors import Internal, StatusError, of
 from interpose.mechanisms.options import insist
@@ -158,14 +159,6 @@ class ExceptionToStatus:
 
 
 _ENDS = (grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED)
-
-
-def is_downstream(error: BaseException) -> bool:
-    """Is it the failure of a call that was made here? What a stub raises, bare or intercepted, is grpc's own call object.
-
-    A status that a handler or an interceptor raises for its caller never is.
-    """
-    return isinstance(error, (grpc.Call, grpc.aio.AioRpcError))
 
 
 def _code_of(error: Any) -> object:

@@ -63,6 +63,7 @@ Decision: TypeAlias = Early | None  # None: the store does not answer, and the c
 
 _CLIENT = Side.CLIENT
 _real_ip = context._real_ip.get
+_identity = context._identity.get
 
 
 # --- keys -----------------------------------------------------------------------------------------------------------
@@ -82,12 +83,8 @@ def by_peer(call: Call) -> str:
 
 def by_identity(call: Call) -> str:
     """A count for each caller whose identity is known, and `by_peer` for all others; on a client for each target."""
-    identity = None if call._side is _CLIENT else _IDENTITY()
+    identity = None if call._side is _CLIENT else _identity()
     return by_peer(call) if identity is None else f"{identity.issuer or ''}\0{identity.subject}"
-
-
-# Left by an interceptor that finds out who calls: with a subject, and the issuer that vouches for it.
-_IDENTITY: Callable[[], Any] = getattr(context, "identity", lambda: None)
 
 
 def by_method(call: Call) -> str:

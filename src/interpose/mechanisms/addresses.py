@@ -40,6 +40,32 @@ def host_of_peer(peer: str) -> str:
     return unquote(host).removeprefix("[").removesuffix("]") if scheme == "ipv6" else ""
 
 
+def is_loopback(host: str) -> bool:
+    """Is it this machine, by its name or address?"""
+    address = parsed(host)
+    return host == "localhost" if address is None else address.is_loopback
+
+
+def is_local(target: str) -> bool:
+    """Does a target, as a channel of grpc has it, stay on this machine: a unix socket, or the loopback interface?"""
+    scheme, colon, rest = target.partition(":")
+    if colon and scheme in (UNIX, f"{UNIX}-abstract"):
+        return True
+    if scheme == "dns":  # dns:host, dns:///host, and dns://server/host, where that server decides what it means
+        server, slash, host = rest.removeprefix("//").partition("/") if rest.startswith("//") else ("", "/", rest)
+        return bool(slash) and not server and _is_here(host)
+    if scheme in ("ipv4", "ipv6"):
+        return all(map(_is_here, rest.split(",")))
+    return _is_here(target)
+
+
+def _is_here(host: str) -> bool:
+    """Is a host, with a port or without, this machine?"""
+    if host.startswith("["):
+        return is_loopback(host[1:].partition("]")[0])
+    return is_loopback(host if host.count(":") > 1 else host.partition(":")[0])
+
+
 @lru_cache(8192)  # connections, or more
 def holder_of_peer(peer: str) -> str:
     """The host behind a peer as grpc writes it; the peer itself if it has no address."""

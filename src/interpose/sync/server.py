@@ -51,11 +51,11 @@ def _joined(driver: Driver, step: Wait, context: ServicerContext) -> Any:
     future.add_done_callback(lambda _: woken.set())
     if context.add_callback(woken.set):
         clock.sleep(FOREVER if until is None else max(until - clock.now(), 0.0), woken)
-    if not future.done():
-        gone = context.gone()
-        if gone is None or gone is grpc.StatusCode.DEADLINE_EXCEEDED:
-            return driver.fail(in_vain())
+    gone = context.gone() if not future.done() or future.cancelled() else None
+    if gone is not None and gone is not grpc.StatusCode.DEADLINE_EXCEEDED:
         return driver.fail(errors.of(gone)(context.details_of(gone), local=True))
+    if gone is not None or not future.done():
+        return driver.fail(in_vain())
     tell, news = news_of(future, driver)
     return tell(news)
 

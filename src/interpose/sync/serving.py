@@ -12,6 +12,7 @@ from interpose._clock import Clock
 from interpose._flow import Interceptor, named
 from interpose._shell.answer import Stop
 from interpose._shell.handlers import generics
+from interpose._shell.serving import Registered, check_served
 from interpose.sync.server import handlers
 
 
@@ -22,16 +23,20 @@ class Server(grpc.Server):
         self._native: Any = native
         self._interceptors = interceptors
         self._stop = Stop()
+        self._registered = Registered(asyncio=False)
         self._handlers = handlers(interceptors, clock, self._stop)
 
     def add_generic_rpc_handlers(self, generic_rpc_handlers: Iterable[grpc.GenericRpcHandler]) -> None:
-        self._native.add_generic_rpc_handlers(generics(generic_rpc_handlers, self._handlers.get))
+        given = list(generic_rpc_handlers)
+        self._registered.add_generic(given)
+        self._native.add_generic_rpc_handlers(generics(given, self._handlers.get))
 
     def add_registered_method_handlers(self, service_name: str, method_handlers: Mapping[str, Any]) -> None:
         compiled = {
             name: self._handlers.compile(handler, f"/{service_name}/{name}")
             for name, handler in method_handlers.items()
         }
+        self._registered.add(method_handlers, f"/{service_name}/")
         self._native.add_registered_method_handlers(service_name, compiled)
 
     def add_insecure_port(self, address: str) -> int:
@@ -41,6 +46,7 @@ class Server(grpc.Server):
         return int(self._native.add_secure_port(address, server_credentials))
 
     def start(self) -> None:
+        check_served(self._interceptors, self._registered.served())
         self._native.start()
 
     def stop(self, grace: float | None) -> threading.Event:

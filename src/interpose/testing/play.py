@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextvars import copy_context
 from dataclasses import dataclass, field, replace
@@ -100,6 +100,7 @@ def play(
     metadata: Any = (),
     timeout: float | None = None,
     peer: str = "ipv4:127.0.0.1:5000",
+    auth_context: Mapping[str, Iterable[bytes]] | None = None,
     incoming: Call | None = None,
     answers: Iterable[Any] = (),
     clock: FakeClock | None = None,
@@ -107,7 +108,8 @@ def play(
     """Run an interceptor through one RPC in which the other side acts by the script, an act for each call that it sends.
 
     script: acts (`ok`, `failed`, `raised`) or whole outcomes; `...` at its end repeats the last.
-    side, kind, method, requests, metadata, timeout, peer: the call that it is given. peer is told on a server only.
+    side, kind, method, requests, metadata, timeout, peer, auth_context: the call that it is given. The last two are told on
+        a server only; auth_context is what the transport knows of the client, like `{"peer_dns": [b"web.example"]}`.
     incoming: the RPC whose handler makes this call, for interceptors that ask `context.current_call()`.
     answers: what each `yield from wait(…)` gives, in order; an exception is raised there. Where there is none, an
         awaitable is run by hand, which does for all that needs no running loop.
@@ -123,7 +125,7 @@ def play(
     made = Method(method or path(kind), kind, serializer=_encoded)
     _insist_on_kind(made)
     clock = clock or FakeClock()
-    call = _call(made, side, requests, metadata, timeout, peer, clock)
+    call = _call(made, side, requests, metadata, timeout, clock, _Caller(peer, auth_context or {}))
     player = _Player(made, Script(script, Outcome), list(requests), list(answers), clock, call.deadline)
     own = copy_context()
     if side is Side.SERVER:
@@ -141,11 +143,18 @@ def incoming(
     metadata: Any = (),
     timeout: float | None = None,
     peer: str = "ipv4:127.0.0.1:5000",
+    auth_context: Mapping[str, Iterable[bytes]] | None = None,
     clock: FakeClock | None = None,
 ) -> Call:
     """A call as it arrives at a server, for `play(incoming=…)`."""
     return _call(
-        Method(method or path(kind), kind), Side.SERVER, [request], metadata, timeout, peer, clock or FakeClock()
+        Method(method or path(kind), kind),
+        Side.SERVER,
+        [request],
+        metadata,
+        timeout,
+        clock or FakeClock(),
+        _Caller(peer, auth_context or {}),
     )
 
 
@@ -164,13 +173,27 @@ def _seconds(began: float, ended: float) -> float:
     return round(ended - began, min(9, int(-math.log10(math.ulp(ended))) - 1))
 
 
+@dataclass(frozen=True)
+class _Caller:
+    """What a server's transport knows of the caller."""
+
+    peer: str
+    auth_context: Mapping[str, Iterable[bytes]]
+
+
 def _call(
-    method: Method, side: Side, requests: Sequence[Any], metadata: Any, timeout: float | None, peer: str, clock: Any
+    method: Method,
+    side: Side,
+    requests: Sequence[Any],
+    metadata: Any,
+    timeout: float | None,
+    clock: Any,
+    caller: _Caller,
 ) -> Call:
     request = None if method.kind.request_streaming else requests[0]
     deadline = None if timeout is None else clock.now() + timeout
     if side is Side.SERVER:
-        arrived = _Arrived(Metadata.trusted(metadata), timeout, deadline, peer)
+        arrived = _Arrived(Metadata.trusted(metadata), timeout, deadline, caller)
         return Call(method, side, request, metadata=None, context=arrived)
     return Call(method, side, request, timeout, Metadata.trusted(metadata), deadline=deadline)
 
@@ -187,7 +210,7 @@ class _Arrived:
     _metadata: Metadata
     _timeout: float | None
     _deadline: float | None
-    _peer: str
+    _caller: _Caller
 
     def received_metadata(self) -> Metadata:
         return self._metadata
@@ -199,7 +222,10 @@ class _Arrived:
         return self._deadline
 
     def peer(self) -> str:
-        return self._peer
+        return self._caller.peer
+
+    def auth_context(self) -> Mapping[str, Iterable[bytes]]:
+        return self._caller.auth_context
 
     def scope(self) -> Scope:
         return Scope()

@@ -1,0 +1,58 @@
+"""What is registered with a server, compared with the tables of its interceptors when it starts.
+
+An interceptor that has a table of methods may have a method `check_served(served)`, which gives the faults that it finds:
+one text each. Servers of `intercept_server` ask all of their stack in `start()`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from interpose._flow import Chain, Interceptor
+from interpose._method import Method
+from interpose._served import Served
+from interpose._shell.handlers import kind_of
+
+
+class Registered:
+    """The handlers that were registered with one server."""
+
+    def __init__(self, *, asyncio: bool) -> None:
+        self._methods: dict[str, Method] = {}
+        self._generic = False
+        self._asyncio = asyncio
+
+    def add(self, handlers: Mapping[str, Any], prefix: str = "") -> None:
+        """Handlers by the names of their methods, with this in front."""
+        for name, handler in handlers.items():
+            self._methods[f"{prefix}{name}"] = Method(f"{prefix}{name}", kind_of(handler))
+
+    def add_generic(self, handlers: Iterable[Any]) -> None:
+        """Generic handlers. grpc's own, of one service, are known by the table that they have; others may serve anything."""
+        for handler in handlers:
+            table = getattr(handler, "_method_handlers", None)
+            if isinstance(table, Mapping):
+                self.add(table)
+            else:
+                self._generic = True
+
+    def served(self) -> Served:
+        """What the server serves, as far as that is known by now."""
+        return Served(tuple(self._methods.values()), self._generic, self._asyncio)
+
+
+def check_served(interceptors: Iterable[Interceptor], served: Served) -> None:
+    """ValueError listing every fault that the interceptors of a server find in their tables."""
+    faults = list(_faults(interceptors, served))
+    if faults:
+        raise ValueError("; ".join(faults))
+
+
+def _faults(interceptors: Iterable[Interceptor], served: Served) -> Iterator[str]:
+    for interceptor in interceptors:
+        if isinstance(interceptor, Chain):
+            applies = tuple(method for method in served.methods if interceptor.select(method))
+            yield from _faults(interceptor.interceptors, served._replace(methods=applies))
+        elif (check := getattr(interceptor, "check_served", None)) is not None:
+            yield from check(served)

@@ -1,0 +1,271 @@
+"""Keys that are fetched in the background, and stay while they cannot be. Needs the extra `jwt`."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Generator, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from ssl import PROTOCOL_TLS_CLIENT, SSLContext
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+from urllib.request import HTTPRedirectHandler, HTTPSHandler, OpenerDirector, ProxyHandler, Request, build_opener
+
+from interpose import errors
+from interpose._background import Background
+from interpose._clock import FOREVER, SYSTEM, Clock
+from interpose._flow import wait
+from interpose.contrib.signing_keys import MAX_KEYS, Key, Keys, read_set
+from interpose.mechanisms.addresses import is_loopback
+from interpose.mechanisms.options import insist, is_clock, is_seconds, is_whole
+from interpose.mechanisms.text import one_line
+
+MAX_BYTES = 256 * 1024  # of one document
+CHUNK = 64 * 1024  # bytes that are read at once
+
+_log = logging.getLogger("interpose")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JwksState:
+    """What a `Jwks` holds.
+
+    keys: in the set. left_out: in the document, but of no use here. age: seconds since it was last fetched; None: never.
+    fetches, failures: how often it was asked for, and how often that failed. changes: how often other keys came.
+    error: what the last fetch failed with; None if it did not.
+    """
+
+    keys: int
+    left_out: int
+    age: float | None
+    fetches: int
+    failures: int
+    changes: int
+    error: str | None
+
+
+class _Held(NamedTuple):
+    keys: Keys
+    at: float
+
+
+class Jwks:
+    """Keys of a JWKS document that is fetched in the background: `Jwt(Jwks("https://id.example/jwks.json"), …)`.
+
+    The first call that needs a key has it fetched; from then on it is fetched again every `refresh` seconds, while calls
+    go on with the keys that are there. There is one fetch at a time, in a thread that ends with it, and none before it is
+    needed. If a fetch fails, or gives nonsense, the last good keys stay; it is tried again after 1 s, 2 s, 4 s …
+    `cooldown`. An unknown key id has the keys fetched at once, one time for all callers that wait for it; if it is still
+    unknown then, other unknown ids are refused unfetched for `cooldown` seconds. A key that has left the document is good
+    for 60 s more.
+
+    source:    an https URL, one with http on this machine, or the path of a file. Redirects are not followed.
+    refresh:   seconds between two fetches.
+    cooldown:  seconds; see above.
+    timeout:   seconds that a fetch may wait for the server, and a call for a fetch.
+    max_bytes: a longer document is refused.
+    ssl:       an `ssl.SSLContext`, where the server's authority is not one of the usual.
+    clock:     where the time is read; the one that was given to the server.
+
+    ValueError listing every fault of these. Nothing is opened or fetched here.
+    """
+
+    def __init__(
+        self,
+        source: str | Path,
+        *,
+        refresh: float = 300.0,
+        cooldown: float = 30.0,
+        timeout: float = 5.0,
+        max_bytes: int = MAX_BYTES,
+        ssl: SSLContext | None = None,
+        clock: Clock = SYSTEM,
+    ) -> None:
+        insist(
+            "Jwks",
+            *_source_requirements(source),
+            *(
+                (is_seconds(value, FOREVER), f"{name} must be above 0 and below {FOREVER:g} seconds, not {value!r}")
+                for name, value in (("refresh", refresh), ("cooldown", cooldown), ("timeout", timeout))
+            ),
+            (is_whole(max_bytes, 1, 1 << 30), f"max_bytes must be a whole number from 1, not {max_bytes!r}"),
+            (ssl is None or isinstance(ssl, SSLContext), f"ssl must be an ssl.SSLContext or None, not {ssl!r}"),
+            (is_clock(clock), f"clock must have a method now(), not be {clock!r}"),
+        )
+        self._source = source
+        self._refresh = refresh
+        self._cooldown = cooldown
+        self._timeout = timeout
+        self._max_bytes = max_bytes
+        self._ssl = ssl
+        self._clock = clock
+        self._background: Background[None] = Background("interpose-jwks")
+        self._held: _Held | None = None
+        self._retired: list[Key] = []
+        self._left_out: list[str] = []
+        self.due = math.inf  # when the keys that are here are to be fetched again
+        self._unknown_from = -math.inf  # from when on a key that is not here has them fetched
+        # Only the one thread that fetches changes these.
+        self._fetches = self._failures = self._in_a_row = self._changes = 0
+        self._error: str | None = None
+
+    def find(self, kid: str | None, algorithm: str) -> list[Key]:
+        """The keys here and now that a token with this id and algorithm may have been signed with."""
+        if self._held is None:
+            return []
+        now = self._clock.now()
+        retired = [key for key in Keys(self._retired).find(kid, algorithm) if key.is_good(now)]
+        return self._held.keys.find(kid, algorithm) + retired
+
+    def refresh(self) -> None:
+        """Have the keys fetched if that is due. Nobody waits for it."""
+        if self._clock.now() >= self.due:
+            with suppress(RuntimeError):  # no thread to be had
+                self._background.start(partial(self._fetch, None, None))
+
+    def find_later(self, kid: str | None, algorithm: str) -> Generator[Any, Any, list[Key]]:
+        """The same as `find`, after a fetch if one may help."""
+        until = self._clock.now() + self._timeout
+        for _ in range(2):  # a fetch that was under way may have begun before the key was there
+            if self._background.running() is None and not self._helps(kid, algorithm):
+                break
+            try:
+                yield from wait(self._background.start(partial(self._fetch, kid, algorithm)), deadline=until)
+            except (errors.DeadlineExceeded, RuntimeError):  # too slow, or no thread to be had
+                break
+            if found := self.find(kid, algorithm):
+                return found
+        return self.find(kid, algorithm)
+
+    def snapshot(self) -> JwksState:
+        """What it holds at the moment."""
+        held = self._held
+        return JwksState(
+            keys=0 if held is None else len(held.keys.keys),
+            left_out=len(self._left_out),
+            age=None if held is None else self._clock.now() - held.at,
+            fetches=self._fetches,
+            failures=self._failures,
+            changes=self._changes,
+            error=self._error,
+        )
+
+    def __repr__(self) -> str:
+        return f"Jwks({str(self._source)!r})"
+
+    # - one fetch, in its thread -
+
+    def _helps(self, kid: str | None, algorithm: str | None) -> bool:
+        """May a fetch bring something new: is it due, or is it for an id that is not known?"""
+        now = self._clock.now()
+        if now >= self.due:
+            return True
+        return algorithm is not None and now >= self._unknown_from and not self.find(kid, algorithm)
+
+    def _fetch(self, kid: str | None, algorithm: str | None) -> None:
+        """Fetch the keys, unless another fetch that has just ended has made it needless. Never raises."""
+        if not self._helps(kid, algorithm):
+            return
+        self._fetches += 1
+        try:
+            keys, left_out = read_set(self._read())
+        except Exception as error:
+            self._failed(error)
+            return
+        self._take(keys, left_out)
+        if algorithm is not None and not self.find(kid, algorithm):
+            self._unknown_from = self._clock.now() + self._cooldown
+
+    def _failed(self, error: Exception) -> None:
+        self._failures += 1
+        self._in_a_row += 1
+        self._error = f"{type(error).__name__}: {one_line(str(error), 200)}"
+        pause = min(self._cooldown, 2.0 ** min(self._in_a_row - 1, 30))
+        self._unknown_from = self._clock.now() + pause
+        if self._held is not None:
+            self.due = self._unknown_from
+        have = "there are none yet" if self._held is None else "the last good ones stay"
+        _log.warning("%r: no keys could be fetched, %s: %s", self, have, self._error)
+
+    def _take(self, keys: list[Key], left_out: list[str]) -> None:
+        """Let these be the keys from now on. Those that are here already stay the same objects."""
+        now, before = self._clock.now(), [] if self._held is None else list(self._held.keys.keys)
+        there = {key.source: key for key in [*self._retired, *before]}
+        keys = [there.get(key.source, key) for key in keys]
+        gone = [key for key in before if key not in keys]
+        for key in gone:
+            key.retired = now
+        for key in keys:
+            key.retired = None
+        self._retired = [*gone, *(key for key in self._retired if key not in keys and key.is_good(now))][:MAX_KEYS]
+        self._held = _Held(Keys(keys), now)
+        if set(keys) != set(before):
+            self._changes += 1
+            _log.info("%r: %d keys, %d others of no use here", self, len(keys), len(left_out))
+        for fault in left_out:
+            if fault not in self._left_out:
+                _log.warning("%r: a key is left out, %s", self, fault)
+        self._left_out, self._in_a_row, self._error = left_out, 0, None
+        self.due = now + self._refresh
+
+    def _read(self) -> bytes:
+        """The document, as it is now."""
+        if not _is_url(self._source):
+            with Path(self._source).open("rb") as file:
+                return _within(file.read(self._max_bytes + 1), self._max_bytes)
+        until = self._clock.now() + self._timeout
+        request = Request(str(self._source), headers={"Accept": "application/jwk-set+json, application/json"})  # noqa: S310  its scheme was looked at
+        with self._opener.open(request, timeout=self._timeout) as response:
+            if response.status != 200:
+                raise ValueError(f"status {response.status}")
+            data = b""
+            while chunk := response.read1(CHUNK):
+                data = _within(data + chunk, self._max_bytes)
+                if self._clock.now() > until:
+                    raise TimeoutError(f"it took longer than {self._timeout:g} s")
+        return data
+
+    @cached_property
+    def _opener(self) -> OpenerDirector:
+        """What opens URLs. Made once, for it reads all authorities of this machine, and not where nothing is encrypted."""
+        if urlsplit(str(self._source)).scheme == "http":
+            return build_opener(_NoRedirects, HTTPSHandler(context=SSLContext(PROTOCOL_TLS_CLIENT)), ProxyHandler({}))
+        return build_opener(_NoRedirects, HTTPSHandler(context=self._ssl))
+
+
+class _NoRedirects(HTTPRedirectHandler):
+    """Keys come from where the application says, and from nowhere else."""
+
+    def redirect_request(self, req: Any, fp: Any, code: Any, msg: Any, headers: Any, newurl: Any) -> None:
+        return None  # which urllib takes for an error
+
+
+def _within(data: bytes, most: int) -> bytes:
+    if len(data) > most:
+        raise ValueError(f"more than {most} bytes")
+    return data
+
+
+def _is_url(source: str | Path) -> bool:
+    return isinstance(source, str) and "://" in source
+
+
+def _source_requirements(source: object) -> Iterator[tuple[bool, str]]:
+    text = f"source must be an https URL or the path of a file, not {source!r:.200}"
+    if not isinstance(source, (str, Path)) or not str(source):
+        yield False, text
+        return
+    if not _is_url(source):
+        return
+    try:
+        url = urlsplit(str(source))
+        host = url.hostname or ""
+    except ValueError:
+        yield False, text
+        return
+    yield "@" not in url.netloc, "source must be a URL without a password"
+    yield url.scheme in ("https", "http") and bool(host), text
+    yield url.scheme != "http" or is_loopback(host), f"source must be https, not http: {host} is another machine"
