@@ -21,6 +21,7 @@ T = TypeVar("T")
 SERVICE = "test.Shop"
 KINDS = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
 PATIENCE = 10.0  # seconds after which a wait counts as a hang
+STARTING = 60.0  # seconds that a process may take to start, or to end: a busy machine starts Python slowly
 
 Status = health_pb2.HealthCheckResponse
 
@@ -112,11 +113,11 @@ class Client:
         answer: str = self.channel.unary_unary(f"/{SERVICE}/unary_unary", encode, decode)(text, **options)
         return answer
 
-    def start(self, kind: str, text: str = "wait") -> Any:
+    def start(self, kind: str, text: str = "wait", timeout: float = PATIENCE) -> Any:
         """A call under way: a future, or a stream that can be read."""
         method = getattr(self.channel, kind)(f"/{SERVICE}/{kind}", encode, decode)
         begin = method if kind.endswith("stream") else method.future
-        return begin(text if kind.startswith("unary") else iter([text]), timeout=PATIENCE, wait_for_ready=True)
+        return begin(text if kind.startswith("unary") else iter([text]), timeout=timeout, wait_for_ready=True)
 
     def health(self, service: str = "") -> Any:
         stub = health_pb2_grpc.HealthStub(self.channel)

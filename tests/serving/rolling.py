@@ -98,10 +98,10 @@ class Caller(threading.Thread):
         self._channel.close()
 
     def _call(self, method: Any, key: str) -> None:
-        self._note(key, lambda: method(key, timeout=20) == key)
+        self._note(key, lambda: method(key, timeout=60) == key)
 
     def _read(self, method: Any, key: str) -> None:
-        self._note(key, lambda: list(method(key, timeout=20)) == [key] * MESSAGES)
+        self._note(key, lambda: list(method(key, timeout=60)) == [key] * MESSAGES)
 
     def _note(self, key: str, work: Any) -> None:
         try:
@@ -154,7 +154,7 @@ def roll(restarts: int, clients: int, rate: float, *, workers: int = 2, flags: I
             for caller in callers:
                 caller.join()
             process.send_signal(signal.SIGTERM)
-            process.communicate(timeout=30)
+            process.communicate(timeout=60)
         finally:
             process.kill()
         answers = {key: answer for caller in callers for key, answer in caller.answers.items()}

@@ -1,33 +1,43 @@
 """TLS: certificates from files, which may change while the server runs."""
 
 import os
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 import pytest
+import trustme
+from cryptography.hazmat.primitives import serialization
 
 from interpose.serving import CannotServe
 from interpose.serving.certificates import Certificates
 from tests.serving.driving import Client, Shop, serve
 
-pytestmark = pytest.mark.needs("openssl")
 
-Made = tuple[bytes, bytes]  # key and certificate
+class Made(NamedTuple):
+    """A key, its certificate, and the authority that has signed that."""
+
+    key: bytes
+    certificate: bytes
+    authority: bytes
+
+    def encrypted(self) -> bytes:
+        """The key as it is kept under a password."""
+        key: Any = serialization.load_pem_private_key(self.key, None)
+        how = serialization.BestAvailableEncryption(b"secret")
+        return bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, how))
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> list[Made]:
-    """Two certificates of their own."""
-    folder = tmp_path_factory.mktemp("certificates")
-    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost"
+def made() -> list[Made]:
+    """Two certificates of two authorities, so that who trusts one does not trust the other."""
     found = []
-    for name in ("a", "b"):
-        files = ["-keyout", f"{name}.key", "-out", f"{name}.pem", "-addext", "subjectAltName=DNS:localhost"]
-        subprocess.run([*command.split(), *files], cwd=folder, check=True, capture_output=True)
-        found.append(((folder / f"{name}.key").read_bytes(), (folder / f"{name}.pem").read_bytes()))
+    for _ in range(2):
+        authority = trustme.CA()
+        certificate = authority.issue_cert("localhost")
+        chain = certificate.cert_chain_pems[0].bytes()
+        found.append(Made(certificate.private_key_pem.bytes(), chain, authority.cert_pem.bytes()))
     return found
 
 
@@ -46,9 +56,10 @@ def written(tmp_path: Path) -> Callable[[bytes, bytes], list[str]]:
     return write
 
 
-def trusting(certificate: bytes, own: Made | None = None) -> Any:
-    key, chain = own or (None, None)
-    return grpc.ssl_channel_credentials(certificate, key, chain)
+def trusting(server: Made, own: Made | None = None) -> Any:
+    """What a client trusts, and shows."""
+    key, chain = (None, None) if own is None else own[:2]
+    return grpc.ssl_channel_credentials(server.authority, key, chain)
 
 
 @pytest.mark.parametrize("on_loop", [False, True], ids=["sync", "asyncio"])
@@ -57,19 +68,19 @@ def test_new_certificates_count_from_the_next_handshake(
 ) -> None:
     """A client that trusts the new certificate alone is served once the files have changed; the old connection goes on."""
     (first, second) = made
-    key, cert = written(*first)
+    key, cert = written(*first[:2])
 
     def script(client: Client) -> Any:
         before = client.call()
-        written(*second)
-        fresh = Client(client.target, trusting(second[1]), [("grpc.ssl_target_name_override", "localhost")])
+        written(*second[:2])
+        fresh = Client(client.target, trusting(second), [("grpc.ssl_target_name_override", "localhost")])
         try:
             return before, fresh.call(), client.call()
         finally:
             fresh.channel.close()
 
     shop = Shop(asyncio=on_loop)
-    answers = serve(shop.app, script, path, credentials=trusting(first[1]), tls_key=key, tls_cert=cert)
+    answers = serve(shop.app, script, path, credentials=trusting(first), tls_key=key, tls_cert=cert)
 
     assert answers == ("hello!",) * 3
 
@@ -77,13 +88,13 @@ def test_new_certificates_count_from_the_next_handshake(
 def test_clients_need_a_certificate_of_the_ca(path: Path, made: list[Made], written: Any) -> None:
     """With a CA, a client without a certificate is refused, and one with it is served."""
     (own, other) = made
-    key, cert = written(*own)
+    key, cert = written(*own[:2])
     ca = str(Path(cert).with_name("ca.pem"))
-    Path(ca).write_bytes(other[1])
+    Path(ca).write_bytes(other.authority)
 
     def script(client: Client) -> Any:
         answer = client.call()
-        bare = Client(client.target, trusting(own[1]), [("grpc.ssl_target_name_override", "localhost")])
+        bare = Client(client.target, trusting(own), [("grpc.ssl_target_name_override", "localhost")])
         try:
             with pytest.raises(grpc.RpcError) as caught:
                 bare.call(wait_for_ready=False)
@@ -91,7 +102,7 @@ def test_clients_need_a_certificate_of_the_ca(path: Path, made: list[Made], writ
             bare.channel.close()
         return answer, caught.value.code()
 
-    credentials = trusting(own[1], other)
+    credentials = trusting(own, other)
     ends = serve(
         Shop(asyncio=False).app, script, path, credentials=credentials, tls_key=key, tls_cert=cert, tls_client_ca=ca
     )
@@ -104,12 +115,12 @@ def test_files_that_do_not_fit_leave_the_old_ones_in_use(
 ) -> None:
     """Amid a change the key is not that of the certificate: said once, and the next state of the files counts."""
     (first, second) = made
-    certificates = Certificates(*written(*first))
+    certificates = Certificates(*written(*first[:2]))
 
     unchanged = certificates.fetch()
     written(second[0], first[1])
     torn = [certificates.fetch() for _ in range(3)]
-    written(*second)
+    written(*second[:2])
     fresh = certificates.fetch()
 
     assert unchanged is None
@@ -124,7 +135,7 @@ def test_files_that_are_gone_leave_the_old_ones_in_use(
     made: list[Made], written: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A file that is removed is no reason to stop serving."""
-    key, cert = written(*made[0])
+    key, cert = written(*made[0][:2])
     certificates = Certificates(key, cert)
 
     Path(cert).unlink()
@@ -138,12 +149,7 @@ def test_what_cannot_be_used_is_refused_at_the_start(made: list[Made], written: 
     (first, second) = made
     key, cert = written(first[0], second[1])
     encrypted = tmp_path / "encrypted.pem"
-    subprocess.run(
-        ["openssl", "ec", "-aes128", "-passout", "pass:secret", "-out", encrypted],
-        input=first[0],
-        check=True,
-        capture_output=True,
-    )
+    encrypted.write_bytes(first.encrypted())
     (tmp_path / "damaged").write_text("no PEM")
 
     said = []

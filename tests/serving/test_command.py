@@ -17,7 +17,7 @@ import interpose
 from interpose.__main__ import main
 from interpose.serving import Options
 from interpose.serving.command import options_of, parser
-from tests.serving.driving import PATIENCE, Client, Shop
+from tests.serving.driving import PATIENCE, STARTING, Client, Shop
 
 FOLDER = str(Path(__file__).parent)
 
@@ -156,7 +156,7 @@ def started(*arguments: str, path: str = "") -> Iterator["subprocess.Popen[str]"
         yield process
     finally:
         process.kill()
-        process.communicate(timeout=PATIENCE)
+        process.communicate(timeout=STARTING)
 
 
 def line_of(process: "subprocess.Popen[str]", part: str) -> str:
@@ -169,6 +169,7 @@ def line_of(process: "subprocess.Popen[str]", part: str) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(180)
 @pytest.mark.parametrize("app", ["app", "async_app"])
 def test_a_process_from_its_start_line_to_status_0(app: str, tmp_path: Path) -> None:
     """The line names address, TLS, interceptors, health and pid; SIGTERM ends it, with the clean-up done."""
@@ -181,9 +182,9 @@ def test_a_process_from_its_start_line_to_status_0(app: str, tmp_path: Path) -> 
         found = re.search(r"serving on (127\.0\.0\.1:\d+) \(no TLS\)", line)
         assert found is not None
         client = Client(found[1])
-        answer = client.call()
+        answer = client.call(timeout=STARTING)
         process.send_signal(signal.SIGTERM)
-        out, err = process.communicate(timeout=PATIENCE)
+        out, err = process.communicate(timeout=STARTING)
         client.channel.close()
 
     assert f"interceptors RequestId, health and reflection, pid {process.pid}" in line
@@ -194,13 +195,14 @@ def test_a_process_from_its_start_line_to_status_0(app: str, tmp_path: Path) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(180)
 def test_a_third_signal_kills() -> None:
     """A handler that does not end: the second signal ends its call, the third the process, with the signal's status."""
     with started("command_app:stubborn", "--app-dir", FOLDER, "--port", "0") as process:
         found = re.search(r"serving on (\S+)", line_of(process, "serving on"))
         assert found is not None
         client = Client(found[1])
-        pending: Any = client.start("unary_unary")
+        pending: Any = client.start("unary_unary", timeout=STARTING)
         assert process.stdout is not None
         assert process.stdout.readline() == "begun\n"
         process.send_signal(signal.SIGTERM)
@@ -208,7 +210,7 @@ def test_a_third_signal_kills() -> None:
         process.send_signal(signal.SIGINT)
         code = pending.code()
         process.send_signal(signal.SIGTERM)
-        process.wait(PATIENCE)
+        process.wait(STARTING)
         client.channel.close()
 
     assert code.name == "UNAVAILABLE"
@@ -216,6 +218,7 @@ def test_a_third_signal_kills() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(180)
 def test_handlers_that_do_not_end_do_not_keep_the_process() -> None:
     """A thread cannot be stopped: once its call was ended and five seconds are over, the process leaves with status 0."""
     with started(
@@ -224,12 +227,12 @@ def test_handlers_that_do_not_end_do_not_keep_the_process() -> None:
         found = re.search(r"serving on (\S+)", line_of(process, "serving on"))
         assert found is not None
         client = Client(found[1])
-        pending: Any = client.start("unary_unary")
+        pending: Any = client.start("unary_unary", timeout=STARTING)
         assert process.stdout is not None
         assert process.stdout.readline() == "begun\n"
         process.send_signal(signal.SIGTERM)
         code = pending.code()
-        _, err = process.communicate(timeout=3 * PATIENCE)
+        _, err = process.communicate(timeout=STARTING)
         client.channel.close()
 
     assert code.name == "UNAVAILABLE"
@@ -238,10 +241,11 @@ def test_handlers_that_do_not_end_do_not_keep_the_process() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(180)
 def test_an_application_that_fails_at_its_start() -> None:
     """Its own error is shown, and the status is 1."""
     with started("command_app:failing", "--app-dir", FOLDER, "--port", "0") as process:
-        _, err = process.communicate(timeout=2 * PATIENCE)
+        _, err = process.communicate(timeout=STARTING)
 
     assert process.returncode == 1
     assert "KeyError: 'no database'" in err

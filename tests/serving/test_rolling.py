@@ -16,6 +16,7 @@ def test_both_books_are_compared() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(180)
 def test_no_call_that_was_begun_is_lost_or_begun_twice() -> None:
     """Unary calls and streams of three clients, while both workers are replaced."""
     count = roll(1, 3, 60)

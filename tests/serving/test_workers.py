@@ -11,10 +11,10 @@ import pytest
 
 import interpose
 from interpose.serving import CannotServe
-from tests.serving.driving import PATIENCE, Client, Shop
+from tests.serving.driving import STARTING, Client, Shop
 from tests.serving.test_command import FOLDER, line_of, started
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
 
 def pids(line: str) -> list[int]:
@@ -30,25 +30,25 @@ def test_workers_are_started_anew_and_replaced_without_losing_a_call() -> None:
         assert found is not None
         (first,) = pids(line)
         client = Client(found[1])
-        before = client.call()
+        before = client.call(timeout=STARTING)
 
         os.kill(first, signal.SIGKILL)
         died = line_of(process, f"worker {first} has ended")
-        second = client.call()
+        second = client.call(timeout=STARTING)
 
-        pending = client.start("unary_unary")
+        pending = client.start("unary_unary", timeout=STARTING)
         assert process.stdout is not None
         assert process.stdout.readline() == "begun\n"
         process.send_signal(signal.SIGHUP)
         line_of(process, "stopping: 1 calls under way")  # the successor serves
         fresh = Client(found[1], options=[("grpc.use_local_subchannel_pool", 1)])
-        third = fresh.call()
+        third = fresh.call(timeout=STARTING)
         os.kill(int(second), signal.SIGUSR1)  # lets the call go on
-        under_way = pending.result(PATIENCE)
+        under_way = pending.result(STARTING)
         replaced = pids(line_of(process, "replaced; workers are"))
 
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=PATIENCE)
+        process.communicate(timeout=STARTING)
         client.channel.close()
         fresh.channel.close()
 
@@ -63,7 +63,7 @@ def test_workers_are_started_anew_and_replaced_without_losing_a_call() -> None:
 def test_a_worker_that_cannot_start_ends_the_command() -> None:
     """With its own error, its status, and no start line; the others are stopped."""
     with started("no_such_module:app", "--port", "0", "--workers", "2") as process:
-        _, err = process.communicate(timeout=2 * PATIENCE)
+        _, err = process.communicate(timeout=STARTING)
 
     assert process.returncode == 2
     assert err.count("interpose serve: there is no module 'no_such_module'") == 1
@@ -75,7 +75,7 @@ def test_workers_end_with_their_supervisor() -> None:
     with started("command_app:slow", "--app-dir", FOLDER, "--port", "0", "--workers", "1") as process:
         line = line_of(process, "serving on")
         process.kill()
-        _, err = process.communicate(timeout=PATIENCE)  # to the end of what the worker writes, which is its own end
+        _, err = process.communicate(timeout=STARTING)  # to the end of what the worker writes, which is its own end
 
     assert f"INFO {pids(line)[0]} interpose: stopped" in err
 
@@ -96,15 +96,15 @@ def test_a_change_of_a_file_starts_anew(tmp_path: Path) -> None:
         answers = []
         for answer in ("'two", "'three'"):
             client = Client(found[1], options=[("grpc.use_local_subchannel_pool", 1)])
-            answers.append(client.call())
+            answers.append(client.call(timeout=STARTING))
             client.channel.close()
             write(answer)
             line_of(process, "replaced; workers are" if answer.endswith("'") else "could not start (status 1)")
         client = Client(found[1], options=[("grpc.use_local_subchannel_pool", 1)])
-        answers.append(client.call())
+        answers.append(client.call(timeout=STARTING))
         client.channel.close()
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=PATIENCE)
+        process.communicate(timeout=STARTING)
 
     assert answers == ["one", "one", "three"]
     assert process.returncode == 0
