@@ -67,7 +67,7 @@ def slow(server: Any) -> None:
             sys.stdout.write("begun\n")
             sys.stdout.flush()
             gate.wait()
-        return str(os.getpid())
+        return os.environ["PROMETHEUS_MULTIPROC_DIR"] if text == "metrics" else str(os.getpid())
 
     _register(server, greet)
 

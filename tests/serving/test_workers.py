@@ -31,6 +31,8 @@ def test_workers_are_started_anew_and_replaced_without_losing_a_call() -> None:
         (first,) = pids(line)
         client = Client(found[1])
         before = client.call(timeout=STARTING)
+        metrics = Path(client.call("metrics"))
+        shared = metrics.is_dir()
 
         os.kill(first, signal.SIGKILL)
         died = line_of(process, f"worker {first} has ended")
@@ -58,6 +60,7 @@ def test_workers_are_started_anew_and_replaced_without_losing_a_call() -> None:
     assert [int(third)] == replaced
     assert len({before, second, third}) == 3
     assert process.returncode == 0
+    assert shared and not metrics.exists()
 
 
 def test_a_worker_that_cannot_start_ends_the_command() -> None:

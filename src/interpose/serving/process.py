@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import Any
@@ -18,7 +19,7 @@ from interpose.serving.supervisor import ENDED, READY, Notes
 class Process:
     """A process that runs interpose.serving.worker. A thread watches it, and leaves notes for the supervisor."""
 
-    def __init__(self, app: str, stack: Any, options: Options, notes: Notes) -> None:
+    def __init__(self, app: str, stack: Any, options: Options, environment: Mapping[str, str], notes: Notes) -> None:
         self.status: int | None = None
         self.line: dict[str, str] = {}
         self._notes = notes
@@ -30,6 +31,7 @@ class Process:
                 [sys.executable, "-m", "interpose.serving.worker"],
                 stdin=subprocess.PIPE,
                 pass_fds=[writing],
+                env={**os.environ, **environment},
                 process_group=0,  # Ctrl-C in a terminal is for the supervisor alone, which passes it on
             )
         finally:

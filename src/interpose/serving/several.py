@@ -11,6 +11,7 @@ from typing import Any
 
 from interpose.serving.address import Reserved, Unix
 from interpose.serving.changes import watch
+from interpose.serving.metrics import SharedMetrics
 from interpose.serving.options import CannotServe, Options
 from interpose.serving.process import Process
 from interpose.serving.supervisor import RENEW, Notes, Supervisor, Worker
@@ -27,11 +28,13 @@ def supervise(app: Any, stack: Any, options: Options) -> int:
         )
     with ExitStack() as life:
         shared = _kept(options, life)
+        metrics = SharedMetrics()
+        life.callback(metrics.close)
 
         def spawn(notes: Notes) -> Worker:
-            return Process(app, stack, shared, notes)
+            return Process(app, stack, shared, metrics.environment, notes)
 
-        supervisor = Supervisor(spawn, options.workers or 1)
+        supervisor = Supervisor(spawn, options.workers or 1, metrics.dead)
         if options.reload:
             life.enter_context(_reloading(options, supervisor))
         return supervisor.run(_announce)
