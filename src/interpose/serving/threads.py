@@ -35,7 +35,7 @@ class Threads:
         self._opened: Opened
         self._native: grpc.Server
         self._life = ExitStack()  # of the application: what it opened is closed at the end
-        self._stopped: threading.Event | None = None
+        self._refuses = False  # has its stop been called?
 
     def run(self, ready: Callable[[], None]) -> bool:
         """Serve until a signal comes, and drain. False if handlers are left whose RPCs were ended, in threads."""
@@ -77,7 +77,7 @@ class Threads:
 
     def _watch(self) -> None:
         self._native.wait_for_termination()
-        self._notes.put(BROKEN if self._stopped is None else STOPPED)
+        self._notes.put(STOPPED if self._refuses else BROKEN)
 
     def _first(self) -> str:
         while (note := self._noted(LISTEN)) is None:
@@ -102,7 +102,8 @@ class Threads:
 
     def refuse(self) -> None:
         # Longer than we will take: grpc itself must not cut a call off before we have ended it.
-        self._stopped = self._native.stop(self._site.options.timeout_graceful_shutdown + 2 * CLEAN_UP)
+        self._refuses = True
+        self._native.stop(self._site.options.timeout_graceful_shutdown + 2 * CLEAN_UP)
         for context in list(self._site.ours):
             end(context)
 
