@@ -1,14 +1,18 @@
 """How a server stops: in which order, and what its clients and handlers see of it."""
 
+import asyncio
 import logging
+import sys
 import time
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import grpc
 import pytest
 
 from interpose import Call, Flow, Interceptor
+from interpose.serving import CannotServe
 from interpose.serving.drain import drain, play
 from tests.serving.driving import KINDS, PATIENCE, Client, Shop, Status, ended, serve
 
@@ -137,6 +141,51 @@ def test_what_still_runs_is_ended_by_us(path: Path, on_loop: bool, caplog: pytes
     assert shop.log == ["begun"] * 4 + ["ended"] * 4 + ["cleaned up"]
     assert flows == [Code.UNAVAILABLE] * 4
     assert not caplog.records
+
+
+@both
+def test_a_server_that_ends_by_itself_is_an_error(path: Path, on_loop: bool) -> None:
+    """Nothing would serve any more: the function raises, so that whoever runs the program starts it anew."""
+    shop = Shop(asyncio=on_loop)
+    end: list[Any] = []
+
+    def app(server: Any) -> None:
+        shop.register(server)
+        end.append(lambda: server.stop(None))
+
+    async def async_app(server: Any) -> None:
+        shop.register(server)
+        loop = asyncio.get_running_loop()
+        end.append(lambda: asyncio.run_coroutine_threadsafe(server.stop(None), loop))
+
+    def script(client: Client) -> None:
+        client.call()
+        client.signalled = True  # it needs no signal
+        end[0]()
+
+    with pytest.raises(RuntimeError, match="the server has ended by itself"):
+        serve(async_app if on_loop else app, script, path)
+
+
+def test_uvloop_is_used_where_it_is_asked_for(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its loop runs the server; where it is missing, the error says how to get it."""
+    made: list[asyncio.AbstractEventLoop] = []
+
+    def new_event_loop() -> asyncio.AbstractEventLoop:
+        made.append(asyncio.new_event_loop())
+        return made[-1]
+
+    module = ModuleType("uvloop")
+    module.new_event_loop = new_event_loop  # type: ignore[attr-defined]
+    shop = Shop(asyncio=True)
+    monkeypatch.setitem(sys.modules, "uvloop", module)
+    answer = serve(shop.app, lambda client: client.call(), path, loop="uvloop")
+    monkeypatch.setitem(sys.modules, "uvloop", None)
+
+    assert answer == "hello!"
+    assert len(made) == 1
+    with pytest.raises(CannotServe, match="pip install uvloop"):
+        serve(shop.app, lambda client: None, path, loop="uvloop")
 
 
 @both

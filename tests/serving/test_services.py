@@ -10,6 +10,10 @@ from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from interpose import Call, Flow, errors
+from interpose.interceptors import AccessLog, ConcurrencyLimit
+from interpose.serving.app import App
+from interpose.serving.options import Options
+from interpose.serving.site import Site
 from tests.serving.driving import PATIENCE, Client, Shop, Status, serve
 
 Code = grpc.StatusCode
@@ -121,6 +125,27 @@ def test_a_health_service_of_the_applications_own_stays(path: Path) -> None:
         return client.health("mine"), services(client)
 
     assert serve(app, script, path) == (Status.NOT_SERVING, OURS)
+
+
+def test_what_grpcs_own_server_is_made_with() -> None:
+    """A port that is not shared, connections of limited age, and what was asked for."""
+    options = Options(port=0, max_connection_age=1.5, timeout_graceful_shutdown=3, options=(("a", 1),))
+
+    assert Site(App(lambda server: None), options, ()).channel_options == [
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_connection_age_ms", 1500),
+        ("grpc.max_connection_age_grace_ms", 3000),
+        ("a", 1),
+    ]
+
+
+def test_an_order_that_is_known_to_be_wrong_is_said(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """At the start, as `describe` says it."""
+    wrong = [ConcurrencyLimit(), AccessLog()]
+
+    serve(Shop(asyncio=False).app, lambda client: client.call(), path, stack=wrong)
+
+    assert "interceptors: ConcurrencyLimit stands outside of AccessLog" in caplog.text
 
 
 @both

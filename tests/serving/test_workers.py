@@ -1,17 +1,22 @@
 """Workers in processes of their own: killed, replaced, and stopped, while a client calls."""
 
+import json
 import os
 import re
 import signal
 import socket
+import sys
+import threading
+from dataclasses import asdict
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import interpose
-from interpose.serving import CannotServe
-from tests.serving.driving import STARTING, Client, Shop
+from interpose.serving import CannotServe, Options, worker
+from tests.serving.driving import STARTING, Client, Shop, serve
 from tests.serving.test_command import FOLDER, line_of, started
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
@@ -111,6 +116,67 @@ def test_a_change_of_a_file_starts_anew(tmp_path: Path) -> None:
 
     assert answers == ["one", "one", "three"]
     assert process.returncode == 0
+
+
+def test_a_supervisor_in_this_process(path: Path, tmp_path: Path) -> None:
+    """A program may call the function: it returns when its worker has ended; a unix socket serves as well."""
+
+    def script(client: Client) -> str:
+        return client.call(timeout=STARTING)
+
+    options: dict[str, Any] = {
+        "stack": "tests.serving.command_app:stack",
+        "reload": True,
+        "reload_dirs": [str(tmp_path)],
+    }
+
+    assert serve("tests.serving.command_app:async_app", script, path, **options) == ", hello"
+    with pytest.raises(SystemExit) as caught:
+        serve("tests.serving.command_app:nothing", lambda _: None, path, workers=1)
+    assert caught.value.code == 2
+
+
+def test_a_worker_in_this_process(path: Path) -> None:
+    """It does what its supervisor writes, says when it serves, and drains when the supervisor has gone."""
+    told, work = os.pipe()
+    ready, says = os.pipe()
+    options = asdict(Options(uds=str(path), options=(("grpc.primary_user_agent", "me"),)))
+    line = {"app": "tests.serving.command_app:app", "stack": (), "options": options, "path": sys.path, "ready": says}
+    os.write(work, json.dumps(line).encode() + b"\n")
+    client = Client(f"unix:{path}")
+    answers: list[Any] = []
+
+    def supervise() -> None:
+        with open(ready, encoding="utf-8") as said:  # noqa: PTH123  a descriptor, not a path
+            answers.extend([json.loads(said.readline()), client.call()])
+        os.close(work)
+
+    thread = threading.Thread(target=supervise)
+    thread.start()
+    with FileIO(told) as stdin:
+        status = worker.main(stdin)
+    thread.join(STARTING)
+    client.channel.close()
+
+    assert status == 0
+    assert answers == [
+        {"where": f"unix:{path} (no TLS), 32 threads", "what": "no interceptors, health and reflection"},
+        ", hello",
+    ]
+
+
+def test_a_worker_that_cannot_serve(capsys: pytest.CaptureFixture[str]) -> None:
+    """It says why, and has status 2."""
+    told, work = os.pipe()
+    line = {"app": "no_such_module:app", "stack": (), "options": asdict(Options()), "path": sys.path, "ready": -1}
+    os.write(work, json.dumps(line).encode() + b"\n")
+    os.close(work)
+
+    with FileIO(told) as stdin:
+        status = worker.main(stdin)
+
+    assert status == 2
+    assert "there is no module" in capsys.readouterr().err
 
 
 def test_workers_need_names() -> None:
