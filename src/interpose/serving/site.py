@@ -158,6 +158,7 @@ class Opened:
     def close(self) -> None:
         if self._probes is not None:
             self._probes.shutdown(wait=False)
+            self._tracked[2].close()
 
 
 def _limit(options: Options) -> tuple[Interceptor, ...]:

@@ -8,6 +8,7 @@ import inspect
 from asyncio import Task, current_task
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, TypeAlias
 
 import grpc
@@ -37,6 +38,7 @@ class _Tracked:
         self._native = native
         self._running = running
         self._pool = pool
+        self._sender = None if pool is None else ThreadPoolExecutor(1, "interpose-sender")  # one: in their order
         self._compiled = Compiled(self._compile)
         self.services: dict[str, None] = {}  # the names of the services, in the order of registration
 
@@ -52,6 +54,11 @@ class _Tracked:
     def add_registered_method_handlers(self, service_name: str, method_handlers: Mapping[str, Any]) -> None:
         compiled = {name: self._compile(handler, name) for name, handler in method_handlers.items()}
         self._native.add_registered_method_handlers(service_name, compiled)
+
+    def close(self) -> None:
+        """Nothing is sent any more."""
+        if self._sender is not None:
+            self._sender.shutdown(wait=False)
 
     def take_over(self) -> None:
         """Note the RPCs of the handlers that the server has already. Nothing public shows them."""
@@ -107,6 +114,10 @@ class Tracked(_Tracked, grpc.Server):
         self._check(handler)
         function = function_of(handler)
         behavior = plain(function, kind_of(handler), self._running)
+        if self._pool is not None and getattr(function, "experimental_non_blocking", False):
+            # grpc's health service sends under its lock, for which the serving thread may wait that the send needs.
+            quiet = _non_blocking(function, self._running, None, self._sender)
+            behavior = functools.update_wrapper(quiet, function)
         if self._pool is not None:
             behavior.experimental_thread_pool = self._pool  # type: ignore[attr-defined]  # grpc reads it
         return made(handler, behavior)
@@ -197,16 +208,23 @@ def _iterating(function: Behavior, running: Running, task: Task[Any] | None) -> 
     return behave
 
 
-def _non_blocking(function: Behavior, running: Running, task: Task[Any] | None) -> Behavior:
+def _non_blocking(
+    function: Behavior, running: Running, task: Task[Any] | None, sender: ThreadPoolExecutor | None = None
+) -> Behavior:
     """For handlers that return at once and send later, like the health service's Watch."""
 
     def behave(argument: Any, context: Any, send: Any) -> None:
         running[context] = task
         if not context.add_callback(lambda: running.pop(context, None)):
             running.pop(context, None)
-        function(argument, context, send)
+        function(argument, context, send if sender is None else functools.partial(_later, sender, send))
 
     return behave
+
+
+def _later(sender: ThreadPoolExecutor, send: Any, message: Any) -> None:
+    with suppress(RuntimeError):  # the server has stopped, and the sender with it
+        sender.submit(send, message)
 
 
 def _awaiting(function: Behavior, running: Running) -> Behavior:
