@@ -36,6 +36,9 @@ mutants:      ## break the source in many places, one after the other, and see w
 storm:        ## a fleet of clients through faults of every kind, in one table and three pictures
 	@scripts/storm $(ARGS)
 
+rolling:      ## replace workers of `interpose serve` under load, and count what was lost
+	@scripts/rolling $(ARGS)
+
 check:        ## style, types, and which file imports which
 	@scripts/check
 
@@ -45,4 +48,4 @@ bench:        ## measure what a layer costs
 clean:        ## remove environments, caches and generated code
 	@scripts/clean
 
-.PHONY: help demo test quick test-all test-floors interop flaky torture storm mutants check bench clean
+.PHONY: help demo test quick test-all test-floors interop flaky torture storm mutants rolling check bench clean

@@ -35,6 +35,7 @@ PUBLIC = [
     "intercept_server",
     "native_interceptors",
     "request_id",
+    "serve",
     "server_interceptor",
     "wait",
     "when",

@@ -14,7 +14,7 @@ NOUNS = {"_call", "_outcome", "_method", "_metadata", "_messages", "_flow", "err
 # What both shells share.
 NOUNS |= {"_codec", "_details", "_executed", "_native", "_patterns", "_scope", "_unmatched", "_wording"}
 NOUNS |= {"_background", "_identity", "_served"}  # what guards share
-FRONT_DOOR = {"__init__", "_attach", "_describe", "_native_interceptors"}
+FRONT_DOOR = {"__init__", "__main__", "_attach", "_describe", "_native_interceptors", "_serve"}
 
 # room: the rooms of ours that it may import
 ARROWS = {
@@ -26,11 +26,14 @@ ARROWS = {
     "aio": {"nouns", "_shell", "aio"},
     "web": {"mechanisms", "web"},
     "contrib": {"nouns", "mechanisms", "interceptors"},
+    "serving": {"nouns", "mechanisms", "interceptors", "_shell", "sync", "aio", "the front door", "serving"},
     "the front door": {"nouns", "mechanisms", "interceptors", "sync", "aio", "the front door"},
 }
 FREE = {"testing", "demo", "compat"}  # may import everything
 
 EXTRA_ARROWS = [
+    # The front door's function for servers, which imports the rest only when it is called.
+    ("_serve.py", "interpose.serving"),
     # What many threads change without a lock is changed in a queue.
     ("mechanisms/breaker.py", "interpose.mechanisms.serial_queue"),
     ("mechanisms/slots.py", "interpose.mechanisms.serial_queue"),
@@ -72,7 +75,7 @@ EXTRA_ARROWS = [
 ]
 
 WAITING = {"threading", "asyncio"}
-MAY_WAIT = {"sync", "aio", "web"}
+MAY_WAIT = {"sync", "aio", "web", "serving"}
 # Hand time, locks, threads and tasks to all who need them.
 KNOWING = {PurePosixPath("_clock.py"): {"threading"}, PurePosixPath("_background.py"): WAITING}
 
@@ -100,6 +103,8 @@ def allowed(file: PurePosixPath, room: str, name: str) -> bool:
     if top in WAITING or name == "time.sleep":
         return room in MAY_WAIT or top in KNOWING.get(file, ())
     if top in sys.stdlib_module_names:
+        return True
+    if room == "serving" and top in {"uvloop", "prometheus_client"}:
         return True
     return room == "contrib" or (top == "grpc" and room != "mechanisms")
 

@@ -9,6 +9,7 @@ from interpose._metadata import Metadata
 from interpose._method import Idempotency, Kind, Method, Side
 from interpose._native_interceptors import native_interceptors
 from interpose._outcome import Outcome
+from interpose._serve import serve
 from interpose.context import current_call, deadline, detached, identity, request_id
 from interpose.errors import StatusError
 
@@ -36,6 +37,7 @@ __all__ = [
     "intercept_server",
     "native_interceptors",
     "request_id",
+    "serve",
     "server_interceptor",
     "wait",
     "when",

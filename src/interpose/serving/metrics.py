@@ -1,0 +1,37 @@
+"""Metrics over all workers: prometheus_client's multi-process mode, set up and cleaned up."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+VARIABLE = "PROMETHEUS_MULTIPROC_DIR"  # prometheus_client's; it has to be set before that is imported
+
+
+class SharedMetrics:
+    """A folder in which every worker counts; one that the environment names already is used, and stays."""
+
+    def __init__(self) -> None:
+        given = os.environ.get(VARIABLE)
+        self._own = given is None
+        self.folder = tempfile.mkdtemp(prefix="interpose-metrics-") if given is None else given
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What the workers' environment has beside ours."""
+        return {VARIABLE: self.folder}
+
+    def dead(self, pid: int) -> None:
+        """A worker has ended: what it was doing at the moment no longer counts, what it has done still does."""
+        if not any(Path(self.folder).glob(f"gauge_live*_{pid}.db")):
+            return  # it counts nothing
+        from prometheus_client import multiprocess
+
+        multiprocess.mark_process_dead(pid, self.folder)
+
+    def close(self) -> None:
+        """All workers have ended."""
+        if self._own:
+            shutil.rmtree(self.folder, ignore_errors=True)

@@ -1,0 +1,77 @@
+"""Applications for `interpose serve` in a process of its own."""
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import grpc
+
+from interpose.interceptors import RequestId
+from interpose.testing.codec import decode, encode
+
+GREETING = os.environ.get("GREETING", "")
+
+stack = [RequestId()]
+
+
+def _register(server: Any, greet: Any) -> None:
+    handler = grpc.unary_unary_rpc_method_handler(greet, decode, encode)
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Shop", {"unary_unary": handler}),))
+
+
+def app(server: Any) -> Iterator[None]:
+    def greet(text: str, context: Any) -> str:
+        return f"{GREETING}, {text}"
+
+    _register(server, greet)
+    yield
+    sys.stdout.write("cleaned up\n")
+    sys.stdout.flush()
+
+
+async def async_app(server: Any) -> AsyncIterator[None]:
+    async def greet(text: str, context: Any) -> str:
+        return f"{GREETING}, {text}"
+
+    _register(server, greet)
+    yield
+    sys.stdout.write("cleaned up\n")
+    sys.stdout.flush()
+
+
+def stubborn(server: Any) -> None:
+    def greet(text: str, context: Any) -> str:
+        sys.stdout.write("begun\n")
+        sys.stdout.flush()
+        time.sleep(600)  # never to its end: the test is that the process does not wait for it
+        return text
+
+    _register(server, greet)
+
+
+def failing(server: Any) -> None:
+    raise KeyError("no database")
+
+
+def slow(server: Any) -> None:
+    """Answers with its process; a request "wait" waits for SIGUSR1."""
+    gate = threading.Event()
+    signal.signal(signal.SIGUSR1, lambda *_: gate.set())
+
+    def greet(text: str, context: Any) -> str:
+        if text == "wait":
+            sys.stdout.write("begun\n")
+            sys.stdout.flush()
+            gate.wait()
+        return os.environ["PROMETHEUS_MULTIPROC_DIR"] if text == "metrics" else str(os.getpid())
+
+    _register(server, greet)
+
+
+def answering(answer: str) -> Any:
+    """An application with one answer for all."""
+    return lambda server: _register(server, lambda text, context: answer)
