@@ -29,7 +29,7 @@ class SharedMetrics:
             return  # it counts nothing
         from prometheus_client import multiprocess
 
-        multiprocess.mark_process_dead(pid, self.folder)
+        multiprocess.mark_process_dead(pid, self.folder)  # type: ignore[no-untyped-call]
 
     def close(self) -> None:
         """All workers have ended."""

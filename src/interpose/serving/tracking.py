@@ -70,7 +70,7 @@ class _Tracked:
             else:
                 held.update({name: self._compile(handler, name) for name, handler in held.items()})
 
-    def _get(self, handler: Any, name: str) -> Any:
+    def _get(self, handler: Any, name: str, declared: bool = False) -> Any:
         """The handler to serve an RPC with."""
         return self._compiled.get(handler, name)
 
@@ -133,9 +133,9 @@ class TrackedOnLoop(_Tracked, grpc.aio.Server):
         self.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service_name, plains),))
         super().add_registered_method_handlers(service_name, asyncs)
 
-    def _get(self, handler: Any, name: str) -> Any:
+    def _get(self, handler: Any, name: str, declared: bool = False) -> Any:
         if is_async(function_of(handler)):
-            return super()._get(handler, name)
+            return super()._get(handler, name, declared)
         behavior = plain(function_of(handler), kind_of(handler), self._running, current_task())
         return made(handler, behavior)
 
