@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 VARIABLE = "PROMETHEUS_MULTIPROC_DIR"  # prometheus_client's; it has to be set before that is imported
 
@@ -27,9 +28,10 @@ class SharedMetrics:
         """A worker has ended: what it was doing at the moment no longer counts, what it has done still does."""
         if not any(Path(self.folder).glob(f"gauge_live*_{pid}.db")):
             return  # it counts nothing
-        from prometheus_client import multiprocess
+        from prometheus_client.multiprocess import mark_process_dead
 
-        multiprocess.mark_process_dead(pid, self.folder)  # type: ignore[no-untyped-call]
+        mark: Any = mark_process_dead  # it has no types
+        mark(pid, self.folder)
 
     def close(self) -> None:
         """All workers have ended."""
