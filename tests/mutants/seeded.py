@@ -19,7 +19,8 @@ class Mutant:
     file:   below src/.
     line:   as it is; the file has it once. broken: what stands in its place.
     tests:  what is run first, since it is likely to notice; paths below tests/.
-    before: did the suite catch it before it was sped up? None: the line was not there yet.
+    before: True if the tests below noticed it before the suite was sped up (commit a063c12). None: that is not known, or
+            the line was not there yet.
     """
 
     area: str
