@@ -16,7 +16,7 @@ import grpc.aio
 from interpose.serving import standard
 from interpose.serving.drain import drain, play_on_loop
 from interpose.serving.ending import end_on_loop
-from interpose.serving.options import CLEAN_UP, CannotServe
+from interpose.serving.options import CLEAN_UP, NEWS, CannotServe
 from interpose.serving.readiness import PATIENCE
 from interpose.serving.signals import heard, wakes
 from interpose.serving.site import Opened, Site
@@ -120,6 +120,7 @@ class OnLoop:
     async def not_serving(self) -> None:
         if self._site.health is not None:
             await self._site.health.enter_graceful_shutdown()
+            await asyncio.sleep(NEWS)
 
     async def pause(self, seconds: float) -> bool:
         return seconds > 0 and await self._either(seconds)

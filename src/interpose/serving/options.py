@@ -18,6 +18,7 @@ STANDARD = ("health", "reflection", "channelz")
 PORT = 50051  # the port of gRPC's own examples
 GRACE = 20.0  # seconds; with CLEAN_UP and a drain delay of 5 it ends before the 30 that Kubernetes waits
 CLEAN_UP = 5.0  # seconds that handlers have for their `finally`, once their RPCs were ended
+NEWS = 0.05  # seconds for what is written to those who watch our health to leave, before they are ended
 THREADS = 32  # as many as Python's own pools have at most when nobody says a number
 MOST_THREADS = 10_000
 MOST_WORKERS = 1_000

@@ -155,6 +155,10 @@ class Opened:
             if isinstance(server, sync.Server | aio.Server):
                 server._stop.begin(0.0)
 
+    def flush(self, seconds: float) -> None:
+        """Wait until those who watch our health have been sent what it is, for so long at most."""
+        self._tracked[2].flush(seconds)
+
     def close(self) -> None:
         if self._probes is not None:
             self._probes.shutdown(wait=False)

@@ -96,6 +96,7 @@ class Threads:
     def not_serving(self) -> None:
         if self._site.health is not None:
             self._site.health.enter_graceful_shutdown()
+            self._opened.flush(CLEAN_UP)  # before those who watch it are ended
 
     def pause(self, seconds: float) -> bool:
         return seconds > 0 and self._noted(seconds) == SIGNAL

@@ -7,7 +7,7 @@ import gc
 import inspect
 from asyncio import Task, current_task
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from typing import Any, TypeAlias
 
@@ -54,6 +54,11 @@ class _Tracked:
     def add_registered_method_handlers(self, service_name: str, method_handlers: Mapping[str, Any]) -> None:
         compiled = {name: self._compile(handler, name) for name, handler in method_handlers.items()}
         self._native.add_registered_method_handlers(service_name, compiled)
+
+    def flush(self, seconds: float) -> None:
+        """Wait until what was to be sent has been, for so long at most."""
+        if self._sender is not None:
+            wait([self._sender.submit(int)], seconds)
 
     def close(self) -> None:
         """Nothing is sent any more."""
