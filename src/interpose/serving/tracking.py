@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import gc
 import inspect
+from abc import ABC, abstractmethod
 from asyncio import Task, current_task
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -31,7 +32,7 @@ _MAKE: dict[Kind, Any] = {
 }
 
 
-class _Tracked:
+class _Tracked(ABC):
     """A server whose handlers note their RPCs in `running`. pool: threads of their own for its sync handlers."""
 
     def __init__(self, native: Any, running: Running, pool: ThreadPoolExecutor | None = None) -> None:
@@ -79,11 +80,12 @@ class _Tracked:
         """The handler to serve an RPC with."""
         return self._compiled.get(handler, name)
 
-    def _check(self, handler: Any) -> None:
+    def _check(self, handler: Any) -> None:  # noqa: B027  on a loop every sort can run
         """CannotServe for a handler that cannot run here."""
 
+    @abstractmethod
     def _compile(self, handler: Any, name: str) -> Any:
-        raise NotImplementedError
+        """The handler with its RPCs noted."""
 
     def add_insecure_port(self, address: str) -> int:
         return int(self._native.add_insecure_port(address))

@@ -73,14 +73,18 @@ def current_context() -> Context:
     return rpc.before if rpc is not None and rpc.over else context
 
 
-class Events:
-    """An event of the RPC's span for each attempt that ends. An only attempt has none: the span itself says it all."""
-
-    carry = False  # do attempts carry a span of their own?
+class _Attempts:
+    """What has a layer inside of all other interceptors."""
 
     def __init__(self, spans: Spans, faults: Faults) -> None:
         self._spans = spans
         self._faults = faults
+
+
+class Events(_Attempts):
+    """An event of the RPC's span for each attempt that ends. An only attempt has none: the span itself says it all."""
+
+    carry = False  # do attempts carry a span of their own?
 
     def layer(self, call: Call) -> Flow:
         """Inside of all other interceptors."""
@@ -108,14 +112,10 @@ class Events:
         self.told(rpc)
 
 
-class Children:
+class Children(_Attempts):
     """A span below that of the RPC for each attempt; what is sent carries that one."""
 
     carry = True
-
-    def __init__(self, spans: Spans, faults: Faults) -> None:
-        self._spans = spans
-        self._faults = faults
 
     def layer(self, call: Call) -> Flow:
         """Inside of all other interceptors."""
