@@ -94,6 +94,20 @@ def test_a_call_under_way_is_answered(path: Path, on_loop: bool) -> None:
 
 
 @both
+def test_all_who_watch_its_health_hear_of_it(path: Path, on_loop: bool) -> None:
+    """Also without a drain delay, before their streams are ended."""
+    shop = Shop(asyncio=on_loop)
+
+    def script(client: Client) -> Any:
+        watches = [client.watch() for _ in range(8)]
+        assert {next(watch).status for watch in watches} == {Status.SERVING}
+        client.signal()
+        return {next(watch).status for watch in watches}
+
+    assert serve(shop.app, script, path) == {Status.NOT_SERVING}
+
+
+@both
 def test_in_the_drain_delay_it_serves_on(path: Path, on_loop: bool) -> None:
     """Between NOT_SERVING and the end of the delay new calls are answered; a second signal ends the delay."""
     shop = Shop(asyncio=on_loop)
