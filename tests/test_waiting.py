@@ -205,7 +205,7 @@ def test_a_call_that_waits_holds_no_thread(place: Place) -> None:
         waits.future.set_result("here")
         answers = [list(call) if place.kind.response_streaming else call.result() for call in calls]
 
-    assert after == before
+    assert after <= before  # one of an earlier test may end meanwhile
     assert len(answers) == 51 == len(waits.told) == len(rpc.attempts)
 
 

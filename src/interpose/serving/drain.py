@@ -7,6 +7,8 @@ from typing import Any, Protocol
 
 from interpose.serving.options import CLEAN_UP
 
+REFUSING = "no new calls are taken"  # said when that is so: another process may have the port for itself
+
 
 class Host(Protocol):
     """A server that is running. What its verbs give is awaited on asyncio, and used as it is elsewhere."""

@@ -14,7 +14,7 @@ import grpc
 import grpc.aio
 
 from interpose.serving import standard
-from interpose.serving.drain import drain, play_on_loop
+from interpose.serving.drain import REFUSING, drain, play_on_loop
 from interpose.serving.ending import end_on_loop
 from interpose.serving.options import CLEAN_UP, NEWS, CannotServe
 from interpose.serving.readiness import PATIENCE
@@ -130,6 +130,7 @@ class OnLoop:
         grace = self._site.options.timeout_graceful_shutdown + 2 * CLEAN_UP
         self._stopping = asyncio.ensure_future(self._native.stop(grace))
         await asyncio.sleep(0)  # the server takes no new RPCs from here on
+        _log.info(REFUSING)
         await self._end(self._site.ours)
 
     async def finished(self, seconds: float) -> bool:

@@ -13,7 +13,7 @@ from time import monotonic
 import grpc
 
 from interpose.serving import standard
-from interpose.serving.drain import drain, play
+from interpose.serving.drain import REFUSING, drain, play
 from interpose.serving.ending import end
 from interpose.serving.options import CLEAN_UP
 from interpose.serving.signals import heard
@@ -105,6 +105,7 @@ class Threads:
         # Longer than we will take: grpc itself must not cut a call off before we have ended it.
         self._refuses = True
         self._native.stop(self._site.options.timeout_graceful_shutdown + 2 * CLEAN_UP)
+        _log.info(REFUSING)
         for context in list(self._site.ours):
             end(context)
 
