@@ -94,8 +94,7 @@ class Exchange(Owner):
                 return cancelled()
             Delayed(self, step).begin()
             return None
-        outcome: Outcome | None = self.attempts(self, step).send()
-        return outcome
+        return self.send(step)
 
     def send(self, call: Call) -> Outcome | None:
         outcome: Outcome | None = self.attempts(self, call).send()
