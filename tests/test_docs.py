@@ -60,6 +60,7 @@ def compile_protos(page: str, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+@pytest.mark.slow
 def test_what_a_page_shows_works(page: Path, tmp_path: Path) -> None:
     """Every python block of the page runs to its end, without a warning."""
     text = page.read_text("utf-8")

@@ -20,6 +20,8 @@ from interpose.demo.run import STACKS, Story
 from interpose.demo.run import _guarded as run_guarded
 from interpose.demo.stack import Stack
 
+pytestmark = pytest.mark.slow  # whole runs of the demo's scenes
+
 Code = grpc.StatusCode
 
 

@@ -35,6 +35,8 @@ from interpose.mechanisms.backoff import exponential
 from interpose.mechanisms.budget import Unlimited
 from interpose.testing import ok, play
 
+pytestmark = pytest.mark.slow  # whole runs of the demo's scenes
+
 Without = Callable[[Stack], Stack]
 
 

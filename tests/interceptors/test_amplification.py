@@ -16,10 +16,13 @@ from typing import Any, TypeAlias
 
 import grpc
 import grpc.aio
+import pytest
 
 from interpose import intercept_channel
 from interpose.interceptors import Retry
 from interpose.testing import FakeClock
+
+pytestmark = pytest.mark.slow  # fleets of clients
 
 ATTEMPTS = 5
 CALLS = 1500

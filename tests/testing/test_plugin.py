@@ -41,6 +41,7 @@ def ids(folder: Path, marker: str) -> list[str]:
     return [line.partition("[")[2].rstrip("]") for line in done.stdout.splitlines() if "::" in line]
 
 
+@pytest.mark.slow
 def test_a_test_runs_in_all_places(tmp_path: Path) -> None:
     """Sixteen, each with an id that says where it is; what the test opened is closed."""
     done = run(
@@ -83,6 +84,7 @@ def test_it(tidy, rpc):
     ],
     ids=["glob", "globs", "function", "by position"],
 )
+@pytest.mark.slow
 def test_places_can_be_chosen(tmp_path: Path, marker: str, places: list[str]) -> None:
     """By a glob on the ids, by several, or by a function of the place."""
     chosen = ids(tmp_path, marker)
@@ -91,6 +93,7 @@ def test_places_can_be_chosen(tmp_path: Path, marker: str, places: list[str]) ->
     assert 0 < len(chosen) < 16
 
 
+@pytest.mark.slow
 def test_markers_narrow_each_other(tmp_path: Path) -> None:
     """One on the module, say, and one on the test."""
     test = f"""{IMPORTS}
@@ -113,6 +116,7 @@ def test_it(rpc): ...
     ],
     ids=["pytest-asyncio", "anyio"],
 )
+@pytest.mark.slow
 def test_beside_plugins_for_async_tests(tmp_path: Path, marker: str, options: list[str]) -> None:
     """An async test takes the fixtures like any other, whichever plugin runs it."""
     test = f"""{PASSES}
@@ -135,6 +139,7 @@ async def test_it(rpc, fake_clock):
     assert "2 passed" in done.stdout, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_a_clock_of_its_own(tmp_path: Path) -> None:
     """`fake_clock` stands still until the test moves it, and begins anew for each test."""
     test = """
@@ -152,6 +157,7 @@ def test_it(fake_clock, time):
     assert "2 passed" in done.stdout, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_it_costs_nothing_where_it_is_not_used(tmp_path: Path) -> None:
     """It is loaded in every project; neither grpc nor Interpose is imported for tests that do not ask."""
     test = """
@@ -167,6 +173,7 @@ def test_it():
     assert "1 passed" in done.stdout, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_it_is_found_by_pytest(tmp_path: Path) -> None:
     """By its entry point, and its marker is explained."""
     done = subprocess.run(

@@ -31,6 +31,7 @@ SAMPLE = sample()
 
 
 @pytest.mark.parametrize("chosen", SAMPLE.values(), ids=SAMPLE)
+@pytest.mark.slow
 def test_nothing_hangs(chosen: list[Cell]) -> None:
     """Whatever is raised, wherever: a status within a second, one outcome, and the next RPC is served."""
     with Grid() as tried:
