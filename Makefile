@@ -42,6 +42,9 @@ rolling:      ## replace workers of `interpose serve` under load, and count what
 check:        ## style, types, and which file imports which
 	@scripts/check
 
+docs:         ## build the site, with a reference made from docstrings; a dead link is an error
+	@scripts/docs
+
 dist:         ## build wheel and sdist, check them, and run the README's example with the wheel
 	@scripts/dist
 
@@ -51,4 +54,4 @@ bench:        ## measure what a layer costs
 clean:        ## remove environments, caches and generated code
 	@scripts/clean
 
-.PHONY: help demo test quick test-all test-floors interop flaky torture storm mutants rolling check dist bench clean
+.PHONY: help demo test quick test-all test-floors interop flaky torture storm mutants rolling check docs dist bench clean
