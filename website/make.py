@@ -22,7 +22,6 @@ REFERENCE = (
     "interpose.context",
     "interpose.errors",
     "interpose.testing",
-    "interpose.contrib.jwks",
     "interpose.contrib.jwt",
     "interpose.contrib.opentelemetry",
     "interpose.contrib.prometheus",
