@@ -9,7 +9,6 @@ from interpose import context
 from interpose.testing import PLACES, Place, no_leaks
 from tests.protos.compiled import Generated
 
-
 # Two loops in one process share a socket of grpc's core; the one that comes second logs BlockingIOError, and goes on.
 logging.getLogger("asyncio").addFilter(lambda record: "PollerCompletionQueue._handle_events" not in record.getMessage())
 
