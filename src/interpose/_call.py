@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 import grpc
 
 from interpose import errors
-from interpose._clock import FOREVER
+from interpose._clock import FOREVER, SYSTEM, Clock
 from interpose._metadata import Metadata
 from interpose._method import Kind, Method, Side
 from interpose._scope import Scope
@@ -97,6 +97,7 @@ class Call:
 
     __slots__ = (
         "_asks",
+        "_clock",
         "_compression",
         "_context",
         "_credentials",
@@ -122,6 +123,7 @@ class Call:
         deadline: float | None = None,
         context: Incoming | None = None,
         asks: Asks = NOTHING,
+        clock: Clock = SYSTEM,
     ) -> None:
         self._method = method
         self._side = side
@@ -134,6 +136,7 @@ class Call:
         self._deadline = deadline
         self._context = context
         self._asks = asks
+        self._clock = clock
 
     @property
     def method(self) -> Method:
@@ -171,6 +174,11 @@ class Call:
         if self._deadline is None and self._context is not None:
             return self._context.deadline()
         return self._deadline
+
+    @property
+    def clock(self) -> Clock:
+        """The clock of the channel or server: `call.clock.now()` is in the same seconds as `call.deadline`."""
+        return self._clock
 
     @property
     def metadata(self) -> Metadata:
@@ -419,6 +427,7 @@ class Call:
         call._deadline = self._deadline
         call._context = self._context
         call._asks = self._asks
+        call._clock = self._clock
         setattr(call, slot, value)
         return call
 
@@ -427,7 +436,10 @@ class Call:
 
 
 class Arrived(Call):
-    """The call of an RPC that has come in, before any interceptor asked for anything: that stands on the class."""
+    """The call of an RPC that has come in, before any interceptor asked for anything: that stands on the class.
+
+    So does the server's clock, on a class of its own for each server.
+    """
 
     __slots__ = ()
 
@@ -440,6 +452,7 @@ class Arrived(Call):
 
     _side = Side.SERVER
     _asks = NOTHING
+    _clock = SYSTEM
     _timeout = _deadline = _credentials = _wait_for_ready = _compression = None
 
 

@@ -72,7 +72,7 @@ class Server:
 
     def _flow(self, important: bool) -> Any:
         priority = (("x-priority", "10"),) if important else ()
-        return self._limit(Call(METHOD, Side.SERVER, "hello", metadata=priority))
+        return self._limit(Call(METHOD, Side.SERVER, "hello", metadata=priority, clock=self._clock))
 
     def _move(self, flow: Any, move: Callable[[], Any], important: bool, served: Served) -> None:
         """A flow goes on: to wait, to be worked on, or to be refused."""

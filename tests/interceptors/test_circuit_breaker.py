@@ -354,7 +354,7 @@ def test_each_attempt_of_a_retry_counts() -> None:
     clock = FakeClock()
     breaker = CircuitBreaker(minimum=2, clock=clock)
 
-    played = play(chain(Retry(4, safe=True, clock=clock), breaker), [failed(UNAVAILABLE), ...], clock=clock)
+    played = play(chain(Retry(4, safe=True), breaker), [failed(UNAVAILABLE), ...], clock=clock)
 
     assert len(played.sent) == 2
     assert isinstance(played.outcome.error, CircuitOpen)

@@ -59,7 +59,7 @@ def test_an_automatic_clock_does_not_wait(place: Place) -> None:
     clock = FakeClock(auto=True)
     script = [failed(UNAVAILABLE, unread=is_server(place))] * 3
 
-    with place.open(Retry(safe=True, backoff=lambda number: 60.0, clock=clock), script=script, clock=clock) as rpc:
+    with place.open(Retry(safe=True, backoff=lambda number: 60.0), script=script, clock=clock) as rpc:
         reply = rpc.call(*requests(place))
 
     assert reply.code is grpc.StatusCode.OK

@@ -256,7 +256,9 @@ A = TypeVar("A", bound=Answer)
 
 def recording(kind: type[A], clock: Clock, stop: Stop | None) -> type[A]:
     """The class of records of one server's RPCs, without a constructor: what is the same in all of them stands on it."""
-    made: Any = type(kind.__name__, (kind,), {"__init__": object.__init__, "clock": clock, "_stop": stop})
+    calls = type(Arrived.__name__, (Arrived,), {"__slots__": (), "_clock": clock})
+    same = {"__init__": object.__init__, "clock": clock, "_stop": stop, "arrived": calls}
+    made: Any = type(kind.__name__, (kind,), same)
     record: type[A] = made
     return record
 
@@ -267,7 +269,7 @@ def arrived(record: type[A], native: Any, method: Method, argument: Any) -> tupl
     record: its class, made by `recording`. argument: the message, or the stream.
     """
     make: Any = record  # it has no constructor
-    context, call = make(), Arrived()
+    context, call = make(), make.arrived()
     context._native = native
     context._call = call
     context.decided = False

@@ -90,7 +90,16 @@ class _Starter:
         if route.method.kind.request_streaming:
             requests, request = Requests(request, route.encode), None
         call = Call(
-            route.method, Side.CLIENT, request, timeout, metadata, credentials, wait_for_ready, compression, deadline
+            route.method,
+            Side.CLIENT,
+            request,
+            timeout,
+            metadata,
+            credentials,
+            wait_for_ready,
+            compression,
+            deadline,
+            clock=route.clock,
         )
         driver = Driver(route.layers)
         exchange = Exchange(route, driver, copy_context(), deadline, requests, loop)

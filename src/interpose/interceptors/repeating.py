@@ -15,6 +15,7 @@ from interpose._outcome import Outcome
 from interpose._wording import EXONERATING, Meaning, meaning_of, sent_by_peer
 from interpose.errors import StatusError
 from interpose.mechanisms import pushback
+from interpose.mechanisms.options import flag_or_function, must_be, whole
 
 ATTEMPT = "x-retry-attempt"  # as go-grpc-middleware has it; `grpc-previous-rpc-attempts` is for gRPC's core alone
 
@@ -26,6 +27,7 @@ PASSING = frozenset({StatusCode.UNAVAILABLE, StatusCode.RESOURCE_EXHAUSTED})
 REPEATABLE = frozenset({Idempotency.NO_SIDE_EFFECTS, Idempotency.IDEMPOTENT})
 
 MAX_BUFFER = 2**31 - 1  # bytes; no message of gRPC is larger
+BUFFER = whole(0, MAX_BUFFER, " of bytes")
 MAX_METHODS = 1024  # of which something is remembered; what a proxy passes on may have any name
 
 
@@ -96,6 +98,20 @@ def was_not_executed_by_convention(call: Call, outcome: Outcome) -> bool:
     )
 
 
+def are_failures(codes: object) -> bool:
+    """Is it a collection of status codes, all of them failures?"""
+    return isinstance(codes, Collection) and all(
+        isinstance(code, StatusCode) and code is not StatusCode.OK for code in codes
+    )
+
+
+SAFE = flag_or_function("the call")
+FAILURES = must_be("a set like {StatusCode.UNAVAILABLE}, without OK", are_failures)
+SOME_FAILURES = must_be(
+    "a set like {StatusCode.UNAVAILABLE}, without OK", lambda codes: are_failures(codes) and len(codes) > 0
+)
+
+
 def numbered(call: Call, number: int) -> Call:
     """The call of a retry or of a further copy: a client tells the server which one it is."""
     return call if call.side is Side.SERVER else call.without_metadata(ATTEMPT).with_metadata((ATTEMPT, str(number)))
@@ -111,10 +127,3 @@ def may_pass(outcome: Outcome) -> bool:
     error = outcome.error
     passes = isinstance(error, StatusError) and (not error.local or outcome.code in PASSING)
     return passes and meaning_of(outcome.code, outcome.details) is not Meaning.TOO_LARGE
-
-
-def are_failures(codes: object) -> bool:
-    """Is it a collection of status codes, all of them failures?"""
-    return isinstance(codes, Collection) and all(
-        isinstance(code, StatusCode) and code is not StatusCode.OK for code in codes
-    )

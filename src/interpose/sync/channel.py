@@ -99,6 +99,7 @@ class _Starter:
             wait_for_ready,
             compression,
             deadline,
+            clock=route.clock,
         )
         requests = Requests(request, route.encode) if streaming else None
         driver = Driver(route.layers)
@@ -169,7 +170,16 @@ class _UnaryResponse(_Starter):
         if route.uploads:
             requests, request = Requests(request, route.encode), None
         call = Call(
-            route.method, CLIENT, request, timeout, metadata, credentials, wait_for_ready, compression, deadline
+            route.method,
+            CLIENT,
+            request,
+            timeout,
+            metadata,
+            credentials,
+            wait_for_ready,
+            compression,
+            deadline,
+            clock=route.clock,
         )
         # The flows run in a context of their own, the native call in the application's: nothing leaks either way.
         context = copy_context()

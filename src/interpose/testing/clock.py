@@ -26,10 +26,10 @@ class _Alarm:
 
 
 class FakeClock:
-    """Time that stands still until a test moves it; hand it to `intercept_channel`, `server_interceptor` and policies.
+    """Time that stands still until a test moves it; hand it to `intercept_channel`, `intercept_server` and `play`.
 
     clock = FakeClock()
-    channel = intercept_channel(channel, CircuitBreaker(open_for=30, clock=clock), clock=clock)
+    channel = intercept_channel(channel, Cache(ttl=30), clock=clock)
     clock.advance(30)
 
     start: the time that it shows at first, in seconds.

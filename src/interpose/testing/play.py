@@ -194,8 +194,8 @@ def _call(
     deadline = None if timeout is None else clock.now() + timeout
     if side is Side.SERVER:
         arrived = _Arrived(Metadata.trusted(metadata), timeout, deadline, caller)
-        return Call(method, side, request, metadata=None, context=arrived)
-    return Call(method, side, request, timeout, Metadata.trusted(metadata), deadline=deadline)
+        return Call(method, side, request, metadata=None, context=arrived, clock=clock)
+    return Call(method, side, request, timeout, Metadata.trusted(metadata), deadline=deadline, clock=clock)
 
 
 def _bounded(call: Call) -> Call:
