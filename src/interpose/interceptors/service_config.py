@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import ROUND_DOWN, Decimal
-from typing import Any
+from typing import Any, ClassVar
 
 from grpc import StatusCode
 
@@ -151,6 +151,8 @@ class PerMethod(Chain):
 
     __slots__ = ("_stacks",)
 
+    closed: ClassVar = True
+
     def __init__(self, stacks: dict[str, tuple[Interceptor, ...]]) -> None:
         every = (interceptor for stack in stacks.values() for interceptor in stack)
         super().__init__(tuple(dict.fromkeys(every)))
@@ -221,11 +223,16 @@ class ServiceConfig:
 
 def parse(text: str) -> ServiceConfig:
     """Read a service config; ValueError with all of its faults, if it has any."""
-    root = decoded(text, "the service config")
-    config = _service_config(root)
-    if root.faults:
-        raise ValueError(f"errors validating service config: [{'; '.join(root.faults)}]")
+    config, faults = judged(text)
+    if faults:
+        raise ValueError(f"errors validating service config: [{'; '.join(faults)}]")
     return config
+
+
+def judged(text: str) -> tuple[ServiceConfig, list[str]]:
+    """Read a service config, and all that is wrong with it, "field:PATH error:TEXT" each."""
+    root = decoded(text, "the service config")
+    return _service_config(root), root.faults
 
 
 # What may stand where: grpc/service_config/service_config.proto, and the core's own perAttemptRecvTimeout.
