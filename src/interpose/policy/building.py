@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias, cast
 
 from interpose._flow import Interceptor, When, check
@@ -125,10 +125,11 @@ class Builder:
         where = f"{at.faults.file}:{at.node.key_line}: {at.path}"
         if kind == TARGETS:
             return Row(where, When(ByTarget(str(pattern)), stack))
-        faults = list(faults_of(str(pattern), "the pattern"))
+        patterns = several_patterns(str(pattern))
+        faults = list(faults_of(patterns, "the pattern"))
         for fault in faults:
             at.fault_of_name("is no pattern of methods" if isinstance(pattern, FromEnv) else fault)
-        return None if faults else Row(where, When(Patterns(str(pattern)), stack))
+        return None if faults else Row(where, When(Patterns(patterns), stack))
 
     # - gRPC's own -
 
@@ -157,6 +158,24 @@ class Builder:
                 at, where = where, where.parts().get(name)
         line = (at if where is None else where).node.line
         at.faults.add(line, f"{root}.{path}".rstrip("."), text)
+
+
+def several_patterns(text: str) -> list[str]:
+    """The patterns of one row: several stand in braces around all of them, {/shop.v1.Orders/*,/shop.v1.Carts/*}."""
+    depth, patterns, begun = 0, list[str](), 1
+    for place, character in enumerate(text):
+        depth += {"{": 1, "}": -1}.get(character, 0)
+        if depth == 0 and place < len(text) - 1:
+            return [text]
+        if (depth == 1 and character == ",") or (depth == 0 and character == "}"):
+            patterns.append(text[begun:place])
+            begun = place + 1
+    return patterns if depth == 0 and patterns else [text]
+
+
+def one_pattern(patterns: Sequence[str]) -> str:
+    """Several patterns as one row has them."""
+    return patterns[0] if len(patterns) == 1 else f"{{{','.join(patterns)}}}"
 
 
 def _odd(at: At) -> Iterator[At]:

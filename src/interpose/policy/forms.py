@@ -14,6 +14,7 @@ import enum
 import importlib
 import logging
 import re
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from ipaddress import IPv4Network, IPv6Network
@@ -27,9 +28,9 @@ from interpose.policy.document import At, FromEnv, Missing, alternatives, quoted
 
 Schema: TypeAlias = dict[str, Any]
 
-SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+SECONDS = {"s": 1, "m": 60, "h": 3600}
 
-_DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)(ms|s|m|h)")
+_DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)(ms|[smh])")
 _NUMBER = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,20})?")
 _IMPORT = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
@@ -222,7 +223,8 @@ class Duration(Form):
         found = _DURATION.fullmatch(at.value) if isinstance(at.value, str) else None
         if found is None:
             return number_of(at.value)
-        return float(found[1]) * SECONDS[found[2]] if found[2] != "ms" else float(found[1]) / 1000
+        number = float(found[1]) if "." in found[1] else int(found[1])
+        return number / 1000 if found[2] == "ms" else number * SECONDS[found[2]]
 
     def write(self, option: Any) -> Any:
         if not Real().fits(option):
@@ -330,9 +332,16 @@ class Imported(Form):
 
     def write(self, option: Any) -> str:
         module, name = getattr(option, "__module__", None), getattr(option, "__qualname__", None)
-        if not (module and name) or "<" in name:
-            raise Unwritable
-        return f"{module}:{name}"
+        if module and name and _found(sys.modules.get(module), name) is option:
+            return f"{module}:{name}"
+        raise Unwritable
+
+
+def _found(module: Any, path: str) -> Any:
+    """What a module has under this name; None if nothing."""
+    for part in path.split("."):
+        module = getattr(module, part, None)
+    return module
 
 
 class ListOf(Form):

@@ -144,12 +144,16 @@ class Maker:
 
     def write(self, made: Any) -> Any:
         """What it has made, as a file has it: its name alone, or a table of one field."""
-        written = {
-            name: self.options[name].form.write(value)
-            for name, value in self._given(made).items()
-            if name in self.options
-        }
+        written = {name: self._written(name, value) for name, value in self._given(made).items() if name in self.options}
+        if self.first and list(written) == [self.first.name] and not isinstance(written[self.first.name], dict):
+            return {self.name: written[self.first.name]}
         return {self.name: written} if written else self.name
+
+    def _written(self, name: str, value: Any) -> Any:
+        try:
+            return self.options[name].form.write(value)
+        except Unwritable as error:
+            raise Unwritable(str(error) or f"{name} of {self.name}") from None
 
     def _given(self, made: Any) -> dict[str, Any]:
         """The options that it was made with."""
