@@ -176,19 +176,22 @@ def test_no_call_is_lost_while_the_file_changes(sort: str, tmp_path: Path) -> No
     ]
     before = [policy.client.interceptors[1], policy.server.interceptors[1]]
 
-    with serving(sort, HANDLERS[sort], around=[policy.server]) as client, ThreadPoolExecutor(CALLERS) as pool:
-        with grpc.insecure_channel(client.target) as native:
-            client.channel = intercept_channel(native, policy.client)
+    with (
+        serving(sort, HANDLERS[sort], around=[policy.server]) as client,
+        grpc.insecure_channel(client.target) as native,
+        ThreadPoolExecutor(CALLERS) as pool,
+    ):
+        client.channel = intercept_channel(native, policy.client)
 
-            def calls() -> int:
-                unary = sum(client.call(kind="unary_unary").ok for _ in range(CALLS))
-                return unary + sum(len(client.call(kind="unary_stream").messages) == 3 for _ in range(CALLS))
+        def calls() -> int:
+            unary = sum(client.call(kind="unary_unary").ok for _ in range(CALLS))
+            return unary + sum(len(client.call(kind="unary_stream").messages) == 3 for _ in range(CALLS))
 
-            done = [pool.submit(calls) for _ in range(CALLERS)]
-            reloads = 0
-            while not all(caller.done() for caller in done):
-                assert rewritten(policy, others[reloads % len(others)])
-                reloads += 1
+        done = [pool.submit(calls) for _ in range(CALLERS)]
+        reloads = 0
+        while not all(caller.done() for caller in done):
+            assert rewritten(policy, others[reloads % len(others)])
+            reloads += 1
 
     assert sum(caller.result() for caller in done) == 2 * CALLS * CALLERS
     assert reloads > 3

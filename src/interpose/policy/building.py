@@ -14,7 +14,7 @@ from interpose._patterns import Patterns, faults_of
 from interpose.interceptors.service_config import from_service_config, judged
 from interpose.mechanisms.json_fields import suggestion
 from interpose.policy.choice import ByTarget, Choice, Row
-from interpose.policy.document import At, FromEnv, Node, Odd, listed, plain, quoted
+from interpose.policy.document import HIDDEN, At, FromEnv, Node, Odd, has_secret, listed, plain, quoted
 from interpose.policy.forms import WRONG, Imports
 from interpose.policy.registry import batteries
 
@@ -121,14 +121,17 @@ class Builder:
         return Choice({pattern: row for pattern, row in rows.items() if row is not None})
 
     def _row(self, kind: str, pattern: str, at: At, place: Place) -> Row | None:
+        if isinstance(pattern, FromEnv):
+            at.fault_of_name("a pattern must stand in the file itself, since `describe` and the log show it")
+            return None
         stack = self.stack(at, (*place, f"{kind} {pattern}"))
         where = f"{at.faults.file}:{at.node.key_line}: {at.path}"
         if kind == TARGETS:
-            return Row(where, When(ByTarget(str(pattern)), stack))
-        patterns = several_patterns(str(pattern))
+            return Row(where, When(ByTarget(pattern), stack))
+        patterns = several_patterns(pattern)
         faults = list(faults_of(patterns, "the pattern"))
         for fault in faults:
-            at.fault_of_name("is no pattern of methods" if isinstance(pattern, FromEnv) else fault)
+            at.fault_of_name(fault)
         return None if faults else Row(where, When(Patterns(patterns), stack))
 
     # - gRPC's own -
@@ -156,8 +159,8 @@ class Builder:
         for name in re.findall(r"\w+", path):
             if where is not None:
                 at, where = where, where.parts().get(name)
-        line = (at if where is None else where).node.line
-        at.faults.add(line, f"{root}.{path}".rstrip("."), text)
+        node = (at if where is None else where).node
+        at.faults.add(node.line, f"{root}.{path}".rstrip("."), HIDDEN if has_secret(node) else text)
 
 
 def several_patterns(text: str) -> list[str]:

@@ -174,6 +174,18 @@ def quoted(value: Any) -> str:
     return text if len(text) <= LONGEST_QUOTE else f"{text[:LONGEST_QUOTE]}…"
 
 
+HIDDEN = "is not accepted; the reason is not shown, since a value of the environment is in it"
+
+
+def has_secret(node: Node) -> bool:
+    """Is a value of the environment in it?"""
+    if isinstance(node.value, dict):
+        return any(isinstance(name, FromEnv) or has_secret(part) for name, part in node.value.items())
+    if isinstance(node.value, list):
+        return any(map(has_secret, node.value))
+    return isinstance(node.value, FromEnv)
+
+
 def plain(node: Node) -> Any:
     """The value without its lines, what comes from the environment filled in."""
     value = node.value

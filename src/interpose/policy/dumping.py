@@ -12,7 +12,6 @@ from interpose.interceptors.service_config import PerMethod
 from interpose.policy.building import METHODS, SERVICE_CONFIG, TARGETS, one_pattern
 from interpose.policy.choice import ByTarget, Choice
 from interpose.policy.forms import Imported, Unwritable
-from interpose.policy.live import Live
 from interpose.policy.registry import batteries
 
 
@@ -49,7 +48,11 @@ def _written(interceptor: Any, faults: list[str]) -> Iterator[Any]:
     """One interceptor, as one entry; those of a chain one after the other."""
     if isinstance(interceptor, Choice):
         rows = list(interceptor.interceptors)
-        yield {_kind(rows): {pattern: list(_entries(row.when.interceptors, faults)) for pattern, row in interceptor.rows.items()}}
+        yield {
+            _kind(rows): {
+                pattern: list(_entries(row.when.interceptors, faults)) for pattern, row in interceptor.rows.items()
+            }
+        }
     elif isinstance(interceptor, When):
         yield {METHODS: {_pattern(interceptor): list(_entries(interceptor.interceptors, faults))}}
     elif isinstance(interceptor, PerMethod):

@@ -30,6 +30,9 @@ Schema: TypeAlias = dict[str, Any]
 
 SECONDS = {"s": 1, "m": 60, "h": 3600}
 
+VARIABLE: Schema = {"type": "string", "pattern": r"\$\{"}  # of the environment, wherever a number or name may stand
+_OR_VARIABLE: Schema = {"$ref": "#/$defs/variable"}
+
 _DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)(ms|[smh])")
 _NUMBER = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,20})?")
 _IMPORT = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
@@ -56,6 +59,9 @@ class Imports:
 
     def find(self, at: At) -> Any:
         """What the name at this place means; WRONG, with a fault, if it is not allowed or not there."""
+        if isinstance(at.value, FromEnv):
+            at.fault("must stand in the file itself: the environment does not say what is imported")
+            return WRONG
         name = str(at.value)
         if name not in self.allowed:
             at.fault(f"{quoted(at.value)} may not be imported here; allow it: allow=[{name!r}], or --allow {name}")
@@ -161,7 +167,7 @@ class Flag(_Plain):
     words = ("true or false",)
 
     def schema(self) -> Schema:
-        return {"type": "boolean"}
+        return {"anyOf": [{"type": "boolean"}, _OR_VARIABLE]}
 
     def fits(self, value: Any) -> bool:
         return isinstance(number_of(value), bool)
@@ -178,7 +184,7 @@ class Whole(_Plain):
     words = ("a whole number like 4",)
 
     def schema(self) -> Schema:
-        return {"type": "integer"}
+        return {"anyOf": [{"type": "integer"}, _OR_VARIABLE]}
 
     def fits(self, value: Any) -> bool:
         value = number_of(value)
@@ -196,7 +202,7 @@ class Real(_Plain):
     words = ("a number like 0.5",)
 
     def schema(self) -> Schema:
-        return {"type": "number"}
+        return {"anyOf": [{"type": "number"}, _OR_VARIABLE]}
 
     def fits(self, value: Any) -> bool:
         value = number_of(value)
@@ -214,7 +220,8 @@ class Duration(Form):
     words = ('a duration like "250ms", "2s", "5m" or "1h"',)
 
     def schema(self) -> Schema:
-        return {"anyOf": [{"type": "number"}, {"type": "string", "pattern": f"^{_DURATION.pattern}$"}]}
+        text = {"type": "string", "pattern": f"^{_DURATION.pattern}$"}
+        return {"anyOf": [{"type": "number"}, text, _OR_VARIABLE]}
 
     def fits(self, value: Any) -> bool:
         return Real().fits(value) or (isinstance(value, str) and _DURATION.fullmatch(value) is not None)
@@ -273,7 +280,7 @@ class Names(Form):
         self.words = [said] if said else [quoted(name) for name in values]
 
     def schema(self) -> Schema:
-        return {"enum": list(self._values)}
+        return {"anyOf": [{"enum": list(self._values)}, _OR_VARIABLE]}
 
     def fits(self, value: Any) -> bool:
         return isinstance(value, str) and value in self._values

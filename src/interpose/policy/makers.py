@@ -14,13 +14,11 @@ from typing import Any
 
 from interpose.mechanisms.json_fields import suggestion
 from interpose.mechanisms.shown import given
-from interpose.policy.document import At, FromEnv, Node, listed, quoted
+from interpose.policy.document import HIDDEN, At, Node, has_secret, listed, quoted
 from interpose.policy.forms import WRONG, Form, Imports, Schema, Unwritable
 
 # What a test hands in, and no file: where time and chance come from.
 OF_TESTS = {"clock", "wall", "random"}
-
-_HIDDEN = "is not accepted; the reason is not shown, since a value of the environment is in it"
 
 
 @dataclass(frozen=True)
@@ -88,11 +86,11 @@ class Maker:
 
     def _made(self, fields: Mapping[str, At], at: At, imports: Imports) -> Any:
         values = {name: self.options[name].form.read_or_refuse(field, imports) for name, field in fields.items()}
-        missing = [name for name, option in self.options.items() if option.required and name not in fields]
-        for name in missing:
-            at.fault_of_name(f"{name} is missing; it must be {self.options[name].form.said}")
+        for name in self.required:
+            if name not in fields:
+                at.fault_of_name(f"{name} is missing; it must be {self.options[name].form.said}")
         good = {name: value for name, value in values.items() if value is not WRONG}
-        if missing or any(name not in good for name, option in self.options.items() if option.required):
+        if not good.keys() >= set(self.required):
             return WRONG
         try:
             made = self._called(good)
@@ -117,7 +115,7 @@ class Maker:
             if where is None and not whole:
                 continue
             where = where or at
-            where.fault(_HIDDEN if _has_secret(where.node) else text)
+            where.fault(HIDDEN if has_secret(where.node) else text)
 
     def _told(self, error: Exception) -> Iterator[tuple[str, str]]:
         """What an error says, fault by fault, each with the name of the option that it begins with, if it does."""
@@ -144,7 +142,9 @@ class Maker:
 
     def write(self, made: Any) -> Any:
         """What it has made, as a file has it: its name alone, or a table of one field."""
-        written = {name: self._written(name, value) for name, value in self._given(made).items() if name in self.options}
+        written = {
+            name: self._written(name, value) for name, value in self._given(made).items() if name in self.options
+        }
         if self.first and list(written) == [self.first.name] and not isinstance(written[self.first.name], dict):
             return {self.name: written[self.first.name]}
         return {self.name: written} if written else self.name
@@ -175,16 +175,45 @@ class Maker:
 
     # - for editors -
 
+    @property
+    def required(self) -> list[str]:
+        """The options that have no default."""
+        return [name for name, option in self.options.items() if option.required]
+
+    @property
+    def purpose(self) -> str:
+        """The first line of its docstring."""
+        return (inspect.getdoc(self.call) or "").partition("\n")[0]
+
     def schema(self) -> Schema:
         """Its options: a table, or the first of them alone."""
+        said = _explained(inspect.getdoc(self.call) or "")
         table: Schema = {
             "type": "object",
-            "properties": {name: option.form.schema() for name, option in self.options.items()},
+            "properties": {
+                name: {"description": said[name], **option.form.schema()} if name in said else option.form.schema()
+                for name, option in self.options.items()
+            },
+            "required": self.required,
             "additionalProperties": False,
         }
-        if required := [name for name, option in self.options.items() if option.required]:
-            table["required"] = required
         return {"anyOf": [table, self.first.form.schema()]} if self.first else table
+
+
+def _explained(docstring: str) -> dict[str, str]:
+    """What a docstring says of each option: "name: text", with the lines that are set further in."""
+    said: dict[str, str] = {}
+    names: list[str] = []
+    for line in docstring.splitlines():
+        begun = re.match(r"(\w+(?:, \w+)*):\s+(\S.*)", line)
+        if begun:
+            names = begun[1].split(", ")
+            said |= dict.fromkeys(names, begun[2])
+        elif names and line.startswith(" "):
+            said |= {name: f"{said[name]} {line.strip()}" for name in names}
+        else:
+            names = []
+    return said
 
 
 class Parts(Form):
@@ -201,8 +230,8 @@ class Parts(Form):
         self.words = [quoted(name) for name in self.known]
 
     def schema(self) -> Schema:
-        named = [name for name, maker in self.makers.items() if not any(o.required for o in maker.options.values())]
-        tables = [_single(name, {"$ref": f"#/$defs/{name}"}) for name in self.makers]
+        named = [name for name, maker in self.makers.items() if not maker.required]
+        tables = [single(name, {"$ref": f"#/$defs/{name}"}) for name in self.makers]
         return {"anyOf": [{"enum": [*self.ready, *named]}, *tables]}
 
     def fits(self, value: Any) -> bool:
@@ -236,18 +265,9 @@ class Parts(Form):
         raise Unwritable
 
 
-def _single(name: str, schema: Schema) -> Schema:
+def single(name: str, schema: Schema) -> Schema:
     """A table of one field."""
     return {"type": "object", "properties": {name: schema}, "required": [name], "additionalProperties": False}
-
-
-def _has_secret(node: Node) -> bool:
-    """Is a value of the environment in it?"""
-    if isinstance(node.value, dict):
-        return any(isinstance(name, FromEnv) or _has_secret(part) for name, part in node.value.items())
-    if isinstance(node.value, list):
-        return any(map(_has_secret, node.value))
-    return isinstance(node.value, FromEnv)
 
 
 def _attribute(made: Any, name: str) -> Any:
