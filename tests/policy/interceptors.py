@@ -4,6 +4,8 @@ import threading
 from collections.abc import AsyncGenerator
 from typing import Any
 
+from prometheus_client import CollectorRegistry
+
 from interpose import Call, Flow, Outcome
 
 first_seen: list[str] = []
@@ -49,3 +51,4 @@ def count(retry: Any) -> None:
 
 
 not_an_interceptor = 7
+registry = CollectorRegistry()

@@ -117,7 +117,7 @@ def test_what_a_stack_says_of_itself_shows_none(
         caplog.text,
     ):
         assert "a-good-token" not in text
-    with pytest.raises(ValueError, match=r"^dump: no file can hold Authenticate: verifiers of Authenticate$"):
+    with pytest.raises(ValueError, match=r"^dump: no file can hold Authenticate: its verifiers$"):
         dump(policy.server)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
-from types import FunctionType
+from types import FunctionType, GenericAlias
 from typing import Any
 
 from interpose.mechanisms.json_fields import suggestion
@@ -49,14 +49,14 @@ class Maker:
     @cached_property
     def options(self) -> dict[str, Option]:
         """Its options by name, without those for tests."""
-        call = self.call
-        hints = typing.get_type_hints(inspect.unwrap(call.__init__ if isinstance(call, type) else call))
+        call, is_class = self.call, isinstance(self.call, type)
+        hints = typing.get_type_hints(inspect.unwrap(call.__init__ if is_class else call))
         return {option.name: option for option in self._options(inspect.signature(call), hints)}
 
     def _options(self, signature: inspect.Signature, hints: Mapping[str, Any]) -> Iterator[Option]:
         for name, parameter in signature.parameters.items():
             several = parameter.kind is parameter.VAR_POSITIONAL
-            hint = tuple[hints[name], ...] if several else hints[name]
+            hint = GenericAlias(tuple, (hints[name], ...)) if several else hints[name]
             form = None if name in OF_TESTS else self.form_of(self, name, hint)
             if form is not None:
                 required = parameter.default is parameter.empty and not several
@@ -153,7 +153,7 @@ class Maker:
         try:
             return self.options[name].form.write(value)
         except Unwritable as error:
-            raise Unwritable(str(error) or f"{name} of {self.name}") from None
+            raise Unwritable(str(error) or f"its {name}") from None
 
     def _given(self, made: Any) -> dict[str, Any]:
         """The options that it was made with."""
