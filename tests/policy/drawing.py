@@ -43,10 +43,10 @@ def option_of(form: forms.Form, name: str) -> st.SearchStrategy[Any] | None:
             made = [made_by(maker) for maker in form.makers.values() if maker.name not in UNDRAWN]
             return st.one_of(st.sampled_from(list(form.ready.values())) if form.ready else st.nothing(), *made)
         case forms.ListOf():
-            item = option_of(form._item, name)
+            item = option_of(form.item, name)
             return None if item is None else st.lists(item, min_size=1, max_size=3).map(form._make)
         case forms.TableOf():
-            names, values = option_of(form._name, name), option_of(form._value, name)
+            names, values = option_of(form.name, name), option_of(form.value, name)
             return None if names is None or values is None else st.dictionaries(names, values, min_size=1, max_size=3)
         case forms.Names():
             return st.sampled_from(list(form._values.values()))

@@ -352,27 +352,31 @@ def _found(module: Any, path: str) -> Any:
 
 
 class ListOf(Form):
-    """A list. single: one item may stand for the list that holds it."""
+    """A list. single: one item may stand for the list that holds it alone."""
 
-    def __init__(self, item: Form, make: Callable[[list[Any]], Any] = tuple) -> None:
-        self._item = item
+    def __init__(self, item: Form, make: Callable[[list[Any]], Any] = tuple, *, single: bool = False) -> None:
+        self.item = item
         self._make = make
-        self.words = [f"a list of {item.said}"]
+        self._single = single
+        self.known = item.known if single else ()
+        self.words = [*(item.words if single else ()), f"a list of {item.said}"]
 
     def schema(self) -> Schema:
-        return {"type": "array", "items": self._item.schema()}
+        items: Schema = {"type": "array", "items": self.item.schema()}
+        return {"anyOf": [items, self.item.schema()]} if self._single else items
 
     def fits(self, value: Any) -> bool:
-        return isinstance(value, list)
+        return isinstance(value, list) or (self._single and self.item.fits(value))
 
     def read(self, at: At, imports: Imports) -> Any:
-        items = [self._item.read_or_refuse(item, imports) for item in at.items()]
+        places = at.items() if isinstance(at.value, list) else [at]
+        items = [self.item.read_or_refuse(place, imports) for place in places]
         return WRONG if WRONG in items else self._make(items)
 
     def write(self, option: Any) -> list[Any]:
         if isinstance(option, (str, bytes, Mapping)) or not isinstance(option, Iterable):
             raise Unwritable
-        items = [self._item.write(item) for item in option]
+        items = [self.item.write(part) for part in option]
         return sorted(items) if isinstance(option, (set, frozenset)) else items
 
 
@@ -380,25 +384,25 @@ class TableOf(Form):
     """A table whose names mean something themselves."""
 
     def __init__(self, name: Form, value: Form) -> None:
-        self._name = name
-        self._value = value
+        self.name = name
+        self.value = value
         self.words = [f"a table from {name.said} to {value.said}"]
 
     def schema(self) -> Schema:
-        return {"type": "object", "additionalProperties": self._value.schema()}
+        return {"type": "object", "additionalProperties": self.value.schema()}
 
     def fits(self, value: Any) -> bool:
         return isinstance(value, dict)
 
     def read(self, at: At, imports: Imports) -> Any:
-        names = [self._name.read_or_refuse(name, imports) for name in at.names()]
-        values = [self._value.read_or_refuse(field, imports) for field in at.fields().values()]
+        names = [self.name.read_or_refuse(name, imports) for name in at.names()]
+        values = [self.value.read_or_refuse(field, imports) for field in at.fields().values()]
         return WRONG if WRONG in (*names, *values) else dict(zip(names, values, strict=True))
 
     def write(self, option: Any) -> dict[str, Any]:
         if not isinstance(option, Mapping):
             raise Unwritable
-        return {self._name.write(name): self._value.write(value) for name, value in option.items()}
+        return {self.name.write(name): self.value.write(value) for name, value in option.items()}
 
 
 class OneOf(Form):

@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
-from types import FunctionType, GenericAlias
+from types import FunctionType
 from typing import Any
 
 from interpose.mechanisms.json_fields import suggestion
 from interpose.mechanisms.shown import given
 from interpose.policy.document import HIDDEN, At, Node, has_secret, listed, quoted
-from interpose.policy.forms import WRONG, Form, Imports, Schema, Unwritable
+from interpose.policy.forms import WRONG, Form, Imports, ListOf, Schema, Unwritable
 
 # What a test hands in, and no file: where time and chance come from.
 OF_TESTS = {"clock", "wall", "random"}
@@ -56,9 +56,9 @@ class Maker:
     def _options(self, signature: inspect.Signature, hints: Mapping[str, Any]) -> Iterator[Option]:
         for name, parameter in signature.parameters.items():
             several = parameter.kind is parameter.VAR_POSITIONAL
-            hint = GenericAlias(tuple, (hints[name], ...)) if several else hints[name]
-            form = None if name in OF_TESTS else self.form_of(self, name, hint)
+            form = None if name in OF_TESTS else self.form_of(self, name, hints[name])
             if form is not None:
+                form = ListOf(form, single=True) if several else form
                 required = parameter.default is parameter.empty and not several
                 positional = several or parameter.kind is parameter.POSITIONAL_OR_KEYWORD
                 yield Option(name, form, required, several, positional, parameter.default)
@@ -145,8 +145,10 @@ class Maker:
         written = {
             name: self._written(name, value) for name, value in self._given(made).items() if name in self.options
         }
-        if self.first and list(written) == [self.first.name] and not isinstance(written[self.first.name], dict):
-            return {self.name: written[self.first.name]}
+        first = self.first
+        alone = first is not None and (first.required or first.several) and list(written) == [first.name]
+        if first is not None and alone and not isinstance(written[first.name], dict):
+            return {self.name: written[first.name]}
         return {self.name: written} if written else self.name
 
     def _written(self, name: str, value: Any) -> Any:
