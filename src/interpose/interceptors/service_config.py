@@ -157,7 +157,7 @@ class PerMethod(Chain):
 
     closed: ClassVar = True
 
-    def __init__(self, stacks: dict[str, tuple[Interceptor, ...]], config: str | None) -> None:
+    def __init__(self, stacks: dict[str, tuple[Interceptor, ...]], config: str | None = None) -> None:
         every = (interceptor for stack in stacks.values() for interceptor in stack)
         super().__init__(tuple(dict.fromkeys(every)))
         self._stacks = stacks

@@ -211,7 +211,8 @@ class Real(_Plain):
     def write(self, option: Any) -> float:
         if not self.fits(option):
             raise Unwritable
-        return option  # type: ignore[no-any-return]  # which is a number
+        number: float = option
+        return number
 
 
 class Duration(Form):

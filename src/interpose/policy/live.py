@@ -20,36 +20,29 @@ class Live(Chain):
     `describe(policy.client)` shows what it holds now.
     """
 
-    __slots__ = ("_kinds", "_now", "_served", "side")
+    __slots__ = ("_kinds", "_served", "side")
 
     def __init__(self, side: Side) -> None:
+        super().__init__(())
         self.side = side
-        self._now: tuple[Interceptor, ...] = ()
         self._kinds: set[bool] = set()  # asyncio or not: of the channels and servers that it was put on
         self._served: Served | None = None  # by the server that has looked at it last
-
-    @property
-    def interceptors(self) -> tuple[Interceptor, ...]:  # type: ignore[override]  # a chain's never change
-        return self._now
-
-    def select(self, method: Method) -> tuple[Interceptor, ...]:
-        return self._now
 
     def __iter__(self) -> Iterator[Interceptor]:
         """It alone, so that it can stand where a stack is given as a list: `*policy.client`."""
         yield self
 
     def __repr__(self) -> str:
-        return f"policy({named(self._now)})"
+        return f"policy({named(self.interceptors)})"
 
     def fitted(self, method: Method) -> Fitted:
         """What runs in its place: the stack that it holds when a call begins, compiled for the method."""
-        held = _Compiled(self._now, method, self.side)
+        held = _Compiled(self.interceptors, method, self.side)
 
         def policy(call: Call) -> Flow:
             nonlocal held
-            if held.interceptors is not self._now:
-                held = _Compiled(self._now, method, self.side)
+            if held.interceptors is not self.interceptors:
+                held = _Compiled(self.interceptors, method, self.side)
             return held(call)
 
         return Fitted(policy)
@@ -59,12 +52,12 @@ class Live(Chain):
     def unfit(self, asyncio: bool) -> str | None:
         """Why what it holds cannot run on such a channel or server; None if it can."""
         self._kinds.add(asyncio)
-        return "; ".join(_unfit(self._now, asyncio)) or None
+        return "; ".join(_unfit(self.interceptors, asyncio)) or None
 
     def check_served(self, served: Served) -> Iterator[str]:
         """What is wrong with its rows and tables, now that the methods of a server are known."""
         self._served = served
-        yield from faults_of(self._now, served)
+        yield from faults_of(self.interceptors, served)
 
     def objections(self, stack: tuple[Interceptor, ...]) -> Iterator[str]:
         """Why this stack cannot take the place of the one that it holds."""
@@ -75,7 +68,7 @@ class Live(Chain):
 
     def replace(self, stack: tuple[Interceptor, ...]) -> None:
         """Calls that begin from now on go through this stack."""
-        self._now = stack
+        self.interceptors = stack
 
 
 class _Compiled(Chain):
