@@ -81,7 +81,7 @@ WRONG: list[Any] = [
 
 @pytest.mark.parametrize("entry", WRONG, ids=json.dumps)
 def test_no_fault_shows_a_value(entry: Any, tmp_path: Path) -> None:
-    """Whoever refuses it; the name of the variable is shown in its place, or the reason is left out."""
+    """Of all who may refuse it; the name of the variable is shown in its place, or the reason is left out."""
     for section in ("client", "server"):
         told = faults(tmp_path, {section: [entry]}, env=["TOKEN"])
 

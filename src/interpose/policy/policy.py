@@ -5,21 +5,25 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Collection, Iterable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from interpose._method import Side
 from interpose.interceptors.retry import Retry
 from interpose.interceptors.service_config import left_to_core
-from interpose.mechanisms.options import insist
+from interpose.mechanisms.options import insist, is_seconds
 from interpose.policy import json_text, toml_text
 from interpose.policy.building import Builder, Key, Stack
 from interpose.policy.document import At, Fault, Faults, Node, PolicyError, Unreadable, plain, quoted
 from interpose.policy.environment import filled
 from interpose.policy.forms import Imports
 from interpose.policy.live import Live
+from interpose.policy.watching import follow, watched
 
 MOST_BYTES = 1 << 20  # of a file; what is larger was not written by hand
+DEEPEST = 64  # lists and tables in each other
+TOO_DEEP = f"is nested too deeply; a policy has at most {DEEPEST} lists and tables in each other"
 SCHEMA = "$schema"  # where editors find what may stand in the file
 
 _READERS: dict[str, Callable[[str], Node]] = {".json": json_text.read, ".toml": toml_text.read}
@@ -65,6 +69,18 @@ class Policy:
                 self._reading = reading
                 self._begin(reading)
             return changed
+
+    def watch(self, every: float = 5.0) -> AbstractContextManager[None]:
+        """Reload while the block runs, whenever the file has been written or replaced, as a ConfigMap is.
+
+            with policy.watch():
+                serve_until_the_end()
+
+        every: seconds between two looks, above 0 and up to 3600. The log "interpose" says that a file is in force (INFO), or
+        why it is not used (ERROR). The looks are made on a thread of their own.
+        """
+        insist("watch", (is_seconds(every, 3600.1), f"every must be above 0 and up to 3600 seconds, not {every!r}"))
+        return watched(self.path, every, lambda: follow(self))
 
     def _begin(self, reading: _Reading) -> None:
         self.client.replace(reading.client)
@@ -127,6 +143,8 @@ class _Reading:
     def __init__(self, path: Path, allow: Collection[str], env: Collection[str], kept: dict[Key, Any]) -> None:
         faults = Faults(str(path))
         root = _read(path, faults)
+        if At(root, "", faults).depth() > DEEPEST:
+            faults.add(1, "", TOO_DEEP)
         if faults.found:
             raise PolicyError(faults.found)
         at = At(filled(At(root, "", faults), env), "", faults)
@@ -193,5 +211,5 @@ def _read(path: Path, faults: Faults) -> Node:
     except Unreadable as error:
         faults.add(error.line, "", str(error))
     except RecursionError:
-        faults.add(1, "", "is nested too deeply; no policy needs that")
+        faults.add(1, "", TOO_DEEP)
     return Node({}, 1)
