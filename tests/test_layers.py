@@ -26,7 +26,8 @@ ARROWS = {
     "aio": {"nouns", "_shell", "aio"},
     "web": {"mechanisms", "web"},
     "contrib": {"nouns", "mechanisms", "interceptors"},
-    "serving": {"nouns", "mechanisms", "interceptors", "_shell", "sync", "aio", "the front door", "serving"},
+    "policy": {"nouns", "mechanisms", "interceptors", "contrib", "_shell", "policy"},
+    "serving": {"nouns", "mechanisms", "interceptors", "_shell", "sync", "aio", "policy", "the front door", "serving"},
     "the front door": {"nouns", "mechanisms", "interceptors", "sync", "aio", "the front door"},
 }
 FREE = {"testing", "demo", "compat"}  # may import everything
@@ -75,7 +76,7 @@ EXTRA_ARROWS = [
 ]
 
 WAITING = {"threading", "asyncio"}
-MAY_WAIT = {"sync", "aio", "web", "serving"}
+MAY_WAIT = {"sync", "aio", "web", "serving", "policy"}
 # Hand time, locks, threads and tasks to all who need them.
 KNOWING = {PurePosixPath("_clock.py"): {"threading"}, PurePosixPath("_background.py"): WAITING}
 

@@ -6,11 +6,15 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-COMMANDS = {"serve": "interpose.serving.command"}  # each with a function `main(arguments)` that gives the exit status
+COMMANDS = {  # each with a function `main(arguments)` that gives the exit status
+    "serve": "interpose.serving.command",
+    "check": "interpose.policy.command",
+}
 
 USAGE = """usage: interpose COMMAND …
 
   serve module:app    serve gRPC, and stop without losing a call
+  check FILE          say what is wrong with a policy file, line by line
 
 `interpose COMMAND --help` shows the options."""
 
