@@ -16,6 +16,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from interpose.testing import ok
 from interpose.testing.acts import Act
 from interpose.testing.codec import decode, encode
 from interpose.testing.echo import Echo
@@ -42,6 +43,16 @@ def test_a_silent_server(more: str, tmp_path: Path) -> None:
     assert silent == (UNAVAILABLE, "Received http2 header with status: 504")
     assert fell_silent[0] is UNKNOWN
     assert [attempt.cancelled for attempt in echo.attempts] == [True, True]
+
+
+def test_metadata_of_an_answer(tmp_path: Path) -> None:
+    """What does not fit into its buffer is UNAVAILABLE, though the call was executed."""
+    echo = Echo([ok("stored", initial=(("x-long", "l" * 16_000),))])
+    with echo.serve(unix=True) as server, behind(haproxy, tmp_path, server) as stub:
+        code, _ = failure(lambda: stub.unary_unary("a", timeout=PATIENCE))
+
+    assert code is UNAVAILABLE
+    assert len(echo.attempts) == 1
 
 
 @contextmanager

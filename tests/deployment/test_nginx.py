@@ -8,6 +8,7 @@ from pathlib import Path
 import grpc
 import pytest
 
+from interpose import Call, Flow
 from interpose.testing import failed, ok
 from interpose.testing.acts import Act
 from interpose.testing.echo import Echo
@@ -112,3 +113,20 @@ def test_the_log_has_the_status(tmp_path: Path) -> None:
 
     lines = (tmp_path / "access.log").read_text().splitlines()
     assert [" 200 grpc=5 " in lines[0], " 200 grpc=0 " in lines[1]] == [True, True]
+
+
+def test_each_call_has_a_connection(tmp_path: Path) -> None:
+    """To a server, though the client's calls share one: nginx balances calls."""
+    peers: list[str | None] = []
+
+    def note(call: Call) -> Flow:
+        peers.append(call.peer)
+        yield call
+
+    echo = Echo([Act(hang=True), Act(hang=True)])
+    with echo.serve(note) as server, behind(nginx, tmp_path, server) as stub:
+        calls = [stub.unary_unary.future("a", timeout=PATIENCE) for _ in range(2)]
+        echo.wait_begun(2)
+    del calls  # dropped before, they would be cancelled
+
+    assert len(set(peers)) == 2
