@@ -17,7 +17,7 @@ import grpc
 from interpose._call import Call
 from interpose._metadata import Metadata, Pair
 from interpose._outcome import Outcome
-from interpose._wording import EXONERATING, meaning_of
+from interpose._wording import MISLEADING, meaning_of
 from interpose.mechanisms import pushback as pushbacks
 
 KEY = "interpose-not-executed"
@@ -62,7 +62,7 @@ def vouched(outcome: Outcome) -> Metadata:
     if KEY in trailing and (outcome.attempts or came_from_a_stub(outcome)):
         others = [pair for pair in trailing if pair[0].lower() != KEY or tuple(pair) == MAY_HAVE_RUN]
         trailing = Metadata.trusted(others)
-    if meaning_of(outcome.code, outcome.details) in EXONERATING and MAY_HAVE_RUN not in trailing:
+    if meaning_of(outcome.code, outcome.details) in MISLEADING and MAY_HAVE_RUN not in trailing:
         trailing = trailing.with_pairs(MAY_HAVE_RUN)
     return trailing
 
