@@ -39,8 +39,11 @@ storm:        ## a fleet of clients through faults of every kind, in one table a
 rolling:      ## replace workers of `interpose serve` under load, and count what was lost
 	@scripts/rolling $(ARGS)
 
-check:        ## style, types, and which file imports which
+check:        ## style, types, which file imports which, and the numbers of the prose
 	@scripts/check
+
+prose:        ## count the words of sentences, and the words to replace: docs/design/style.md
+	@scripts/prose $(ARGS)
 
 bench:        ## measure what a layer costs
 	@scripts/bench $(ARGS)
@@ -48,4 +51,4 @@ bench:        ## measure what a layer costs
 clean:        ## remove environments, caches and generated code
 	@scripts/clean
 
-.PHONY: help demo test quick test-all test-floors interop flaky torture storm mutants rolling check bench clean
+.PHONY: help demo test quick test-all test-floors interop flaky torture storm mutants rolling check prose bench clean
