@@ -11,8 +11,8 @@ from tests.prose.passages import Kind, Passage, prose_of
 # Words in a sentence that nine in ten may have at most. Readers whose first language is another one follow about 15.
 MOST = 22
 
-SENTENCE_END = re.compile(r"(?<=[.!?])[)\"*_]*\s+(?=[\"(*_\[]*[A-Z0-9x\0`])")
-ABBREVIATION = re.compile(r"\b(?:e\.g|i\.e|cf|vs|etc|no)\.$")
+SENTENCE_END = re.compile(r"(?<=[.!?])[)\"*_]*\s+(?=\S)")
+ABBREVIATION = re.compile(r"\b(?:e\.g|i\.e|cf|vs|etc)\.$")
 
 # A mannerism, and what to write instead: docs/design/style.md gives the reasons. \s+ lets a line end in between.
 MANNERISMS = {

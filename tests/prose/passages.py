@@ -108,9 +108,9 @@ def _of_docstring(constant: ast.Constant) -> Iterator[Passage]:
     for number, block in _blocks("\n".join(lines)):
         start = 0
         for index in range(1, len(block) + 1):
-            if index == len(block) or FIELD.match(block[index]):
-                listed = FIELD.match(block[start]) or ITEM.match(block[start])
-                kind = Kind.OTHER if listed or block[start].startswith(" ") else Kind.PARAGRAPH
+            other = bool(FIELD.match(block[start]) or ITEM.match(block[start])) or block[start].startswith(" ")
+            if index == len(block) or FIELD.match(block[index]) or (not other and block[index].startswith(" ")):
+                kind = Kind.OTHER if other else Kind.PARAGRAPH
                 yield Passage(constant.lineno + number - 1 + start, "\n".join(block[start:index]), kind)
                 start = index
 
