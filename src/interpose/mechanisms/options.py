@@ -1,4 +1,4 @@
-"""Options of a constructor, looked at all together: one error that tells every fault."""
+"""Options of a constructor, looked at all together: one error that lists every fault."""
 
 from __future__ import annotations
 
@@ -39,5 +39,5 @@ def is_function_or_none(value: object) -> bool:
 
 
 def is_clock(value: object) -> bool:
-    """Can it tell the time, in seconds?"""
+    """Does it give the time, in seconds?"""
     return callable(getattr(value, "now", None))
