@@ -22,7 +22,7 @@ MANNERISMS = {
     r"(?i)\b(?:asks?|asked|says?|said|knows?|known|sees?|finds?|tells?|out|on|of|by|for|from|than|as|is|but|whether)\s+who\b": (
         "name the noun: the caller, the caller's identity, those callers that"
     ),
-    r"(?i)\b(?:tells?|told|telling)\b(?!:)": "say, report, pass, show; distinguish",
+    r"(?i)\b(?:tells?|told|telling)\b(?![:(])": "say, report, pass, show; distinguish",
     r"(?i)\bshall\b": "must, should, will, or the present tense",
     r"(?i)\b(?:on|at)\s+wish\b": "optional; if you ask for it",
     r"(?i)\bthe\s+deed\b": "the call, the write, the side effect",
