@@ -45,10 +45,13 @@ check:        ## style, types, which file imports which, and the numbers of the 
 prose:        ## count the words of sentences, and the words to replace: docs/design/style.md
 	@scripts/prose $(ARGS)
 
+dist:         ## build wheel and sdist, check them, and run the README's example with the wheel
+	@scripts/dist
+
 bench:        ## measure what a layer costs
 	@scripts/bench $(ARGS)
 
 clean:        ## remove environments, caches and generated code
 	@scripts/clean
 
-.PHONY: help demo test quick test-all test-floors interop flaky torture storm mutants rolling check prose bench clean
+.PHONY: help demo test quick test-all test-floors interop flaky torture storm mutants rolling check prose dist bench clean
