@@ -51,7 +51,7 @@ class Hedging(NamedTuple):
 
 
 class Asks(NamedTuple):
-    """What interceptors asked for beyond what goes on the wire. Hooks stand in the order they see a message."""
+    """What interceptors asked for beyond what goes on the wire. Hooks are in the order in which they see a message."""
 
     delay: float = 0.0
     hedging: Hedging | None = None
@@ -436,9 +436,9 @@ class Call:
 
 
 class Arrived(Call):
-    """The call of an RPC that has come in, before any interceptor asked for anything: that stands on the class.
+    """The call of an RPC that has come in, before any interceptor asked for anything; its defaults are on the class.
 
-    So does the server's clock, on a class of its own for each server.
+    So is the server's clock, on a class of its own for each server.
     """
 
     __slots__ = ()

@@ -1,4 +1,4 @@
-"""Serializers and deserializers: what was encoded already, and how they fail as grpc can bear."""
+"""Serializers and deserializers: what was encoded already, and failures in a form that grpc can handle."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def plain(request: Any) -> Any:
 
 
 def bearable(convert: Pass | None) -> Pass | None:
-    """A (de)serializer that fails as grpc can bear: with an Exception whose text can be had.
+    """A (de)serializer that fails in a form that grpc can handle: with an Exception whose text can be had.
 
     Anything else ends a thread of grpc's, and with it a channel or a server, or leaves the peer without a status.
     """
@@ -71,7 +71,9 @@ def bearable(convert: Pass | None) -> Pass | None:
         except BaseException as error:
             if speakable(error):
                 raise
-            _log.exception("a serializer or deserializer raised what grpc cannot bear")
+            _log.exception(
+                "a serializer or deserializer raised what grpc cannot handle; raising a RuntimeError instead"
+            )
             raise RuntimeError(f"it raised {type(error).__name__}") from None
 
     _bearable.add(converted)

@@ -65,7 +65,7 @@ Hooked: TypeAlias = Callable[[Kind, Any, Any], Route]  # kind, path, native mult
 
 
 def options_of(details: Any) -> dict[str, Any]:
-    """What the application said of a call, from what grpc tells a native interceptor of it."""
+    """What the application said of a call, from what grpc gives a native interceptor."""
     names = ("timeout", "metadata", "credentials", "wait_for_ready", "compression")
     return {name: getattr(details, name, None) for name in names}
 
@@ -171,7 +171,7 @@ def waits_until(step: Wait, deadline: float | None) -> float | None:
 
 
 def news_of(future: Future[Any], driver: Driver) -> tuple[Callable[[Any], Any], Any]:
-    """How a driver is told what a Future that is done gave."""
+    """How a driver gets what a Future that is done gave."""
     try:
         return driver.answer, future.result()
     except BaseException as error:
@@ -179,19 +179,19 @@ def news_of(future: Future[Any], driver: Driver) -> tuple[Callable[[Any], Any], 
 
 
 def in_vain() -> errors.DeadlineExceeded:
-    """What a flow is told whose Future has not come in time."""
+    """What is raised into a flow whose Future has not come in time."""
     return errors.DeadlineExceeded("the deadline passed while an interceptor waited", local=True)
 
 
 def locally_cancelled() -> errors.Cancelled:
-    """What a flow or a part of an RPC is told that the application has cancelled."""
+    """What a flow or a part of an RPC gets when the application has cancelled it."""
     return errors.Cancelled(LOCALLY_CANCELLED, local=True)
 
 
 def no_waiting(step: Wait) -> TypeError:
-    """What a flow that waits for an awaitable is told on a sync channel or server."""
+    """What is raised into a flow that waits for an awaitable on a sync channel or server."""
     close = getattr(step.awaitable, "close", None)
-    if close is not None:  # a coroutine that nobody will await
+    if close is not None:  # a coroutine that will never be awaited
         close()
     if type(step.awaitable).__name__ == "async_generator_asend":  # of the interceptor itself
         return TypeError(f"interceptor {step.asker} is an `async def` generator, and this server is a sync one")

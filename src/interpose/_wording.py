@@ -1,6 +1,6 @@
 """What grpc's own texts mean: the one table of them, each with the versions on which it was seen.
 
-grpc tells what became of a call by a status code, and in most cases the code is all that counts. A few times only the text
+grpc says what became of a call by a status code, and in most cases the code is all that counts. A few times only the text
 beside it says whether the call can have been executed, or whether it ever left. `tests/test_wording.py` makes each row of
 the table happen on a wire, with the newest grpcio and with the oldest that we support.
 
@@ -95,7 +95,7 @@ def meaning_of(code: StatusCode, details: str) -> Meaning | None:
     return next((row.meaning for row, text in _COMPILED if row.code is code and text.search(details)), None)
 
 
-# What would tell a client that the call was not executed, if this side had written it.
+# What would say to a client that the call was not executed, if this side had written it.
 EXONERATING = frozenset({Meaning.UNCONNECTED, Meaning.REFUSED, Meaning.NO_CREDENTIALS})
 
 # What a client may take so, by convention or in an older version.
@@ -105,7 +105,7 @@ MISLEADING = EXONERATING | {Meaning.SAID_REFUSED}
 INCRIMINATING = frozenset({Meaning.CUT_OFF, Meaning.FROM_PROXY})
 
 # "UNKNOWN:Error received from peer ipv4:127.0.0.1:50051 {grpc_message:…". Of a status that the core made itself the same
-# text has no address. Seen on 1.66.2 to 1.78.0; 1.85.3 no longer says who made a status.
+# text has no address. Seen on 1.66.2 to 1.78.0; 1.85.3 no longer says which side made a status.
 _PEER = re.compile(r"Error received from peer [^ {]")
 
 

@@ -531,5 +531,5 @@ def test_an_order_that_is_wrong() -> None:
     """`describe` says so."""
     told = describe(RateLimit("1/second"), RealIp(["10.0.0.0/8"]))
 
-    assert "! RateLimit stands outside of RealIp: all who come through a proxy are counted as one" in told
+    assert "! RateLimit is outside of RealIp: all who come through a proxy are counted as one" in told
     assert "!" not in describe(RealIp(["10.0.0.0/8"]), RateLimit("1/second"))

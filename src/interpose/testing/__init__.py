@@ -1,4 +1,4 @@
-"""For tests of interceptors, and of what uses them; needs nothing but grpcio. The page "Testing your interceptors" tells how.
+"""For tests of interceptors, and of what uses them; needs nothing but grpcio. The page "Testing your interceptors" shows how.
 
 play            run an interceptor by hand, without any I/O
 Echo, Stub      a service scripted per attempt, and its client
