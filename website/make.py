@@ -22,6 +22,7 @@ REFERENCE = (
     "interpose.context",
     "interpose.errors",
     "interpose.testing",
+    "interpose.policy",
     "interpose.contrib.jwt",
     "interpose.contrib.opentelemetry",
     "interpose.contrib.prometheus",

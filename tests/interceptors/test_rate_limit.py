@@ -24,7 +24,8 @@ from interpose.interceptors import (
     Retry,
 )
 from interpose.interceptors import rate_limit as module
-from interpose.interceptors.rate_limit import MAX_KEY, bounded, by_metadata, by_method, by_peer
+from interpose.interceptors.keys import by_metadata, by_method, by_peer
+from interpose.interceptors.rate_limit import MAX_KEY, bounded
 from interpose.testing import PLACES, Echo, FakeClock, Place, Stub, ok, play
 from tests.interceptors.driving import is_server, requests
 

@@ -24,8 +24,8 @@ from interpose.interceptors import (
     StaticTokens,
     from_service_config,
 )
-from interpose.interceptors.circuit_breaker import calls
 from interpose.mechanisms.backoff import exponential
+from interpose.mechanisms.window import calls
 from interpose.policy import Policy, dump
 from tests.policy.drawing import DRAWN, HOOK, battery, same, stacks
 from tests.policy.files import loaded

@@ -25,8 +25,8 @@ from interpose.demo.people import People
 from interpose.demo.servers import GRACE
 from interpose.demo.stack import RETRIED, Stack
 from interpose.interceptors import CircuitBreaker, Hedge, Retry, RetryBudget
-from interpose.interceptors.circuit_breaker import calls
 from interpose.mechanisms.backoff import exponential
+from interpose.mechanisms.window import calls
 from interpose.testing import FakeClock
 
 BEFORE, DURING, AFTER = PHASES = ("before", "during", "after")
