@@ -256,9 +256,7 @@ A = TypeVar("A", bound=Answer)
 
 def recording(kind: type[A], clock: Clock, stop: Stop | None) -> type[A]:
     """The class of records of one server's RPCs, without a constructor: what is the same in all of them stands on it."""
-    calls = type(Arrived.__name__, (Arrived,), {"__slots__": (), "_clock": clock})
-    same = {"__init__": object.__init__, "clock": clock, "_stop": stop, "arrived": calls}
-    made: Any = type(kind.__name__, (kind,), same)
+    made: Any = type(kind.__name__, (kind,), {"__init__": object.__init__, "clock": clock, "_stop": stop})
     record: type[A] = made
     return record
 
@@ -269,7 +267,7 @@ def arrived(record: type[A], native: Any, method: Method, argument: Any) -> tupl
     record: its class, made by `recording`. argument: the message, or the stream.
     """
     make: Any = record  # it has no constructor
-    context, call = make(), make.arrived()
+    context, call = make(), Arrived()
     context._native = native
     context._call = call
     context.decided = False

@@ -99,7 +99,6 @@ class _Starter:
             wait_for_ready,
             compression,
             deadline,
-            clock=route.clock,
         )
         requests = Requests(request, route.encode) if streaming else None
         driver = Driver(route.layers)
@@ -170,16 +169,7 @@ class _UnaryResponse(_Starter):
         if route.uploads:
             requests, request = Requests(request, route.encode), None
         call = Call(
-            route.method,
-            CLIENT,
-            request,
-            timeout,
-            metadata,
-            credentials,
-            wait_for_ready,
-            compression,
-            deadline,
-            clock=route.clock,
+            route.method, CLIENT, request, timeout, metadata, credentials, wait_for_ready, compression, deadline
         )
         # The flows run in a context of their own, the native call in the application's: nothing leaks either way.
         context = copy_context()

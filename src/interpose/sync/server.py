@@ -356,7 +356,7 @@ def handlers(interceptors: tuple[Interceptor, ...], clock: Clock, stop: Stop | N
     def wrap(handler: Any, name: str, declared: bool = False) -> Any:
         if unchecked:
             _say_what_cannot_run(unchecked.pop())
-        endpoint = Endpoint(handler, name, interceptors, asyncio=False, declared=declared)
+        endpoint = Endpoint(handler, name, interceptors, clock, asyncio=False, declared=declared)
         kind = endpoint.method.kind
         # In the middle of a stream, grpc makes of what cannot be deserialized the end of it.
         deserializer = decoder(handler.request_deserializer) if kind.request_streaming else None

@@ -11,6 +11,7 @@ import importlib
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
+from interpose._call import Arrived
 from interpose._flow import Driver
 from interpose._outcome import Answered
 from interpose._shell.handlers import Endpoint
@@ -32,10 +33,10 @@ def straight(endpoint: Endpoint, record: type[Any], ended: Behavior, go_on: Beha
     next step, and goes on to the end of the RPC.
     """
     method, stack, handler = endpoint.parts
-    now, arrived = record.clock.now, record.arrived
+    now = record.clock.now
 
     def behave(argument: Any, native: Any) -> Any:  # noqa: C901, PLR0912
-        context, call = record(), arrived()
+        context, call = record(), Arrived()
         context._native, context._call, context.decided = native, call, False
         call._method, call._request, call._context, call._metadata = method, argument, context, None
         set_current_call(call)
