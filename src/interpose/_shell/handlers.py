@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 
 from interpose._clock import Clock
-from interpose._codec import bearable
+from interpose._codec import guarded
 from interpose._flow import Interceptor, Layers, layers
 from interpose._method import Kind, Method
 
@@ -88,8 +88,8 @@ def with_function(handler: Any, function: Any, *, deserializer: Any = None, seri
     """The handler with another function; and with these (de)serializers, or its own in a form that grpc can bear."""
     return _MAKE[kind_of(handler)](
         function,
-        deserializer or bearable(handler.request_deserializer),
-        serializer or bearable(handler.response_serializer),
+        deserializer or guarded(handler.request_deserializer),
+        serializer or guarded(handler.response_serializer),
     )
 
 

@@ -61,8 +61,8 @@ def straight(endpoint: Endpoint, record: type[Any], ended: Behavior, go_on: Beha
             response = handler(argument, context)
         except BaseException as raised:
             error = raised
-        heard = native._state.client is not GONE if type(native) is NATIVE else native.is_active()
-        if error is None and heard and not context.decided:
+        active = native._state.client is not GONE if type(native) is NATIVE else native.is_active()
+        if error is None and active and not context.decided:
             outcome: Any = Answered()
             outcome._response, outcome._elapsed = response, now() - started
         else:
