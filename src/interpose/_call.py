@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 import grpc
 
 from interpose import errors
-from interpose._clock import FOREVER, SYSTEM, Clock
+from interpose._clock import FOREVER, Clock
 from interpose._metadata import Metadata
 from interpose._method import Kind, Method, Side
 from interpose._scope import Scope
@@ -97,7 +97,6 @@ class Call:
 
     __slots__ = (
         "_asks",
-        "_clock",
         "_compression",
         "_context",
         "_credentials",
@@ -123,7 +122,6 @@ class Call:
         deadline: float | None = None,
         context: Incoming | None = None,
         asks: Asks = NOTHING,
-        clock: Clock = SYSTEM,
     ) -> None:
         self._method = method
         self._side = side
@@ -136,7 +134,6 @@ class Call:
         self._deadline = deadline
         self._context = context
         self._asks = asks
-        self._clock = clock
 
     @property
     def method(self) -> Method:
@@ -178,7 +175,7 @@ class Call:
     @property
     def clock(self) -> Clock:
         """The clock of the channel or server: `call.clock.now()` is in the same seconds as `call.deadline`."""
-        return self._clock
+        return self._method.clock
 
     @property
     def metadata(self) -> Metadata:
@@ -427,7 +424,6 @@ class Call:
         call._deadline = self._deadline
         call._context = self._context
         call._asks = self._asks
-        call._clock = self._clock
         setattr(call, slot, value)
         return call
 
@@ -436,10 +432,7 @@ class Call:
 
 
 class Arrived(Call):
-    """The call of an RPC that has come in, before any interceptor asked for anything; its defaults are on the class.
-
-    So is the server's clock, on a class of its own for each server.
-    """
+    """The call of an RPC that has come in, before any interceptor asked for anything; its defaults are on the class."""
 
     __slots__ = ()
 
@@ -452,7 +445,6 @@ class Arrived(Call):
 
     _side = Side.SERVER
     _asks = NOTHING
-    _clock = SYSTEM
     _timeout = _deadline = _credentials = _wait_for_ready = _compression = None
 
 

@@ -59,7 +59,7 @@ def field_size(key: str, value: str | bytes) -> int:
     return 32 + len(key) + length
 
 
-def speakable(error: BaseException) -> bool:
+def can_be_details(error: BaseException) -> bool:
     """Can grpc log this exception, and answer with it? It can do so with exceptions whose text can be had and sent."""
     if not isinstance(error, Exception) or isinstance(error, _OF_FUTURES):
         return False

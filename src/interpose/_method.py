@@ -10,6 +10,8 @@ from typing import Any
 
 import grpc
 
+from interpose._clock import SYSTEM, Clock
+
 
 class Kind(enum.Enum):
     """The four kinds of RPC: is the request a stream, is the response one?"""
@@ -141,9 +143,21 @@ class Method:
 
     target: what the channel goes to (client; None on a server). serializer: of requests, as the stub gave it (client).
     declared: does its name come from a servicer or a generated stub, so that no peer has made it up?
+    clock: that of the channel or server; see `call.clock`.
     """
 
-    __slots__ = ("_descriptor", "declared", "full_name", "kind", "name", "package", "serializer", "service", "target")
+    __slots__ = (
+        "_descriptor",
+        "clock",
+        "declared",
+        "full_name",
+        "kind",
+        "name",
+        "package",
+        "serializer",
+        "service",
+        "target",
+    )
 
     def __init__(
         self,
@@ -153,7 +167,9 @@ class Method:
         serializer: Callable[[Any], bytes] | None = None,
         *,
         declared: bool = False,
+        clock: Clock = SYSTEM,
     ) -> None:
+        self.clock = clock
         self.declared = declared
         self.full_name = full_name
         self.kind = kind

@@ -12,7 +12,7 @@ import grpc.aio
 from interpose import errors
 from interpose._call import Call
 from interpose._clock import FOREVER, Clock
-from interpose._codec import bearable, encoder
+from interpose._codec import encoder, guarded
 from interpose._flow import Driver, Layers, Wait
 from interpose._method import Kind, Method
 from interpose._outcome import OK, Outcome, told_by
@@ -56,7 +56,7 @@ class Route:
         # One for messages and for those that are kept: a second one, made when it is first needed, might be made on a
         # channel that is closed, and there grpc ends the process (registered methods).
         # A stream is serialized on a thread of grpc's, a unary request where the application calls.
-        self.native = make(bearable(self.encode) if self.uploads else self.encode)
+        self.native = make(guarded(self.encode) if self.uploads else self.encode)
         self.clock = clock
         self.pauses = pauses
 
@@ -170,7 +170,7 @@ def waits_until(step: Wait, deadline: float | None) -> float | None:
     return min((until for until in (step.deadline, deadline) if until is not None), default=None)
 
 
-def news_of(future: Future[Any], driver: Driver) -> tuple[Callable[[Any], Any], Any]:
+def completion_of(future: Future[Any], driver: Driver) -> tuple[Callable[[Any], Any], Any]:
     """How a driver gets what a Future that is done gave."""
     try:
         return driver.answer, future.result()
@@ -178,7 +178,7 @@ def news_of(future: Future[Any], driver: Driver) -> tuple[Callable[[Any], Any], 
         return driver.fail, error
 
 
-def in_vain() -> errors.DeadlineExceeded:
+def wait_timed_out() -> errors.DeadlineExceeded:
     """What is raised into a flow whose Future has not come in time."""
     return errors.DeadlineExceeded("the deadline passed while an interceptor waited", local=True)
 

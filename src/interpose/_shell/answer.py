@@ -16,7 +16,7 @@ import grpc
 
 from interpose import errors
 from interpose._call import NOTHING, Arrived, Call
-from interpose._clock import FOREVER, NEARLY, Clock
+from interpose._clock import DEADLINE_TOLERANCE, FOREVER, Clock
 from interpose._details import CANCELLED_OR_STOPPED, GONE, status_code, text
 from interpose._metadata import Metadata
 from interpose._method import Method
@@ -182,7 +182,7 @@ class Answer:
     def why_gone(self) -> grpc.StatusCode:
         """Why an RPC that has ended early did: by its deadline, by the server's stop, or by the client."""
         left = self._native.time_remaining()  # on an asyncio server None without a deadline
-        if left is not None and left <= NEARLY:
+        if left is not None and left <= DEADLINE_TOLERANCE:
             return grpc.StatusCode.DEADLINE_EXCEEDED
         stopped = self._stop is not None and self._stop.has_come()
         return grpc.StatusCode.UNAVAILABLE if stopped else grpc.StatusCode.CANCELLED
@@ -256,9 +256,7 @@ A = TypeVar("A", bound=Answer)
 
 def recording(kind: type[A], clock: Clock, stop: Stop | None) -> type[A]:
     """The class of records of one server's RPCs, without a constructor: what is the same in all of them stands on it."""
-    calls = type(Arrived.__name__, (Arrived,), {"__slots__": (), "_clock": clock})
-    same = {"__init__": object.__init__, "clock": clock, "_stop": stop, "arrived": calls}
-    made: Any = type(kind.__name__, (kind,), same)
+    made: Any = type(kind.__name__, (kind,), {"__init__": object.__init__, "clock": clock, "_stop": stop})
     record: type[A] = made
     return record
 
@@ -269,7 +267,7 @@ def arrived(record: type[A], native: Any, method: Method, argument: Any) -> tupl
     record: its class, made by `recording`. argument: the message, or the stream.
     """
     make: Any = record  # it has no constructor
-    context, call = make(), make.arrived()
+    context, call = make(), Arrived()
     context._native = native
     context._call = call
     context.decided = False

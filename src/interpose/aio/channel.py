@@ -90,16 +90,7 @@ class _Starter:
         if route.method.kind.request_streaming:
             requests, request = Requests(request, route.encode), None
         call = Call(
-            route.method,
-            Side.CLIENT,
-            request,
-            timeout,
-            metadata,
-            credentials,
-            wait_for_ready,
-            compression,
-            deadline,
-            clock=route.clock,
+            route.method, Side.CLIENT, request, timeout, metadata, credentials, wait_for_ready, compression, deadline
         )
         driver = Driver(route.layers)
         exchange = Exchange(route, driver, copy_context(), deadline, requests, loop)

@@ -9,6 +9,7 @@ from asyncio import current_task
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
+from interpose._call import Arrived
 from interpose._flow import Driver
 from interpose._outcome import Answered
 from interpose._shell.handlers import Endpoint
@@ -20,10 +21,10 @@ Behavior: TypeAlias = Callable[..., Any]
 def straight(endpoint: Endpoint, record: type[Any], ended: Behavior, go_on: Behavior) -> Behavior:  # noqa: C901, PLR0915
     """An async handler of one message each way with the interceptors around it; see the twin."""
     method, stack, handler = endpoint.parts
-    now, arrived = record.clock.now, record.arrived
+    now = record.clock.now
 
     async def behave(argument: Any, native: Any) -> Any:  # noqa: C901, PLR0912
-        context, call = record(), arrived()
+        context, call = record(), Arrived()
         context._native, context._call, context.decided = native, call, False
         call._method, call._request, call._context, call._metadata = method, argument, context, None
         set_current_call(call)

@@ -206,14 +206,14 @@ class ConcurrencyLimit:
             yield from self._until_first_message(call, partition)
             return
         meter = self._meter
-        began = 0.0 if meter is None else call._clock.now()
+        began = 0.0 if meter is None else method.clock.now()
         try:
             outcome = yield call
         except BaseException:
             self._dropped(partition)
             raise
         if meter is not None and method.kind is Kind.UNARY_UNARY:
-            meter.ended(outcome._code, began, call._clock.now())
+            meter.ended(outcome._code, began, method.clock.now())
         self._slots.give(partition)
 
     def snapshot(self) -> ConcurrencyState:

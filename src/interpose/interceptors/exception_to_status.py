@@ -11,7 +11,7 @@ from typing import Any, TypeAlias, TypeVar, cast
 import grpc
 
 from interpose._call import Call
-from interpose._clock import NEARLY
+from interpose._clock import DEADLINE_TOLERANCE
 from interpose._flow import Flow
 from interpose._metadata import Metadata
 from interpose._method import Side
@@ -173,7 +173,7 @@ def _is_over(call: Call) -> bool:
     left = context.time_remaining() if hasattr(context, "time_remaining") else None
     # An asyncio server cancels the handler first, which then raises CancelledError.
     active = context.is_active() if hasattr(context, "is_active") else True
-    return not active or (left is not None and left <= NEARLY)
+    return not active or (left is not None and left <= DEADLINE_TOLERANCE)
 
 
 def _says_the_end(error: BaseException, code: grpc.StatusCode) -> bool:

@@ -302,7 +302,11 @@ class RateLimit:
 
     def __call__(self, call: Call) -> Flow:
         # What most calls are: in time, for one limit that is counted here.
-        if self._quick is not None and call._asks is NOTHING and self._quick(bounded(self._keys[0](call)), call._clock):
+        if (
+            self._quick is not None
+            and call._asks is NOTHING
+            and self._quick(bounded(self._keys[0](call)), call._method.clock)
+        ):
             self._admitted += 1
             yield call
             return None

@@ -1,12 +1,14 @@
 """Options of a constructor: each is said once, with what must hold of it, and one error lists every fault.
 
-@dataclass(eq=False, repr=False)
-class Hedge:
-    copies: int = option(2, whole(2, 100))
-    on_hedge: Callable[[HedgeDetails], object] | None = option(None, hook("HedgeDetails"))
+    @dataclass(eq=False, repr=False)
+    class Hedge:
+        copies: int = option(2, whole(2, 100))
+        on_hedge: Callable[[HedgeDetails], object] | None = option(None, hook("HedgeDetails"))
 
-    def __post_init__(self) -> None:
-        check_options(self)
+        def __post_init__(self) -> None:
+            check_options(self)
+
+A rule is a function of an option's name and value, which gives what is wrong with it.
 """
 
 from __future__ import annotations

@@ -22,15 +22,15 @@ from interpose._native import (
     Route,
     cancelled,
     closing,
+    completion_of,
     deadline_of,
     exception_of,
     expired,
     failure,
-    in_vain,
-    news_of,
     no_waiting,
     pause_of,
     time_left,
+    wait_timed_out,
     waits_until,
 )
 from interpose._outcome import OK, Outcome
@@ -99,7 +99,6 @@ class _Starter:
             wait_for_ready,
             compression,
             deadline,
-            clock=route.clock,
         )
         requests = Requests(request, route.encode) if streaming else None
         driver = Driver(route.layers)
@@ -170,16 +169,7 @@ class _UnaryResponse(_Starter):
         if route.uploads:
             requests, request = Requests(request, route.encode), None
         call = Call(
-            route.method,
-            CLIENT,
-            request,
-            timeout,
-            metadata,
-            credentials,
-            wait_for_ready,
-            compression,
-            deadline,
-            clock=route.clock,
+            route.method, CLIENT, request, timeout, metadata, credentials, wait_for_ready, compression, deadline
         )
         # The flows run in a context of their own, the native call in the application's: nothing leaks either way.
         context = copy_context()
@@ -220,8 +210,8 @@ class _UnaryResponse(_Starter):
         finally:
             pauses.discard(woken.set)
         if future.done():
-            return news_of(future, driver)
-        return driver.fail, errors.Cancelled(LOCALLY_CANCELLED, local=True) if pauses.closed else in_vain()
+            return completion_of(future, driver)
+        return driver.fail, errors.Cancelled(LOCALLY_CANCELLED, local=True) if pauses.closed else wait_timed_out()
 
     def _send(self, call: Call, _: Any) -> Outcome:
         """Send a unary request, and wait for the end."""

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from interpose._clock import SYSTEM
 
-PATIENCE = 20.0  # real seconds that a test waits for something to be due
+HANG_TIMEOUT = 20.0  # real seconds after which a wait or a call in a test counts as hung
 
 
 class _Alarm:
@@ -94,12 +94,12 @@ class FakeClock:
     def wait_for(self, waiting: int = 1) -> None:
         """Block until that many sleep or have set a timer: then is the time to `advance`. TimeoutError after 20 s."""
         with self._changed:
-            if not self._changed.wait_for(lambda: self.waiting >= waiting, PATIENCE):
+            if not self._changed.wait_for(lambda: self.waiting >= waiting, HANG_TIMEOUT):
                 raise TimeoutError(f"{self.waiting} wait on the clock, not {waiting}")
 
     async def reached(self, waiting: int = 1) -> None:
         """The same for a test that shares its loop with what it tests: `await clock.reached()`."""
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(HANG_TIMEOUT):
             while self.waiting < waiting:  # noqa: ASYNC110  timers are set by any thread
                 await asyncio.sleep(0)
 

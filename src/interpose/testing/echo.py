@@ -34,7 +34,7 @@ from interpose.testing.proxy import FaultProxy
 
 SERVICE = "interpose.testing.Echo"
 OK = Act()
-PATIENCE = 10.0  # real seconds until an asyncio server has noticed that its client has gone
+GONE_TIMEOUT = 10.0  # real seconds until an asyncio server has noticed that its client has gone
 
 
 def path(kind: Kind) -> str:
@@ -354,7 +354,7 @@ class _Async:
             raise act.error
         if act.die:
             await asyncio.wrap_future(self._echo.broken())
-            await asyncio.sleep(PATIENCE)  # until grpc cancels this task
+            await asyncio.sleep(GONE_TIMEOUT)  # until grpc cancels this task
         elif act.fails:
             await context.abort(act.code, act.details)
 

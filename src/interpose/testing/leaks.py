@@ -29,7 +29,7 @@ from interpose._call import Call
 from interpose._clock import SYSTEM
 from interpose._flow import Driver, Step
 
-PATIENCE = 5.0  # seconds that what was begun has to end after the work has
+LEAK_TIMEOUT = 5.0  # seconds that what was begun has to end after the work has
 
 
 class Leak(AssertionError):
@@ -109,7 +109,7 @@ async def no_task_leaks(ignore: Callable[[str], bool] = _nothing) -> AsyncGenera
     """
     before = asyncio.all_tasks()
     yield
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + LEAK_TIMEOUT
     while left := [task for task in asyncio.all_tasks() - before if not (ignore(task.get_name()) or _serves(task))]:
         if time.monotonic() > end:
             raise Leak(f"tasks left behind: {[_task(task) for task in left]}")
@@ -211,7 +211,7 @@ def _unwatch(begun: list[ref[Driver]]) -> None:
 
 def _settle(what: str, left: Callable[[], list[str]]) -> None:
     """Wait until nothing is left."""
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + LEAK_TIMEOUT
     while found := left():
         if time.monotonic() > end:
             raise Leak(f"{what} left behind: {found}")

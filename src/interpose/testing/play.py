@@ -122,9 +122,9 @@ def play(
     check(interceptor)
     if isinstance(requests, (str, bytes)) or not requests:
         raise ValueError(f"play: requests must be a sequence of one or more messages, not {requests!r}")
-    made = Method(method or path(kind), kind, serializer=_encoded)
-    _insist_on_kind(made)
     clock = clock or FakeClock()
+    made = Method(method or path(kind), kind, serializer=_encoded, clock=clock)
+    _insist_on_kind(made)
     call = _call(made, side, requests, metadata, timeout, clock, _Caller(peer, auth_context or {}))
     player = _Player(made, Script(script, Outcome), list(requests), list(answers), clock, call.deadline)
     own = copy_context()
@@ -147,15 +147,9 @@ def incoming(
     clock: FakeClock | None = None,
 ) -> Call:
     """A call as it arrives at a server, for `play(incoming=…)`."""
-    return _call(
-        Method(method or path(kind), kind),
-        Side.SERVER,
-        [request],
-        metadata,
-        timeout,
-        clock or FakeClock(),
-        _Caller(peer, auth_context or {}),
-    )
+    clock = clock or FakeClock()
+    made = Method(method or path(kind), kind, clock=clock)
+    return _call(made, Side.SERVER, [request], metadata, timeout, clock, _Caller(peer, auth_context or {}))
 
 
 def _insist_on_kind(method: Method) -> None:
@@ -194,8 +188,8 @@ def _call(
     deadline = None if timeout is None else clock.now() + timeout
     if side is Side.SERVER:
         arrived = _Arrived(Metadata.trusted(metadata), timeout, deadline, caller)
-        return Call(method, side, request, metadata=None, context=arrived, clock=clock)
-    return Call(method, side, request, timeout, Metadata.trusted(metadata), deadline=deadline, clock=clock)
+        return Call(method, side, request, metadata=None, context=arrived)
+    return Call(method, side, request, timeout, Metadata.trusted(metadata), deadline=deadline)
 
 
 def _bounded(call: Call) -> Call:

@@ -85,7 +85,7 @@ class FaultProxy:
 
         async def drop() -> None:
             for pipe in list(self._pipes):
-                while (left := pipe.heard + quiet - self._loop.time()) > 0:  # noqa: ASYNC110  it is time that counts
+                while (left := pipe.last_received + quiet - self._loop.time()) > 0:  # noqa: ASYNC110  it is time that counts
                     await asyncio.sleep(left)
                 pipe.drop()
 
@@ -151,7 +151,7 @@ class _Pipe:
         self._proxy = proxy
         self._client_reader, self._client_writer = client
         self._server_reader, self._server_writer = server
-        self.heard = proxy._loop.time()  # when bytes last came
+        self.last_received = proxy._loop.time()  # when bytes last came
 
     async def run(self) -> None:
         """Pass bytes both ways, until both ends are closed or one is broken."""
@@ -170,8 +170,8 @@ class _Pipe:
         writing = asyncio.ensure_future(self._write(queue, writer))
         try:
             while data := await reader.read(CHUNK):
-                self.heard = asyncio.get_running_loop().time()
-                await queue.put((self.heard + self._proxy._delay, data))
+                self.last_received = asyncio.get_running_loop().time()
+                await queue.put((self.last_received + self._proxy._delay, data))
             await queue.put((0.0, b""))
             await writing
         finally:

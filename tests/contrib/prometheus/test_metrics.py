@@ -11,7 +11,7 @@ import grpc
 import pytest
 from prometheus_client import CollectorRegistry
 
-from interpose import Call, Flow, Kind, Outcome, Side, chain, errors, intercept_channel
+from interpose import Call, Flow, Kind, Method, Outcome, Side, chain, errors, intercept_channel
 from interpose.contrib.prometheus import PrometheusMetrics
 from interpose.interceptors import CircuitBreaker, Hedge, Retry
 from interpose.mechanisms.budget import Unlimited
@@ -358,7 +358,8 @@ def test_a_clock_that_breaks(
     metrics = PrometheusMetrics(registry=registry)
 
     def breaks(call: Call) -> Flow:  # for what is further in: the RPC itself needs a clock that works
-        yield call._copy("_clock", BrokenClock(answers))
+        broken = Method(call.method.full_name, call.kind, clock=BrokenClock(answers))  # type: ignore[arg-type]
+        yield call._copy("_method", broken)
 
     with place.open(chain(breaks, metrics)) as rpc:
         replies = [rpc.call("a") for _ in range(3)]

@@ -149,7 +149,7 @@ class PrometheusMetrics:
                 counts = self._counts_of(call)
             if self._trace is not None:
                 trace = self._trace()
-            began = call._clock.now()
+            began = call._method.clock.now()
             if counts.streams:
                 call = counts.tapped(call)
             counts.begun()
@@ -215,7 +215,7 @@ class PrometheusMetrics:
         self, call: Call, counts: MethodCounts, code: StatusCode, began: float, attempts: int, trace: Any
     ) -> None:
         try:
-            seconds = call._clock.now() - began
+            seconds = call._method.clock.now() - began
             counts.ended(code, seconds, attempts, (trace, seconds, self.wall()) if trace else None)
         except BaseException:
             self._complain()
