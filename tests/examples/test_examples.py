@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import http.client
+import json
 import os
 import re
 import shutil
@@ -9,7 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -97,7 +99,7 @@ def test_an_upload_survives_a_restart(tmp_path: Path, monkeypatch: pytest.Monkey
     folder.mkdir()
     monkeypatch.setenv("UPLOAD_FOLDER", str(folder))
     film = tmp_path / "film"
-    film.write_bytes(os.urandom(1024) * 64 * 1024)
+    film.write_bytes(os.urandom(1024) * 32 * 1024)
     stored = folder / "film"
 
     with serving(home, "--port", "0") as (target, process):
@@ -128,3 +130,41 @@ def test_a_fleet_has_one_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
     assert output.startswith("10 done, 20 refused, by ")
     assert status == 0
+
+
+@contextmanager
+def gateway(home: Path, orders: str) -> Iterator[http.client.HTTPConnection]:
+    """The one in front of these orders; gives a connection to it."""
+    command = [sys.executable, "-m", "uvicorn", "gateway:app", "--port", "0"]
+    environment = {**os.environ, "ORDERS": orders, "PYTHONPATH": os.pathsep.join([str(home), *sys.path])}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        try:
+            found = re.search(r"running on http://(\S+)", line_of(process, "running on"))
+            assert found is not None
+            with closing(http.client.HTTPConnection(found[1], timeout=STARTING)) as connection:
+                yield connection
+        finally:
+            process.terminate()
+            process.communicate(timeout=STARTING)
+
+
+def test_a_gateway_joins_what_is_in_front_and_behind(tmp_path: Path) -> None:
+    """One request id and one trace; a status of gRPC becomes one of HTTP, and a server that has gone 503."""
+    home = made("gateway", tmp_path)
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    headers = {"x-request-id": "order-17", "traceparent": f"00-{trace}-b7ad6b7169203331-01"}
+
+    with serving(home, "--port", "0") as (target, process), gateway(home, target) as connection:
+
+        def get(path: str) -> tuple[int, str | None, dict[str, str]]:
+            connection.request("GET", path, headers=headers)
+            answer = connection.getresponse()
+            return answer.status, answer.getheader("x-request-id"), json.loads(answer.read())
+
+        found = get("/orders/7")
+        missing = get("/orders/8")
+        status = stopped(process)
+        gone, _, _ = get("/orders/7")
+
+    assert found == (200, "order-17", {"item": "kite", "request_id": "order-17", "trace_id": trace})
+    assert (missing[0], missing[2], gone, status) == (404, {"error": "there is no order 8"}, 503, 0)
