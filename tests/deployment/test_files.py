@@ -203,3 +203,25 @@ def test_the_entry_point_drains(tmp_path: Path) -> None:
 
     assert answer == str(process.pid)
     assert process.returncode == 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_the_health_check(tmp_path: Path) -> None:
+    """Is passed by a server that serves, and not by one that is not there."""
+    pytest.importorskip("interpose.cli")
+    check = json.loads(instruction("HEALTHCHECK").partition("CMD ")[2])
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop" / "server.py").write_text(SHOP)
+    arguments = [*entry_point()[2:], "--port", "0", "--drain-delay", "0", "--app-dir", str(tmp_path)]
+    with started(*arguments, path=str(Path.cwd())) as process:
+        found = re.search(r"serving on 0\.0\.0\.0:(\d+)", line_of(process, "serving on"))
+        assert found is not None
+        command = [str(BIN / check[0]), check[1], f"127.0.0.1:{found[1]}"]
+        serving = subprocess.run(command, capture_output=True, timeout=STARTING, check=False)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=STARTING)
+        stopped = subprocess.run(command, capture_output=True, timeout=STARTING, check=False)
+
+    assert (serving.returncode, serving.stdout) == (0, b"SERVING\n")
+    assert stopped.returncode != 0
