@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import import_module
 
-COMMANDS = {"serve": "interpose.serving.command"}  # each with a function `main(arguments)` that gives the exit status
+# What runs each word, "module:function", and what it is for. Those of `interpose.cli` need its extra.
+COMMANDS = {
+    "serve": ("module:app", "serve gRPC, and stop without losing a call"),
+    "call": ("TARGET METHOD", "call a method, with JSON in and JSON out"),
+    "list": ("TARGET", "the services of a server, or the methods of one"),
+}
 
-USAGE = """usage: interpose COMMAND …
-
-  serve module:app    serve gRPC, and stop without losing a call
-
-`interpose COMMAND --help` shows the options."""
+USAGE = "\n".join(
+    [
+        "usage: interpose COMMAND …",
+        "",
+        *(f"  {f'{name} {arguments}':<20}  {what}" for name, (arguments, what) in COMMANDS.items()),
+        "",
+        "`interpose COMMAND --help` shows the options.",
+    ]
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -21,12 +31,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given[:1] in ([], ["--help"], ["-h"]):
         print(USAGE)  # noqa: T201
         return 0 if given else 2
-    module = COMMANDS.get(given[0])
-    if module is None:
-        print(f"interpose: there is no command {given[0]!r}\n\n{USAGE}", file=sys.stderr)  # noqa: T201
+    word, *others = given
+    if word not in COMMANDS:
+        print(f"interpose: there is no command {word!r}\n\n{USAGE}", file=sys.stderr)  # noqa: T201
         return 2
-    status: int = import_module(module).main(given[1:])
-    return status
+    return _command(word)(others)
+
+
+def _command(word: str) -> Callable[[Sequence[str]], int]:
+    """The function that runs it."""
+    if word == "serve":
+        serve: Callable[[Sequence[str]], int] = import_module("interpose.serving.command").main
+        return serve
+    return partial(import_module("interpose.cli").main, word)
 
 
 if __name__ == "__main__":
