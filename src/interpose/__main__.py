@@ -12,6 +12,10 @@ COMMANDS = {
     "serve": ("module:app", "serve gRPC, and stop without losing a call"),
     "call": ("TARGET METHOD", "call a method, with JSON in and JSON out"),
     "list": ("TARGET", "the services of a server, or the methods of one"),
+    "describe": ("TARGET NAME", "what a service, a method or a message is"),
+    "health": ("TARGET", "is a server well? The exit status says so"),
+    "top": ("TARGET", "what the RPCs of a process do, as its page /rpcz knows it"),
+    "bench": ("TARGET METHOD", "how many calls a server bears, and how long they take"),
 }
 
 USAGE = "\n".join(

@@ -58,12 +58,12 @@ class Connection:
         ca, cert, key = (None if path is None else path.read_bytes() for path in (self.ca, self.cert, self.key))
         return grpc.ssl_channel_credentials(ca, key, cert)
 
-    def channel(self) -> grpc.Channel:
-        """A channel to it, to be closed."""
+    def channel(self, grpc: Any = grpc, *options: tuple[str, Any]) -> Any:
+        """A channel to it, to be closed. grpc: `grpc.aio` for one of asyncio. options: more of the channel's."""
         credentials = self.credentials
         if credentials is None:
-            return grpc.insecure_channel(self.target, self.options)
-        return grpc.secure_channel(self.target, credentials, self.options)
+            return grpc.insecure_channel(self.target, [*self.options, *options])
+        return grpc.secure_channel(self.target, credentials, [*self.options, *options])
 
 
 def _connection(header: tuple[str, ...], **values: Any) -> Connection:

@@ -33,6 +33,17 @@ class Refused(click.ClickException):
     exit_code = exits.WRONG
 
 
+class Unreachable(click.ClickException):
+    """There is nothing there, or it does not answer."""
+
+    exit_code = exits.of_code(grpc.StatusCode.UNAVAILABLE)
+
+    @classmethod
+    def of(cls, target: str, why: str = "") -> Unreachable:
+        """The error of a server to which no connection can be made."""
+        return cls(f"{target} cannot be reached{': ' if why else ''}{why}; {HINTS[Meaning.UNCONNECTED]}")
+
+
 class Failed(click.ClickException):
     """An RPC ended with another code than OK."""
 
@@ -75,7 +86,7 @@ def failing(what: str, target: str, pool: Any = None, *, as_json: bool = False) 
 def _text(what: str, target: str, error: Any) -> str:
     code, details = error.code(), one_line(error.details() or "", MOST)
     meaning = meaning_of(code, error.details() or "")
-    hint = f"; {HINTS[meaning]}" if meaning in HINTS else ""
     if meaning is Meaning.UNCONNECTED:
-        return f"{target} cannot be reached: {details}{hint}"
+        return Unreachable.of(target, details).message
+    hint = f"; {HINTS[meaning]}" if meaning in HINTS else ""
     return f"{what} ended with {code.name}{': ' if details else ''}{details}{hint}"

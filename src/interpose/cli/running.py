@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Sequence
 from importlib import import_module
 
@@ -30,8 +28,7 @@ def run(word: str, arguments: Sequence[str]) -> int:
         for line in lines_of(name, error):
             click.echo(line, err=True)
         return exits.of_code(error.code) if isinstance(error, Failed) else error.exit_code
-    except BrokenPipeError:  # `| head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
+    except SystemExit:  # click's, for a pipe that was closed: `| head` has seen enough
         return exits.OK
     return status if isinstance(status, int) else exits.OK
 

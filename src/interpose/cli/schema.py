@@ -55,11 +55,15 @@ class Schema:
     def symbol(self, name: str) -> Any:
         """The descriptor of a service, a method, a message or an enum of this name. Refused if there is none."""
         pool, name = self.pool, name.removeprefix(".").removeprefix("/").replace("/", ".")
-        finders = (pool.FindServiceByName, pool.FindMessageTypeByName, pool.FindEnumTypeByName, pool.FindMethodByName)
+        finders = (pool.FindServiceByName, pool.FindMessageTypeByName, pool.FindEnumTypeByName, self._found_method)
         found = next(filter(None, (self._find(finder, name) for finder in finders)), None)
         if found is None:
             raise Refused(f"there is no service, method, message or enum {name}{_instead(name, self.services)}")
         return found
+
+    def _found_method(self, name: str) -> Any:
+        service, _, method = name.rpartition(".")  # protobuf's own FindMethodByName asks no database
+        return self.pool.FindServiceByName(service).methods_by_name[method]
 
     def _find(self, finder: Callable[[str], Any], name: str) -> Any:
         with self._asking():
