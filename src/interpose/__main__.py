@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from importlib import import_module
 
-# What runs each word, "module:function", and what it is for. Those of `interpose.cli` need its extra.
+COMPLETE = "_INTERPOSE_COMPLETE"  # click's name for it: a shell sets it, when it wants words to complete
+
+# What each word takes, and what it is for. `serve` needs argparse alone, all others the extra `cli`.
 COMMANDS = {
     "serve": ("module:app", "serve gRPC, and stop without losing a call"),
     "call": ("TARGET METHOD", "call a method, with JSON in and JSON out"),
@@ -32,6 +34,8 @@ USAGE = "\n".join(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; gives its exit status, 2 for one that is not there."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    if COMPLETE in os.environ:
+        return _run("completion", given)
     if given[:1] in ([], ["--help"], ["-h"]):
         print(USAGE)  # noqa: T201
         return 0 if given else 2
@@ -39,15 +43,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if word not in COMMANDS:
         print(f"interpose: there is no command {word!r}\n\n{USAGE}", file=sys.stderr)  # noqa: T201
         return 2
-    return _command(word)(others)
+    return _run(word, others)
 
 
-def _command(word: str) -> Callable[[Sequence[str]], int]:
-    """The function that runs it."""
+def _run(word: str, arguments: Sequence[str]) -> int:
+    status: int
     if word == "serve":
-        serve: Callable[[Sequence[str]], int] = import_module("interpose.serving.command").main
-        return serve
-    return partial(import_module("interpose.cli").main, word)
+        status = import_module("interpose.serving.command").main(arguments)
+    else:
+        status = import_module("interpose.cli").main(word, arguments)
+    return status
 
 
 if __name__ == "__main__":

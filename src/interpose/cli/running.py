@@ -10,6 +10,8 @@ import click
 from interpose.cli import exits
 from interpose.cli.failures import Failed
 
+COMPLETION = "completion"  # no word to type: what a shell asks for others
+
 
 def command_of(word: str) -> click.Command:
     """The command of this name."""
@@ -19,7 +21,7 @@ def command_of(word: str) -> click.Command:
 
 def run(word: str, arguments: Sequence[str]) -> int:
     """Run it; gives the exit status."""
-    name = f"interpose {word}"
+    name = "interpose" if word == COMPLETION else f"interpose {word}"
     try:
         status = command_of(word).main(list(arguments), prog_name=name, standalone_mode=False)
     except click.Abort:
@@ -28,7 +30,7 @@ def run(word: str, arguments: Sequence[str]) -> int:
         for line in lines_of(name, error):
             click.echo(line, err=True)
         return exits.of_code(error.code) if isinstance(error, Failed) else error.exit_code
-    except SystemExit:  # click's, for a pipe that was closed: `| head` has seen enough
+    except SystemExit:  # click's: a shell has its words, or a pipe was closed, as by `| head`
         return exits.OK
     return status if isinstance(status, int) else exits.OK
 
