@@ -111,7 +111,7 @@ class Async:
 
 
 @contextmanager
-def serving(sort: str, till: Till, grpc_module: Any, *, reflect: bool = True) -> Iterator[str]:
+def serving(sort: str, till: Till, grpc_module: Any, *flows: Any, reflect: bool = True) -> Iterator[str]:
     """A running server of this sort, "sync" or "async", with health and, if asked for, reflection; gives its target."""
     servicer = Sync(till) if sort == "sync" else Async(till)
     checks: Any = health.HealthServicer()
@@ -124,5 +124,5 @@ def serving(sort: str, till: Till, grpc_module: Any, *, reflect: bool = True) ->
         if reflect:
             reflection.enable_server_reflection([SERVICE, reflection.SERVICE_NAME], server)
 
-    with served(sort, [register], [server_interceptor(passes)]) as (_, target, _):
+    with served(sort, [register], [server_interceptor(*(flows or (passes,)))]) as (_, target, _):
         yield target

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,8 +56,22 @@ class Connection:
             return None
         if (self.cert is None) != (self.key is None):
             raise Refused("a client certificate needs both: --cert FILE and --key FILE")
+        self._look_at_files()
         ca, cert, key = (None if path is None else path.read_bytes() for path in (self.ca, self.cert, self.key))
         return grpc.ssl_channel_credentials(ca, key, cert)
+
+    def _look_at_files(self) -> None:
+        """Refused for files that Python's own TLS does not take: grpc's core would try them again and again."""
+        context = ssl.create_default_context()
+        try:
+            what = f"--ca {self.ca} holds no certificate in PEM"
+            if self.ca is not None:
+                context.load_verify_locations(self.ca)
+            what = f"--cert {self.cert} and --key {self.key} are no certificate in PEM and its key, without a password"
+            if self.cert is not None:
+                context.load_cert_chain(self.cert, self.key, password="")
+        except (ssl.SSLError, ValueError) as error:
+            raise Refused(f"{what}: {getattr(error, 'reason', None) or error}") from None
 
     def channel(self, grpc: Any = grpc, *options: tuple[str, Any]) -> Any:
         """A channel to it, to be closed. grpc: `grpc.aio` for one of asyncio. options: more of the channel's."""
