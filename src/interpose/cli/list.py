@@ -5,8 +5,10 @@ from __future__ import annotations
 import click
 
 from interpose.cli.connection import Connection, connected
+from interpose.cli.failures import MOST
 from interpose.cli.output import write, write_json
 from interpose.cli.schema import Source, with_protos
+from interpose.mechanisms.text import one_line
 
 
 @click.command("list", epilog="Exit status: 0, 64 + the number of the code, or 2 for what makes no sense.")
@@ -24,4 +26,4 @@ def command(connection: Connection, service: str | None, source: Source, as_json
         write_json(full)
         return
     for name in full:
-        write(name)
+        write(one_line(name, MOST))

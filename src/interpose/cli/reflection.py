@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -81,7 +82,12 @@ class Reflected:
 
 
 def _answer(answers: Iterable[Any]) -> Any:
-    answer = next(iter(answers))
+    """The answer to the one question of a stream, which is read to its end: a server need not log that it was cut off."""
+    coming = iter(answers)
+    answer = next(coming, None)
+    deque(coming, maxlen=0)  # for at most the time that the question has
+    if answer is None:
+        raise KeyError("no answer")
     if answer.HasField("error_response"):
         raise KeyError(answer.error_response.error_message)
     return answer

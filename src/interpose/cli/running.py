@@ -8,7 +8,8 @@ from importlib import import_module
 import click
 
 from interpose.cli import exits
-from interpose.cli.failures import Failed
+from interpose.cli.failures import MOST, Failed
+from interpose.mechanisms.text import one_line
 
 COMPLETION = "completion"  # no word to type: what a shell asks for others
 
@@ -40,4 +41,4 @@ def lines_of(name: str, error: click.ClickException) -> list[str]:
     if isinstance(error, Failed):
         return error.lines(name)
     hint = f" ({name} --help)" if isinstance(error, click.UsageError) else ""
-    return [f"{name}: {' '.join(error.format_message().split())}{hint}"]
+    return [f"{name}: {one_line(' '.join(error.format_message().split()), MOST)}{hint}"]

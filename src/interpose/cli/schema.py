@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Generator, Iterable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,10 @@ from interpose.cli.failures import Refused, failing
 from interpose.cli.options import group
 from interpose.cli.protos import compiled
 from interpose.cli.reflection import NoReflection, Reflected
+from interpose.mechanisms.text import one_line
 
 PATIENCE = 10.0  # seconds for a question to reflection where there is no deadline: grpcurl's time to connect
+MOST_TEXT = 256  # characters of a server's text
 MOST_SHOWN = 12  # names in an error
 
 
@@ -33,15 +35,25 @@ class Schema:
 
     @property
     def services(self) -> list[str]:
-        """The full names of all services, in order."""
+        """The full names of all services, in order. Refused if the server does not say them."""
         with self._asking():
-            return self._services()
+            try:
+                return self._services()
+            except KeyError as error:
+                why = one_line(str(error.args[0]), MOST_TEXT)
+                raise Refused(f"{self._target} does not say which services it has: {why}; give --proto FILE") from None
+
+    def _known(self) -> list[str]:
+        """The services, for an error that names some; none if there are none to be had."""
+        with suppress(Refused):
+            return self.services
+        return []
 
     def service(self, name: str) -> Any:
         """The descriptor of a service. Refused if there is none, with the names that are close."""
         found = self._find(self.pool.FindServiceByName, name)
         if found is None:
-            raise Refused(f"there is no service {name}{_instead(name, self.services)}")
+            raise Refused(f"there is no service {name}{_instead(name, self._known())}")
         return found
 
     def method(self, name: str) -> Any:
@@ -58,7 +70,7 @@ class Schema:
         finders = (pool.FindServiceByName, pool.FindMessageTypeByName, pool.FindEnumTypeByName, self._found_method)
         found = next(filter(None, (self._find(finder, name) for finder in finders)), None)
         if found is None:
-            raise Refused(f"there is no service, method, message or enum {name}{_instead(name, self.services)}")
+            raise Refused(f"there is no service, method, message or enum {name}{_instead(name, self._known())}")
         return found
 
     def _found_method(self, name: str) -> Any:
