@@ -26,8 +26,9 @@ ARROWS = {
     "aio": {"nouns", "_shell", "aio"},
     "web": {"mechanisms", "web"},
     "contrib": {"nouns", "mechanisms", "interceptors"},
-    "serving": {"nouns", "mechanisms", "interceptors", "_shell", "sync", "aio", "the front door", "serving"},
     "cli": {"nouns", "mechanisms", "interceptors", "the front door", "cli"},
+    "policy": {"nouns", "mechanisms", "interceptors", "contrib", "_shell", "policy"},
+    "serving": {"nouns", "mechanisms", "interceptors", "_shell", "sync", "aio", "policy", "the front door", "serving"},
     "the front door": {"nouns", "mechanisms", "interceptors", "sync", "aio", "the front door"},
 }
 FREE = {"testing", "demo", "compat"}  # may import everything
@@ -82,7 +83,7 @@ EXTRAS = {
 }
 
 WAITING = {"threading", "asyncio"}
-MAY_WAIT = {"sync", "aio", "web", "serving", "cli"}
+MAY_WAIT = {"sync", "aio", "web", "serving", "policy", "cli"}
 # Hand time, locks, threads and tasks to all who need them.
 KNOWING = {PurePosixPath("_clock.py"): {"threading"}, PurePosixPath("_background.py"): WAITING}
 

@@ -9,9 +9,10 @@ from importlib import import_module
 
 COMPLETE = "_INTERPOSE_COMPLETE"  # click's name for it: a shell sets it, when it wants words to complete
 
-# What each word takes, and what it is for. `serve` needs argparse alone, all others the extra `cli`.
+# What each word takes, and what it is for.
 COMMANDS = {
     "serve": ("module:app", "serve gRPC, and stop without losing a call"),
+    "check": ("FILE", "say what is wrong with a policy file, line by line"),
     "call": ("TARGET METHOD", "call a method, with JSON in and JSON out"),
     "list": ("TARGET", "the services of a server, or the methods of one"),
     "describe": ("TARGET NAME", "what a service, a method or a message is"),
@@ -19,6 +20,8 @@ COMMANDS = {
     "top": ("TARGET", "what the RPCs of a process do, as its page /rpcz knows it"),
     "bench": ("TARGET METHOD", "how many calls a server bears, and how long they take"),
 }
+# Those that need no extra, each with a function `main(arguments)` that gives the exit status. All others are `interpose.cli`.
+PLAIN = {"serve": "interpose.serving.command", "check": "interpose.policy.command"}
 
 USAGE = "\n".join(
     [
@@ -48,8 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(word: str, arguments: Sequence[str]) -> int:
     status: int
-    if word == "serve":
-        status = import_module("interpose.serving.command").main(arguments)
+    if word in PLAIN:
+        status = import_module(PLAIN[word]).main(arguments)
     else:
         status = import_module("interpose.cli").main(word, arguments)
     return status

@@ -110,7 +110,7 @@ def _opened(interceptors: tuple[Interceptor, ...], conditions: tuple[When, ...] 
     for interceptor in interceptors:
         if isinstance(interceptor, When):
             yield from _opened(interceptor.interceptors, (*conditions, interceptor))
-        elif isinstance(interceptor, Chain) and type(interceptor) is Chain:
+        elif isinstance(interceptor, Chain) and not interceptor.closed:
             yield from _opened(interceptor.interceptors, conditions)
         else:
             yield _Shown(interceptor, conditions)

@@ -35,7 +35,7 @@ import logging
 import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future
-from typing import Any, NamedTuple, NoReturn, TypeAlias, TypeVar, cast, overload
+from typing import Any, ClassVar, NamedTuple, NoReturn, TypeAlias, TypeGuard, TypeVar, cast, overload
 
 import grpc
 import grpc.aio
@@ -182,6 +182,8 @@ class Chain:
 
     __slots__ = ("interceptors",)
 
+    closed: ClassVar = False  # does it choose in a way that `describe` cannot show?
+
     def __init__(self, interceptors: tuple[Interceptor, ...]) -> None:
         self.interceptors = interceptors
 
@@ -189,7 +191,15 @@ class Chain:
         return (yield cast(Call, Through(self, call)))
 
     def select(self, method: Method) -> tuple[Interceptor, ...]:
+        """Those of its interceptors that see a method."""
         return self.interceptors
+
+    def compiled(self, method: Method) -> Layers:
+        """What runs where it is called inside a flow."""
+        return layers((self,), method, used=False)
+
+    def see(self, method: Method) -> None:
+        """A stub or server is about to use the method."""
 
     def __repr__(self) -> str:
         return f"chain({named(self.interceptors)})"
@@ -209,6 +219,9 @@ class When(Chain):
         condition = self.condition
         applies = condition(method.full_name) if isinstance(condition, Patterns) else condition(method)
         return self.interceptors if applies else ()
+
+    def see(self, method: Method) -> None:
+        self.unmatched.see(method)
 
     def __repr__(self) -> str:
         return f"when({self.said}, {named(self.interceptors)})"
@@ -267,12 +280,12 @@ def layers(
         if asyncio is not None and (fault := unfit(interceptor, asyncio)):
             _log.error("%s: %s", method, fault)
             compiled.append(_faulty(fault))
-        elif is_async(interceptor):
-            compiled.append(_lifted(cast(Callable[[Call], AsyncFlow], interceptor)))
         elif hasattr(interceptor, "fitted"):
             layer, inside = _fitted(interceptor, method)
             compiled += [layer] if layer is not None else []
             innermost += [inside] if inside is not None else []
+        elif is_async(interceptor):
+            compiled.append(_lifted(cast(Callable[[Call], AsyncFlow], interceptor)))
         else:
             compiled.append(cast(Layer, interceptor))
     return (*compiled, *innermost) if asyncio is None else tuple(compiled)
@@ -281,9 +294,9 @@ def layers(
 def _for(interceptors: tuple[Interceptor, ...], method: Method, used: bool) -> Iterator[Interceptor]:
     """Those that see a method, chains opened."""
     for interceptor in interceptors:
-        if isinstance(interceptor, Chain):
-            if used and isinstance(interceptor, When):
-                interceptor.unmatched.see(method)
+        if is_fixed(interceptor):
+            if used:
+                interceptor.see(method)
             yield from _for(_selected(interceptor, method), method, used)
         else:
             yield interceptor
@@ -367,6 +380,11 @@ def named(interceptors: Iterable[Any]) -> str:
     return ", ".join(map(name_of, interceptors))
 
 
+def is_fixed(interceptor: Any) -> TypeGuard[Chain]:
+    """Is it a chain that always holds the same? One that changes while calls run is fitted to a method like a battery."""
+    return isinstance(interceptor, Chain) and not hasattr(interceptor, "fitted")
+
+
 def is_async(interceptor: Any) -> bool:
     """Is it an `async def` generator, or contains one?"""
     if isinstance(interceptor, Chain):
@@ -427,7 +445,7 @@ def check_sync(interceptors: tuple[Interceptor, ...], where: str = "channel") ->
 def check_fit(interceptors: tuple[Interceptor, ...], asyncio: bool) -> None:
     """TypeError if one of them cannot run on a channel or server of this kind."""
     for interceptor in interceptors:
-        if isinstance(interceptor, Chain):
+        if is_fixed(interceptor):
             check_fit(interceptor.interceptors, asyncio)
         elif fault := unfit(interceptor, asyncio):
             raise TypeError(fault)
@@ -621,7 +639,7 @@ class Driver:
             self._flows = called.pop()[1]
         if type(asked) is Through:
             called.append((depth, self._flows))
-            inner = layers((asked.chain,), asked.call.method, used=False)
+            inner = asked.chain.compiled(asked.call.method)
             self._flows = (*self._flows[:depth], *inner, *self._flows[depth:])
             asked = asked.call
         self._called = called

@@ -9,14 +9,14 @@ from collections.abc import Callable
 import click
 import pytest
 
-from interpose.__main__ import COMMANDS
+from interpose.__main__ import COMMANDS, PLAIN
 from interpose.cli import running
 from tests.cli.conftest import Ended, Served
 from tests.cli.till import SERVICE
 
 Run = Callable[..., Ended]
 
-WORDS = [word for word in COMMANDS if word != "serve"]
+WORDS = [word for word in COMMANDS if word not in PLAIN]
 
 
 @pytest.mark.parametrize("word", WORDS)

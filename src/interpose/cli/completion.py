@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from interpose.__main__ import COMMANDS
+from interpose.__main__ import COMMANDS, PLAIN
 from interpose.cli.running import command_of
 
 
@@ -16,10 +16,10 @@ class Words(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of this name. That of `serve`, which does without click, has no options here."""
-        if cmd_name not in COMMANDS:
-            return None
-        return click.Command("serve", help=COMMANDS["serve"][1]) if cmd_name == "serve" else command_of(cmd_name)
+        """The command of this name. Those that do without click have no options here."""
+        if cmd_name in PLAIN:
+            return click.Command(cmd_name, help=COMMANDS[cmd_name][1])
+        return command_of(cmd_name) if cmd_name in COMMANDS else None
 
 
 command = Words("interpose")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from grpc import StatusCode
 
 OK = 0
-NO = 1  # a question is answered with no: not serving, a file with faults
+NO = 1  # the answer is no: not serving, or a bench with calls that failed
 WRONG = 2  # what was asked makes no sense, and nothing was sent; as click and argparse have it
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 RPC_FAILED = 64  # and the number of its code is added: as grpcurl has it

@@ -36,7 +36,7 @@ from interpose.interceptors.rpcz import Rpcz, RpczState
 from interpose.interceptors.service_config import from_service_config, left_to_core
 from interpose.interceptors.static_tokens import StaticTokens
 from interpose.mechanisms.budget import RatioBudget, RetryBudget
-from interpose.mechanisms.shown import shown
+from interpose.mechanisms.shown import noted, shown
 
 __all__ = [
     "BY_CONVENTION",
@@ -106,3 +106,6 @@ for _name in __all__:
     _value = globals()[_name]
     if isinstance(_value, type) and inspect.isgeneratorfunction(vars(_value).get("__call__")):  # a battery
         shown(_value)
+
+for _value in (LocalStore, MutualTls, RatioBudget, Redactor, RetryBudget):  # options of batteries that have options
+    noted(_value)

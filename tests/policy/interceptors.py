@@ -1,0 +1,54 @@
+"""What policy files of tests import."""
+
+import threading
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from interpose import Call, Flow, Outcome
+
+first_seen: list[str] = []
+second_seen: list[str] = []
+
+
+def first(call: Call) -> Flow:
+    outcome = yield call
+    first_seen.append(outcome.code.name)
+
+
+def second(call: Call) -> Flow:
+    outcome = yield call
+    second_seen.append(outcome.code.name)
+
+
+async def awaiting(call: Call) -> AsyncGenerator[Call, Outcome]:
+    yield call
+
+
+class Inflight:
+    """Counts the calls that it has seen begin and end."""
+
+    def __init__(self) -> None:
+        self.begun = self.ended = 0
+        self._lock = threading.Lock()
+
+    def __call__(self, call: Call) -> Flow:
+        with self._lock:
+            self.begun += 1
+        try:
+            yield call
+        finally:
+            with self._lock:
+                self.ended += 1
+
+
+counted = Inflight()
+
+
+def count(retry: Any) -> None:
+    """A hook of Retry."""
+
+
+not_an_interceptor = 7
+registry = CollectorRegistry()
