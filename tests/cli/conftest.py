@@ -78,14 +78,15 @@ class Ended:
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Ended]:
-    """Run `interpose` with these arguments; stdin: the text of its standard input."""
+    """Run `interpose` with these arguments. stdin: the text of its standard input. terminal: does it write to one?"""
 
-    def run(*arguments: Any, stdin: str = "") -> Ended:
+    def run(*arguments: Any, stdin: str = "", terminal: bool = False) -> Ended:
         monkeypatch.setenv("GRPC_VERBOSITY", "ERROR")  # or the command would set it, for all tests to come
         source = tmp_path / "stdin"
         source.write_text(stdin, "utf-8")
         with source.open(encoding="utf-8") as opened:
             monkeypatch.setattr(sys, "stdin", opened)
+            monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
             status = main([str(argument) for argument in arguments])
         out, err = capsys.readouterr()
         return Ended(status, out, err)

@@ -281,6 +281,16 @@ def test_retries(served: Served, run: Run) -> None:
     assert ended.err.count("after UNAVAILABLE") == 2
 
 
+@pytest.mark.parametrize("flags", [["--attempts", 2], ["--hedge", 2]])
+@pytest.mark.parametrize(("method", "count"), [("Watch", 2), ("Sum", 1), ("Trade", 1)])
+def test_sending_again_with_streams(shop: Served, run: Run, flags: list[Any], method: str, count: int) -> None:
+    """All kinds of calls can be sent again, and show what came beside their responses."""
+    ended = run("call", shop.target, f"{SERVICE}/{method}", '{"count": 2}', "--idempotent", "-v", *flags)
+
+    assert (ended.status, len(lines(ended.out))) == (0, count)
+    assert f"method: {SERVICE}.{method}" in ended.err
+
+
 def test_no_retry_of_what_may_have_been_done(shop: Served, run: Run) -> None:
     """Without the word of the proto or of --idempotent it is sent once, and the line says why."""
     shop.till.flaky = 1

@@ -85,3 +85,29 @@ def test_a_pipe_that_is_closed(shop: Served) -> None:
     process.stderr.close()
 
     assert (process.wait(60), err) == (0, b"")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_an_input_that_never_ends(shop: Served) -> None:
+    """The server ends the call while requests could still come: the command ends with it, and does not wait for them."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "interpose", "call", shop.target, f"{SERVICE}/Trade"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
+    with process:
+        process.stdin.write('{"name": "tea"}\n')
+        process.stdin.flush()
+        first = process.stdout.readline()  # answered before the next is there
+        process.stdin.write('{"name": "fail"}\n')
+        process.stdin.flush()
+        status, err = process.wait(60), process.stderr.read()
+
+    assert '"names": ["tea"]' in first
+    assert (status, err.count("Traceback"), "NOT_FOUND" in err) == (69, 0, True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,15 +65,14 @@ class Connection:
     def _look_at_files(self) -> None:
         """Refused for files that Python's own TLS does not take: grpc's core would try them again and again."""
         context = ssl.create_default_context()
-        try:
-            what = f"--ca {self.ca} holds no certificate in PEM"
-            if self.ca is not None:
+        if self.ca is not None:
+            with _pem(f"--ca {self.ca} holds no certificate in PEM"):
                 context.load_verify_locations(self.ca)
-            what = f"--cert {self.cert} and --key {self.key} are no certificate in PEM and its key, without a password"
-            if self.cert is not None:
+        if self.cert is not None:
+            with _pem(
+                f"--cert {self.cert} and --key {self.key} are no certificate in PEM and its key, without a password"
+            ):
                 context.load_cert_chain(self.cert, self.key, password="")
-        except (ssl.SSLError, ValueError) as error:
-            raise Refused(f"{what}: {getattr(error, 'reason', None) or error}") from None
 
     def channel(self, grpc: Any = grpc, *options: tuple[str, Any]) -> Any:
         """A channel to it, to be closed. grpc: `grpc.aio` for one of asyncio. options: more of the channel's."""
@@ -79,6 +80,15 @@ class Connection:
         if credentials is None:
             return grpc.insecure_channel(self.target, [*self.options, *options])
         return grpc.secure_channel(self.target, credentials, [*self.options, *options])
+
+
+@contextmanager
+def _pem(fault: str) -> Generator[None, None, None]:
+    """Say of a file that TLS does not take what is wrong with it."""
+    try:
+        yield
+    except (ssl.SSLError, ValueError) as error:
+        raise Refused(f"{fault}: {getattr(error, 'reason', None) or error}") from None
 
 
 def _connection(header: tuple[str, ...], **values: Any) -> Connection:

@@ -9,11 +9,13 @@ from typing import Any
 import click
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.json import JSON
+from rich.highlighter import JSONHighlighter
 from rich.table import Table
 from rich.text import Text
 
 from interpose.cli.messages import shown
+
+_IN_COLOURS = JSONHighlighter()  # not rich's JSON, which reads and writes the text anew, and takes escapes out of it
 
 
 def is_terminal() -> bool:
@@ -31,7 +33,7 @@ def write_json(value: Any, *, lines: bool = False) -> None:
     if lines or not is_terminal():
         write(shown(value))
     else:
-        Console().print(JSON(shown(value, indent=2), indent=None))
+        Console().print(_IN_COLOURS(shown(value, indent=2)), soft_wrap=True)
 
 
 def write_table(columns: Sequence[str], rows: Iterable[Sequence[str]], numbers: Iterable[str] = ()) -> None:

@@ -46,11 +46,6 @@ class Reflected:
         """The file in which something of this full name is defined."""
         return self._load(reflection_pb2.ServerReflectionRequest(file_containing_symbol=symbol))
 
-    def FindFileContainingExtension(self, extendee: str, number: int) -> Any:
-        """The file in which this extension is defined."""
-        extension = reflection_pb2.ExtensionRequest(containing_type=extendee, extension_number=number)
-        return self._load(reflection_pb2.ServerReflectionRequest(file_containing_extension=extension))
-
     def _load(self, request: Any) -> Any:
         """Ask for files and keep them; gives the first, which is that which was asked for."""
         packed = self._ask(request).file_descriptor_response.file_descriptor_proto
