@@ -51,6 +51,22 @@ def test_requests_of_the_standard_input(shop: Served, run: Run, method: str) -> 
     assert [name for answer in lines(ended.out) for name in answer["names"]] == ["tea", "cup", "jug"]
 
 
+def test_text_beyond_ascii(shop: Served, run: Run) -> None:
+    """It goes both ways as it is, line separators too, which would end a line for Python."""
+    ended = run("call", shop.target, f"{SERVICE}/Ring", "-", stdin='{"name": "thé ☕"}')
+    odd = run("call", shop.target, f"{SERVICE}/Ring", '{"name": "}\u2028x"}')
+
+    assert '"names": ["thé ☕"]' in ended.out
+    assert lines(odd.out)[0]["names"] == ["}\u2028x"]
+
+
+def test_an_any_is_packed(shop: Served, run: Run) -> None:
+    """Of types that the server knows, and of those that google has for all."""
+    for kind, fields in (("interpose.till.Nothing", ""), ("google.rpc.ErrorInfo", ', "reason": "R"')):
+        packed = f'{{"extra": {{"@type": "type.googleapis.com/{kind}"{fields}}}}}'
+        assert run("call", shop.target, f"{SERVICE}/Ring", packed).status == 0
+
+
 @pytest.mark.parametrize("mark", ["-", "@"])
 def test_a_single_request_of_the_standard_input(shop: Served, run: Run, mark: str) -> None:
     """A dash asks for it, as does grpcurl's @."""

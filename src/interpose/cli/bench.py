@@ -25,7 +25,7 @@ from interpose.cli.schema import Source, with_protos
 CALLS = 200  # where neither a number nor a time is given; this, and the callers, as ghz has it
 CALLERS = 50
 PATIENCE = 20.0  # seconds for one call: no bench is to hang
-MOST_IN_FLIGHT = 10_000  # of an open loop: some 300 MB here, and many for a server
+MOST_IN_FLIGHT = 10_000  # a bound on memory: each is a task here, and a stream at the server
 
 
 @click.command("bench", epilog="Exit status: 0, 1 if a call did not end with OK or was not sent, 78, or 2.")
@@ -96,7 +96,7 @@ def command(
 
 def _packed(method: Any, pool: Any, data: str | None) -> list[bytes]:
     """What each call sends, packed once."""
-    requests = Requests(method, pool, (EMPTY if data is None else data).splitlines(keepends=True), ready=True)
+    requests = Requests(method, pool, [EMPTY if data is None else data], ready=True)
     messages = requests.stream() if method.client_streaming else [requests.one()]
     return [message.SerializeToString() for message in messages]
 

@@ -72,7 +72,7 @@ def command(
 def _requests(method: Any, pool: Any, data: str | None) -> Requests:
     if data in STDIN or (data is None and method.client_streaming):
         return Requests(method, pool, lines_of(sys.stdin), ready=not method.client_streaming)
-    return Requests(method, pool, (EMPTY if data is None else data).splitlines(keepends=True), ready=True)
+    return Requests(method, pool, [EMPTY if data is None else data], ready=True)
 
 
 def _begin(channel: grpc.Channel, method: Any, requests: Requests, connection: Connection) -> tuple[Any, Iterable[Any]]:

@@ -18,6 +18,7 @@ from grpc import RpcError
 from interpose.cli import exits
 
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]]')  # what opens and closes, but for what stands in a text
+UNFIT = (json_format.ParseError, TypeError, ValueError, AttributeError, RecursionError)  # what ParseDict raises
 _DECODER = json.JSONDecoder()
 _TRANSPARENT = "google.protobuf."  # Timestamp, Struct, Any …: each has a JSON of its own
 
@@ -69,15 +70,16 @@ def _next(text: str, at: int) -> int:
 def message_of(value: Any, kind: Any, pool: Any) -> Any:
     """The JSON value as a message of this type. BadMessage that names each field that does not fit."""
     try:
-        return json_format.ParseDict(value, new(kind), descriptor_pool=pool)
-    except (json_format.ParseError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        return _parsed(value, kind, pool)
+    except UNFIT as error:
         faults = list(_faults(value, kind, pool, "")) or [_reason(error)]
         raise BadMessage(f"the message does not fit {kind.full_name}: {'; '.join(faults)}") from None
 
 
-def new(kind: Any) -> Any:
-    """An empty message of this type."""
-    return message_factory.GetMessageClass(kind)()
+def _parsed(value: Any, kind: Any, pool: Any) -> Any:
+    """The message. One of UNFIT is raised if the value does not fit."""
+    known: Any = _Known(pool)
+    return json_format.ParseDict(value, message_factory.GetMessageClass(kind)(), descriptor_pool=known)
 
 
 def _faults(value: Any, kind: Any, pool: Any, path: str) -> Iterator[str]:
@@ -98,8 +100,8 @@ def _field_faults(name: str, part: Any, kind: Any, pool: Any, path: str) -> Iter
             yield f"there is no field {path}{_instead(name, kind)}"
         return
     try:
-        json_format.ParseDict({name: part}, new(kind), descriptor_pool=pool)
-    except (json_format.ParseError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        _parsed({name: part}, kind, pool)
+    except UNFIT as error:
         deeper = list(_inner_faults(field, part, pool, path))
         yield from deeper or [f"{path}: {_reason(error)}"]
 
@@ -159,25 +161,32 @@ def shown(value: Any, indent: int | None = None) -> str:
 def opened(part: Any, pool: Any) -> tuple[str, dict[str, Any]]:
     """The type of an `Any` and what is in it, as JSON; if the type is not known or it cannot be read, its bytes."""
     name = part.type_url.rpartition("/")[2]
-    with suppress(KeyError, DecodeError, RpcError):
+    with suppress(KeyError, DecodeError):
         return name, as_json(message_factory.GetMessageClass(_found(name, pool)).FromString(part.value), pool)
     return name, {"value": base64.b64encode(part.value).decode()}
 
 
 def _found(name: str, pool: Any) -> Any:
     """The type of this name, of the server's or of those known here. KeyError if there is none."""
-    with suppress(KeyError):
+    with suppress(KeyError, RpcError):  # what a pool raises that asks a server
         return pool.FindMessageTypeByName(name)
     return descriptor_pool.Default().FindMessageTypeByName(name)
 
 
-class _Shown:
-    """A pool in which all types are known: those that are not have no fields."""
+class _Known:
+    """A pool for messages that are read: an `Any` may hold what the server knows, and google's own types."""
 
     def __init__(self, pool: Any) -> None:
         self._pool = pool
 
     def FindMessageTypeByName(self, name: str) -> Any:
-        with suppress(KeyError, RpcError):
+        return _found(name, self._pool)
+
+
+class _Shown(_Known):
+    """A pool for messages that are written: all types are known, and those that are not have no fields."""
+
+    def FindMessageTypeByName(self, name: str) -> Any:
+        with suppress(KeyError):
             return _found(name, self._pool)
         return empty_pb2.Empty.DESCRIPTOR
