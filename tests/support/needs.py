@@ -23,6 +23,11 @@ JARS = [
     )
 ]
 
+GO_SOURCES = Path("/usr/share/gocode/src")  # where Debian's libraries for Go are
+INTEROP = (
+    Path(__file__).parents[1] / "interop"
+)  # the folder with package.json, and the packages that `npm ci` puts there
+
 
 @dataclass(frozen=True)
 class Need:
@@ -47,6 +52,21 @@ NEEDS = {
             *("default-jdk-headless", "libgrpc-java", "libnetty-java"),
             *("libguava-java", "libgoogle-gson-java", "libperfmark-java"),
         ),
+    ),
+    "node": Need(
+        "node, and the packages of tests/interop/package.json",
+        lambda: programs("node")() and (INTEROP / "node_modules/@grpc/grpc-js").exists(),
+        () if programs("node", "npm")() else ("nodejs", "npm"),  # a node from elsewhere brings its own npm
+    ),
+    "go": Need(
+        "Go, and Debian's grpc-go",
+        lambda: programs("go")() and (GO_SOURCES / "google.golang.org/grpc").exists(),
+        ("golang-go", "golang-google-grpc-dev", "golang-goprotobuf-dev"),
+    ),
+    "ruby": Need(
+        "Ruby, and Debian's grpc for it",
+        lambda: programs("ruby")() and any(Path("/usr/lib").glob("*/rubygems-integration/*/gems/grpc-*")),
+        ("ruby", "ruby-grpc"),
     ),
     "redis": Need("redis-server", programs("redis-server"), ("redis-server",)),
     "prometheus": Need("prometheus, with promtool", programs("prometheus", "promtool"), ("prometheus",)),
