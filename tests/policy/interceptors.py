@@ -50,5 +50,14 @@ def count(retry: Any) -> None:
     """A hook of Retry."""
 
 
+def answer(call: Call, outcome: Outcome) -> str:
+    """Of a Fallback."""
+    return "yesterday"
+
+
+class Lost(Exception):
+    """What a handler raises."""
+
+
 not_an_interceptor = 7
 registry = CollectorRegistry()
