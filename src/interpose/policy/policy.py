@@ -54,8 +54,8 @@ class Policy:
         No call is lost: those in flight finish on the stack that they began with. Interceptors whose row says the same at
         the same place are kept, with all they know: breakers stay open, limits keep their counts. The others begin anew.
 
-        PolicyError if anything is wrong with the file, also if a row fits no method of the server that runs; then
-        nothing changes.
+        PolicyError if anything is wrong with the file, also if a row fits no method of the server that runs; OSError if it
+        cannot be read. Then nothing changes.
         """
         with self._turn:
             reading = _Reading(self.path, self._allow, self._env, self._reading.made)
