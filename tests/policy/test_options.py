@@ -104,6 +104,20 @@ def test_functions_and_objects_are_the_applications_own(tmp_path: Path) -> None:
     assert [type(one) for one in policy.server.interceptors] == [Retry, Fallback, ExceptionToStatus, AccessLog]
 
 
+@pytest.mark.parametrize("side", list(Side))
+def test_what_runs_once_per_attempt_runs_there_alone(side: Side, tmp_path: Path) -> None:
+    """Inside of all others on a client, and not at all on a server, as in a stack of code."""
+    name = "tests.policy.interceptors:attempts"
+    policy = loaded(tmp_path, {side.value: [name, {"Retry": {"safe": True}}]}, allow=[name])
+    ran = interceptors.attempts.ran
+    ran.clear()
+
+    with Place(asyncio=False, side=side, kind=Kind.UNARY_UNARY).open(getattr(policy, side.value), script=[ok()]) as rpc:
+        assert rpc.call("a").ok
+
+    assert ran == (["call", "attempt"] if side is Side.CLIENT else ["call"])
+
+
 def missing(request: Any, context: Any) -> Any:
     raise KeyError(request)
 
