@@ -197,14 +197,39 @@ ENTRIES: list[tuple[Any, str]] = [
         ".service_config.methodConfig[0].timeout: is not a duration",
     ),
     ({"service_config": 7}, ".service_config: is not an object"),
+    ("interpose:nothing", ': "interpose:nothing" cannot be imported: AttributeError: '),
+    ("no_such_module:x", ': "no_such_module:x" cannot be imported: ModuleNotFoundError: '),
+    ("tests.policy.interceptors:not_an_interceptor", ": 7 is no function: an interceptor is a generator function"),
+    ({"a:b": {}}, '["a:b"]: there is no interceptor "a:b"'),
+    ({"Coalesce": 5}, ".Coalesce: takes its options as a table, not 5"),
+    (
+        {"service_config": {"methodConfig": [{"timeout": float("nan")}]}},
+        ".service_config.methodConfig[0].timeout: NaN is no JSON",
+    ),
+    (
+        {"ExceptionToStatus": {"mapping": {"print": "NOT_FOUND"}}},
+        ".ExceptionToStatus.mapping.print: must be an exception",
+    ),
+    (
+        {"ExceptionToStatus": {"mapping": {"builtins:print": "OK"}}},
+        '.ExceptionToStatus.mapping["builtins:print"]: must be an exc',
+    ),
     ("os:system", ": \"os:system\" may not be imported here; allow it: allow=['os:system'], or --allow os:system"),
+]
+
+
+ALLOWED = [
+    "interpose:nothing",
+    "no_such_module:x",
+    "tests.policy.interceptors:not_an_interceptor",
+    "builtins:print",
 ]
 
 
 @pytest.mark.parametrize(("entry", "told"), ENTRIES, ids=[str(entry)[:40] for entry, _ in ENTRIES])
 def test_a_row_that_is_wrong_says_what_to_write(entry: Any, told: str, tmp_path: Path) -> None:
     """Names, types, durations, options that do not go together, and what the constructor itself refuses."""
-    (fault,) = faults(tmp_path, {"client": [entry]})
+    (fault,) = faults(tmp_path, {"client": [entry]}, allow=ALLOWED)
 
     assert fault.partition(": client[0]")[2].startswith(told)
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from interpose._flow import Chain
 from interpose._method import Side
 from interpose.interceptors.retry import Retry
-from interpose.interceptors.service_config import left_to_core
+from interpose.interceptors.service_config import PerMethod, left_to_core
 from interpose.mechanisms.options import insist, is_seconds
 from interpose.policy import json_text, toml_text
 from interpose.policy.building import Builder, Key, Stack
@@ -53,8 +54,8 @@ class Policy:
         No call is lost: those in flight finish on the stack that they began with. Interceptors whose row says the same at
         the same place are kept, with all they know: breakers stay open, limits keep their counts. The others begin anew.
 
-        PolicyError if anything is wrong with the file, also if a row fits no method of the server that runs; then
-        nothing changes.
+        PolicyError if anything is wrong with the file, also if a row fits no method of the server that runs; OSError if it
+        cannot be read. Then nothing changes.
         """
         with self._turn:
             reading = _Reading(self.path, self._allow, self._env, self._reading.made)
@@ -94,8 +95,8 @@ class Policy:
 
         They are fixed when a channel is made; a reload does not change them.
         """
-        configs = [("grpc.service_config", left_to_core(config)) for config in self._reading.configs[:1]]
-        return Retry.channel_options(configs)
+        configs = [("grpc.service_config", left_to_core(config)) for config in _configs(self.client)]
+        return Retry.channel_options(configs[:1])  # gRPC reads one
 
     def __repr__(self) -> str:
         return f"<policy {str(self.path)!r}>"
@@ -133,6 +134,15 @@ def check(path: str | Path, *, allow: Collection[str] = (), env: Collection[str]
     return []
 
 
+def _configs(chain: Chain) -> Iterator[str]:
+    """The service configs that stand in a stack."""
+    for interceptor in chain.interceptors:
+        if isinstance(interceptor, PerMethod) and interceptor.config is not None:
+            yield interceptor.config
+        elif isinstance(interceptor, Chain):
+            yield from _configs(interceptor)
+
+
 def _are_names(names: object) -> bool:
     return isinstance(names, Iterable) and not isinstance(names, str) and all(isinstance(name, str) for name in names)
 
@@ -150,7 +160,6 @@ class _Reading:
         at = At(filled(At(root, "", faults), env), "", faults)
         self.said = json.dumps(plain(at.node))
         self.made: dict[Key, Any] = {}
-        self.configs: list[str] = []
         self._imports = Imports(allow)
         self._kept = kept
         sections = _sections(at)
@@ -165,7 +174,6 @@ class _Reading:
         builder = Builder(side, self._imports, self._kept)
         stack = builder.stack(at, (side.value,))
         self.made |= builder.made
-        self.configs += builder.configs
         return stack
 
 
