@@ -19,6 +19,7 @@ from interpose._native import EOF, locally_cancelled, time_left
 from interpose._outcome import OK
 from interpose._shell import attempt as shell
 from interpose._shell import owner
+from interpose.aio.direct import DirectCall
 from interpose.aio.requests import FINISHED
 
 AioRpcError = grpc.aio.AioRpcError
@@ -131,6 +132,9 @@ class Attempt(shell.Attempt):
             self._read = native.read
             native.add_done_callback(self._when_native_is_over)
             return
+        if type(native) is DirectCall:
+            native.when_done(self._answered)
+            return
         if exchange.requests is not None:
             native.add_done_callback(self._note)
         self._waiting = native.__await__()
@@ -156,6 +160,9 @@ class Attempt(shell.Attempt):
         return True
 
     # - the end of a unary response -
+
+    def _answered(self, native: DirectCall) -> None:
+        self.exchange.over(self, native.failure, native.response)
 
     def _wait(self, _: Any = None) -> None:
         """Go on waiting for the response, as a task would that awaits the native call, without being one."""

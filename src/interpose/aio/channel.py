@@ -17,6 +17,7 @@ from interpose._method import Kind, Side
 from interpose._native import Route, deadline_of
 from interpose._shell.channel import Layered
 from interpose.aio.calls import StreamStreamCall, StreamUnaryCall, UnaryStreamCall, UnaryUnaryCall
+from interpose.aio.direct import direct, in_flight
 from interpose.aio.exchange import Exchange
 from interpose.aio.requests import Requests
 
@@ -31,11 +32,13 @@ class Channel(Layered, grpc.aio.Channel):
     def __init__(self, native: grpc.aio.Channel, interceptors: tuple[Interceptor, ...], clock: Clock) -> None:
         super().__init__(native, interceptors, clock)
         self._loop: asyncio.AbstractEventLoop | None = getattr(native, "_loop", None)  # on which grpc does its part
+        self._in_flight = in_flight(native)
         # Libraries append to these of grpc's own lists (api-core, pymilvus): what they append runs below our flows.
         for name in NATIVE_INTERCEPTORS:
             setattr(self, name, getattr(native, name, []))
 
     def _stub(self, route: Route) -> Any:
+        route.native = direct(route.native, self._in_flight)
         return STUBS[route.method.kind](route, self._loop)
 
     async def close(self, grace: float | None = None) -> None:
