@@ -44,7 +44,7 @@ class Exchange(Owner):
         """Move the driver on, and do what it asks for. One thread at a time: the one that has claimed the event."""
         try:
             step: Any = self.context.run(move, event)
-            while type(step) is not Outcome:
+            while not isinstance(step, Outcome):
                 if type(step) is Wait:
                     refused = self._wait(step)
                     if refused is None:
@@ -80,15 +80,17 @@ class Exchange(Owner):
 
     def _perform(self, step: Call | Race) -> Outcome | None:
         """Do what the driver asks for; gives the outcome if it has ended already."""
-        if self.cancelled or (type(step) is Call and not self._belongs(step._asks.scope)):
-            return cancelled()
         if type(step) is Race:
+            if self.cancelled:
+                return cancelled()
             race = self.under_way = Lanes(self, step)
             race.begin()
             if self.cancelled:  # by another thread, which could not see the race yet
                 race.cancel()
             return None
-        assert type(step) is Call
+        assert isinstance(step, Call)
+        if self.cancelled or not self._belongs(step._asks.scope):
+            return cancelled()
         if step._asks.delay > 0:
             if self.route.pauses.closed:
                 return cancelled()
