@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 from interpose import errors
 from interpose._call import Call
-from interpose._flow import Driver, Race, Wait
+from interpose._flow import Driver, Race, Step, Wait
 from interpose._native import answered, cancelled, failure, unless_cancelled
 from interpose._outcome import Outcome
 from interpose._scope import Scope
@@ -56,13 +56,21 @@ class Exchange(Owner):
                     return
                 step = self.context.run(self.driver.tell, outcome)
         except BaseException as error:  # whatever it is, the application must not wait for ever
-            _log.exception("interpose failed while it drove %s", self.route.method)
-            step = failure(errors.Internal(f"interpose failed: {type(error).__name__}", local=True))
-            if isinstance(error, KeyboardInterrupt):  # Ctrl-C, in the application's own thread
-                self._settle(step)
-                raise
-        # Nothing else is raised: this may be the one thread of a channel, or a callback of the loop.
+            self.broken(error)
+            return
         self._settle(step)
+
+    def broken(self, error: BaseException) -> None:
+        """The fault is ours, or Ctrl-C: end it."""
+        _log.exception("interpose failed while it drove %s", self.route.method)
+        self._settle(failure(errors.Internal(f"interpose failed: {type(error).__name__}", local=True)))
+        # Nothing else is raised: this may be the one thread of a channel, or a callback of the loop.
+        if isinstance(error, KeyboardInterrupt):  # in the application's own thread
+            raise error
+
+    def go_on(self, step: Step) -> None:
+        """Do what a driver asks for that has taken over."""
+        self.turn(lambda step: step, step)
 
     def told(self, outcome: Outcome) -> None:
         self.turn(self.driver.tell, outcome)

@@ -12,6 +12,7 @@ import grpc
 import grpc.aio
 
 from interpose import errors
+from interpose._call import Call
 from interpose._codec import Undecodable, encoded
 from interpose._messages import request_of, show_initial_metadata
 from interpose._metadata import Metadata
@@ -73,7 +74,7 @@ class Ended:
 
     __slots__ = ("_native", "_trailing")
 
-    def __init__(self, native: Any, trailing: Any) -> None:
+    def __init__(self, native: Any, trailing: Any = None) -> None:
         self._native = native
         self._trailing = trailing
 
@@ -133,7 +134,7 @@ class Attempt(shell.Attempt):
             native.add_done_callback(self._when_native_is_over)
             return
         if type(native) is DirectCall:
-            native.when_done(self._answered)
+            native.when_done = self._answered
             return
         if exchange.requests is not None:
             native.add_done_callback(self._note)
@@ -163,6 +164,15 @@ class Attempt(shell.Attempt):
 
     def _answered(self, native: DirectCall) -> None:
         self.exchange.over(self, native.failure, native.response)
+
+    @classmethod
+    def under_way(cls, exchange: Owner, call: Call, native: DirectCall, started: float) -> Attempt:
+        """One that has been sent already."""
+        attempt = cls(exchange, call)
+        attempt.native, attempt._started = native, started
+        attempt._refused = attempt._trailing = None
+        native.when_done = attempt._answered
+        return attempt
 
     def _wait(self, _: Any = None) -> None:
         """Go on waiting for the response, as a task would that awaits the native call, without being one."""

@@ -10,14 +10,15 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from interpose._call import Call
+from interpose._call import Begun, Call
 from interpose._clock import Clock
 from interpose._flow import Driver, Interceptor, unused
 from interpose._method import Kind, Side
 from interpose._native import Route, deadline_of
 from interpose._shell.channel import Layered
-from interpose.aio.calls import StreamStreamCall, StreamUnaryCall, UnaryStreamCall, UnaryUnaryCall
-from interpose.aio.direct import direct, in_flight
+from interpose._shell.straight import begin
+from interpose.aio.calls import StraightCall, StreamStreamCall, StreamUnaryCall, UnaryStreamCall, UnaryUnaryCall
+from interpose.aio.direct import Direct, direct, in_flight
 from interpose.aio.exchange import Exchange
 from interpose.aio.requests import Requests
 
@@ -104,6 +105,10 @@ class _Starter:
 class UnaryUnary(_Starter, grpc.aio.UnaryUnaryMultiCallable):  # type: ignore[type-arg]  # older ones are not generic
     """One request, one response."""
 
+    def __init__(self, route: Route, loop: asyncio.AbstractEventLoop | None) -> None:
+        super().__init__(route, loop)
+        self._way = route.native if type(route.native) is Direct else None
+
     def __call__(
         self,
         request: Any,
@@ -114,7 +119,23 @@ class UnaryUnary(_Starter, grpc.aio.UnaryUnaryMultiCallable):  # type: ignore[ty
         wait_for_ready: bool | None = None,
         compression: Any = None,
     ) -> UnaryUnaryCall:
-        return UnaryUnaryCall(self._start(request, timeout, metadata, credentials, wait_for_ready, compression))
+        route, way, loop = self._route, self._way, self._loop
+        if way is None or way.interceptors or loop is None or loop.is_closed() or route.pauses.closed:
+            return UnaryUnaryCall(self._start(request, timeout, metadata, credentials, wait_for_ready, compression))
+        call = Begun()
+        call._method, call._request, call._timeout, call._metadata = route.method, request, timeout, metadata
+        call._credentials, call._wait_for_ready, call._compression = credentials, wait_for_ready, compression
+        call._deadline = None if timeout is None else deadline_of(timeout, route.clock)
+        context = copy_context()
+        frames, asked, taken = context.run(begin, route.layers, call)
+        if taken is not None:
+            driver, step = taken
+            exchange = Exchange(route, driver, context, call._deadline, None, loop)
+            exchange.go_on(step)
+            return UnaryUnaryCall(exchange)
+        straight = StraightCall(route, loop, context, frames, asked)
+        straight.send(way)
+        return straight
 
 
 class UnaryStream(_Starter, grpc.aio.UnaryStreamMultiCallable):  # type: ignore[type-arg]  # older ones are not generic

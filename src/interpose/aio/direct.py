@@ -25,12 +25,18 @@ class _Parts:
     """grpcio's private parts; AttributeError or ImportError where this version has not all of them."""
 
     def __init__(self) -> None:
-        core, call, channel = (import_module(f"grpc.{name}") for name in ("_cython.cygrpc", "aio._call", "aio._channel"))
+        core, call, channel = (
+            import_module(f"grpc.{name}") for name in ("_cython.cygrpc", "aio._call", "aio._channel")
+        )
         self.channel, self.stub = channel.Channel, channel.UnaryUnaryMultiCallable
         self.core = core.AioChannel
         self.observed: Callable[[], Any] = core.build_census_context
         self.failed: Callable[[Any, Any], grpc.aio.AioRpcError] = call._create_rpc_error
-        for owner, names in {self.core: ("call",), core._AioCall: _OF_A_CALL, self.channel: ("_register_call",)}.items():
+        for owner, names in {
+            self.core: ("call",),
+            core._AioCall: _OF_A_CALL,
+            self.channel: ("_register_call",),
+        }.items():
             for name in names:
                 getattr(owner, name)
 
@@ -39,7 +45,14 @@ _OF_A_CALL = (
     *("unary_unary", "cancel", "is_locally_cancelled", "is_ok", "done", "status", "initial_metadata"),
     *("_status", "_initial_metadata"),
 )
-_OF_A_STUB = ("_channel", "_method", "_interceptors", "_registered_call_handle", "_response_deserializer", "_init_metadata")
+_OF_A_STUB = (
+    "_channel",
+    "_method",
+    "_interceptors",
+    "_registered_call_handle",
+    "_response_deserializer",
+    "_init_metadata",
+)
 
 
 def _parts() -> _Parts | None:
@@ -69,7 +82,7 @@ class InFlight(set["DirectCall"]):
 
     def cancel(self) -> bool:
         """Cancel all of them."""
-        return any([call.cancel() for call in list(self)])
+        return sum(call.cancel() for call in list(self)) > 0  # all of them, so not `any`
 
 
 def in_flight(native: grpc.aio.Channel) -> InFlight | None:
@@ -94,7 +107,7 @@ class Direct:
     def __init__(self, native: Any, calls: InFlight) -> None:
         self._native = native
         self._calls = calls
-        self._interceptors = native._interceptors  # the channel's own list: libraries append to it later
+        self.interceptors = native._interceptors  # the channel's own list: libraries append to it later
         self._call = native._channel.call
         self._method = native._method
         self._handle = native._registered_call_handle
@@ -110,41 +123,52 @@ class Direct:
         wait_for_ready: bool | None,
         compression: Any,
     ) -> Any:
-        if self._interceptors:
-            return self._native(
-                request,
-                timeout=timeout,
-                metadata=metadata,
-                credentials=credentials,
-                wait_for_ready=wait_for_ready,
-                compression=compression,
-            )
+        if not self.interceptors:
+            return self.start(request.data, timeout, metadata, credentials, wait_for_ready, compression)
+        return self._native(
+            request,
+            timeout=timeout,
+            metadata=metadata,
+            credentials=credentials,
+            wait_for_ready=wait_for_ready,
+            compression=compression,
+        )
+
+    def start(
+        self, data: bytes, timeout: float | None, metadata: Any, credentials: Any, wait_for_ready: Any, compression: Any
+    ) -> DirectCall:
+        """Send this message; it has gone to the core when this returns."""
         pairs = tuple(self._native._init_metadata(metadata, compression)) if metadata or compression else ()
         deadline = None if timeout is None else time.time() + timeout
-        core = self._call(self._method, deadline, credentials, wait_for_ready, self._handle)
-        return DirectCall(core, request.data, pairs, self._deserialize, self._calls)
+        call = DirectCall()
+        call._core = core = self._call(self._method, deadline, credentials, wait_for_ready, self._handle)
+        call._running = core.unary_unary(data, pairs, PARTS.observed())  # type: ignore[union-attr]
+        call.waiting = waiting = call._running.send(None)
+        waiting._asyncio_future_blocking = False  # the protocol of asyncio's own tasks: we have taken note
+        call._deserialize = self._deserialize
+        call._calls = calls = self._calls
+        call.response = call.failure = None
+        calls.add(call)
+        waiting.add_done_callback(call._end)
+        return call
 
 
 class DirectCall:
     """One call of the core, with as much of the surface of grpcio's own as an attempt asks for."""
 
-    __slots__ = ("_calls", "_core", "_deserialize", "_done", "_running", "failure", "response", "waiting")
+    __slots__ = ("_calls", "_core", "_deserialize", "_running", "failure", "response", "waiting", "when_done")
 
-    def __init__(self, core: Any, data: bytes, pairs: Any, deserialize: Any, calls: InFlight) -> None:
-        self._core = core
-        self._deserialize = deserialize
-        self._calls = calls
-        self.response: Any = None
-        self.failure: BaseException | None = None
-        self._running = core.unary_unary(data, pairs, PARTS.observed())  # type: ignore[union-attr]
-        self.waiting = self._running.send(None)  # the future that the core completes
-        self.waiting._asyncio_future_blocking = False  # the protocol of asyncio's own tasks: we have taken note
-        calls.add(self)
-
-    def when_done(self, callback: Callable[[DirectCall], object]) -> None:
-        """Call back, once, when it has ended and knows how: in front of all who await it."""
-        self._done = callback
-        self.waiting.add_done_callback(self._end)
+    # Set by `start`: each RPC comes here.
+    _core: Any
+    _running: Any
+    _deserialize: Any
+    _calls: InFlight
+    waiting: asyncio.Future[None]  # the core completes it
+    when_done: (
+        Callable[[DirectCall], object] | None
+    )  # called once, when it knows how it ended: in front of all who await it
+    response: Any
+    failure: BaseException | None
 
     def _end(self, _: Any) -> None:
         self._calls.discard(self)
@@ -162,7 +186,9 @@ class DirectCall:
             if isinstance(error, asyncio.CancelledError) and not core.done():  # the task that awaits it was cancelled
                 core.cancel(LOCALLY_CANCELLED)
             self.failure = error
-        self._done(self)
+        told, self.when_done = self.when_done, None
+        assert told is not None
+        told(self)
 
     def __await__(self) -> Generator[Any, Any, None]:
         """Wait for the end. Cancelling who awaits it cancels the call, as with grpcio's own."""
