@@ -281,8 +281,7 @@ class StraightCall(UnaryUnaryCall):
     For all else, whoever asks for it, an exchange takes over what has begun.
     """
 
-    __name__ = "UnaryUnaryCall"
-
+    _kind = "UnaryUnaryCall"
     _native: DirectCall | None = None
     _outcome: Outcome | None = None
 
@@ -301,7 +300,7 @@ class StraightCall(UnaryUnaryCall):
         self._call = call
 
     @cached_property
-    def _exchange(self) -> Exchange:
+    def _exchange(self) -> Exchange:  # type: ignore[override]  # made when it is first asked for
         if self._outcome is not None:
             return Exchange.ended(self._route, self._context, self._loop, self._outcome)
         exchange = self._with(Driver.under_way(self._route.layers, self._frames))
