@@ -46,6 +46,8 @@ from interpose.sync.requests import Requests
 class Channel(Layered, grpc.Channel):
     """A channel with interceptors; everything that is no call goes straight to the native channel."""
 
+    _packs = False
+
     def _stub(self, route: Route) -> Any:
         return STUBS[route.method.kind](route)
 
@@ -119,11 +121,12 @@ def _itself(native: Any) -> Any:
 class _UnaryResponse(_Starter):
     """A stub method with a unary response: blocking, or as a future."""
 
-    __slots__ = ("_blocking",)
+    __slots__ = ("_blocking", "_now")
 
     def __init__(self, route: Route) -> None:
         super().__init__(route)
         self._blocking = blocking(route.native, InactiveCall)
+        self._now = route.clock.now
 
     def __call__(
         self,
@@ -176,7 +179,9 @@ class _UnaryResponse(_Starter):
         context, layers = copy_context(), route.layers
         frames, asked, taken = context.run(begin, layers, call)
         if taken is None:
-            outcome = self._perform(asked, requests, was_open)
+            outcome = self._send(asked) if requests is None else self._upload(asked, requests)
+            if route.pauses.closed:
+                outcome = closing(outcome, was_open)
             outcome._attempts = 1
             taken = context.run(end, layers, frames, outcome)
         if taken is not None:
@@ -232,11 +237,10 @@ class _UnaryResponse(_Starter):
 
     def _send(self, call: Call) -> Outcome:
         """Send a unary request, and wait for the end."""
-        route = self._route
         plain = call._asks is NOTHING
         if not plain and call._asks.delay and (unsent := self._pause(call)) is not None:
             return unsent
-        now = route.clock.now
+        now = self._now
         started = now()
         timeout = call._timeout
         if timeout is not None or call._deadline is not None:
