@@ -154,6 +154,7 @@ async def test_what_is_asked_of_a_call_before_and_after_its_end(echo: str) -> No
             assert await call.debug_error_string() == ""
             assert repr(call).startswith("<UnaryUnaryCall of RPC that terminated with")
         assert called == [early, early, late]
+        assert 0 < early.time_remaining() <= BOUND
         assert late.time_remaining() is None
 
 

@@ -163,6 +163,11 @@ class Exchange(Owner):
                 self._call_back(callback)
         self._callbacks = []
 
+    def ended_with(self, outcome: Outcome) -> None:
+        """It had ended before anybody could hold it."""
+        self.outcome = outcome
+        self._claims.clear()
+
     @abstractmethod
     def announce(self, outcome: Outcome) -> None:
         """It has ended: let all who wait for that know."""

@@ -171,7 +171,8 @@ class Attempt(shell.Attempt):
         attempt = cls(exchange, call)
         attempt.native, attempt._started = native, started
         attempt._refused = attempt._trailing = None
-        native.when_done = attempt._answered
+        if native.when_done is not None:  # else it is over
+            native.when_done = attempt._answered
         return attempt
 
     def _wait(self, _: Any = None) -> None:

@@ -301,10 +301,10 @@ class StraightCall(UnaryUnaryCall):
 
     @cached_property
     def _exchange(self) -> Exchange:  # type: ignore[override]  # made when it is first asked for
-        if self._outcome is not None:
-            return Exchange.ended(self._route, self._context, self._loop, self._outcome)
         exchange = self._with(Driver.under_way(self._route.layers, self._frames))
-        if self._native is not None:
+        if self._outcome is not None:
+            exchange.ended_with(self._outcome)
+        elif self._native is not None:
             exchange.attempt = Attempt.under_way(exchange, self._call, self._native, self._started)
         return exchange
 
@@ -312,6 +312,7 @@ class StraightCall(UnaryUnaryCall):
         return Exchange(self._route, driver, self._context, self._call._deadline, None, self._loop)
 
     def send(self, way: Direct) -> None:
+        """Send it, and have the flows told how it ended."""
         call, route = self._call, self._route
         self._started = started = route.clock.now()
         timeout = call._timeout
@@ -359,8 +360,8 @@ class StraightCall(UnaryUnaryCall):
             waiting = self._native.waiting
             try:
                 yield from waiting
-            except BaseException:
-                if not waiting.cancelled():
+            except BaseException as error:
+                if not (waiting.cancelled() and isinstance(error, asyncio.CancelledError)):
                     self._exchange.cancel()
                     raise
         if self._outcome is not None:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Generator
 from importlib import import_module
 from typing import Any
+from weakref import WeakSet
 
 import grpc
 import grpc.aio
@@ -32,27 +33,15 @@ class _Parts:
         self.core = core.AioChannel
         self.observed: Callable[[], Any] = core.build_census_context
         self.failed: Callable[[Any, Any], grpc.aio.AioRpcError] = call._create_rpc_error
-        for owner, names in {
-            self.core: ("call",),
-            core._AioCall: _OF_A_CALL,
-            self.channel: ("_register_call",),
-        }.items():
-            for name in names:
+        for owner, names in ((self.core, _OF_A_CORE), (core._AioCall, _OF_A_CALL), (self.channel, _OF_A_CHANNEL)):
+            for name in names.split():
                 getattr(owner, name)
 
 
-_OF_A_CALL = (
-    *("unary_unary", "cancel", "is_locally_cancelled", "is_ok", "done", "status", "initial_metadata"),
-    *("_status", "_initial_metadata"),
-)
-_OF_A_STUB = (
-    "_channel",
-    "_method",
-    "_interceptors",
-    "_registered_call_handle",
-    "_response_deserializer",
-    "_init_metadata",
-)
+_OF_A_CORE = "call"
+_OF_A_CALL = "unary_unary cancel is_locally_cancelled is_ok done status initial_metadata _status _initial_metadata"
+_OF_A_CHANNEL = "_register_call"  # it keeps a register of its calls
+_OF_A_STUB = "_channel _method _interceptors _registered_call_handle _response_deserializer _init_metadata"
 
 
 def _parts() -> _Parts | None:
@@ -89,8 +78,11 @@ def in_flight(native: grpc.aio.Channel) -> InFlight | None:
     """What keeps the direct calls of this channel; None if they have to go the public way."""
     if PARTS is None or type(native) is not PARTS.channel or type(getattr(native, "_channel", None)) is not PARTS.core:
         return None
+    register = getattr(native, "_active_calls", None)
+    if not isinstance(register, WeakSet):
+        return None
     calls = InFlight()
-    native._active_calls.add(calls)  # type: ignore[attr-defined]
+    register.add(calls)
     return calls
 
 
@@ -98,7 +90,7 @@ def direct(native: Any, calls: InFlight | None) -> Any:
     """The direct way to call this native multi-callable, or itself."""
     if calls is None or PARTS is None or type(native) is not PARTS.stub:
         return native
-    return Direct(native, calls) if all(hasattr(native, name) for name in _OF_A_STUB) else native
+    return Direct(native, calls) if all(hasattr(native, name) for name in _OF_A_STUB.split()) else native
 
 
 class Direct:
@@ -147,7 +139,7 @@ class Direct:
         waiting._asyncio_future_blocking = False  # the protocol of asyncio's own tasks: we have taken note
         call._deserialize = self._deserialize
         call._calls = calls = self._calls
-        call.response = call.failure = None
+        call.response = call.failure = call.when_done = None
         calls.add(call)
         waiting.add_done_callback(call._end)
         return call
@@ -164,9 +156,7 @@ class DirectCall:
     _deserialize: Any
     _calls: InFlight
     waiting: asyncio.Future[None]  # the core completes it
-    when_done: (
-        Callable[[DirectCall], object] | None
-    )  # called once, when it knows how it ended: in front of all who await it
+    when_done: Callable[[DirectCall], object] | None  # called once it knows how it ended, in front of all who await it
     response: Any
     failure: BaseException | None
 
@@ -187,8 +177,8 @@ class DirectCall:
                 core.cancel(LOCALLY_CANCELLED)
             self.failure = error
         told, self.when_done = self.when_done, None
-        assert told is not None
-        told(self)
+        if told is not None:
+            told(self)
 
     def __await__(self) -> Generator[Any, Any, None]:
         """Wait for the end. Cancelling who awaits it cancels the call, as with grpcio's own."""

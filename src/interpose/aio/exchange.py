@@ -50,14 +50,6 @@ class Exchange(shell.Exchange, attempts.Owner):
         self._changed: list[asyncio.Future[None]] = []
         self._looking: asyncio.Task[None] | None = None
 
-    @classmethod
-    def ended(cls, route: Route, context: Context, loop: asyncio.AbstractEventLoop, outcome: Outcome) -> Exchange:
-        """One that has ended before anybody asked for more than the response."""
-        exchange = cls(route, Driver(()), context, None, None, loop)
-        exchange.outcome = outcome
-        exchange._claims.clear()
-        return exchange
-
     # - what a loop does differently -
 
     def another(self, driver: Driver, context: Context) -> Exchange:
