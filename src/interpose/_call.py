@@ -448,6 +448,23 @@ class Arrived(Call):
     _timeout = _deadline = _credentials = _wait_for_ready = _compression = None
 
 
+class Begun(Call):
+    """The call of an RPC that its application has just begun: what no stub can be asked for stands on the class."""
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+
+        def __init__(self) -> None: ...
+
+    else:
+        __init__ = object.__init__
+
+    _side = Side.CLIENT
+    _asks = NOTHING
+    _context = None
+
+
 def _number(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number of seconds, not {value!r}")

@@ -38,14 +38,19 @@ def encoder(serialize: Callable[[Any], bytes] | None) -> Callable[[Any], bytes]:
 
 
 def encoded(message: Any, encode: Callable[[Any], bytes]) -> Encoded:
-    """The message, serialized to be kept; what the serializer raises becomes INTERNAL, in grpc's words."""
+    """The message, serialized to be kept."""
+    return Encoded(message, bytes_of(message, encode))
+
+
+def bytes_of(message: Any, encode: Callable[[Any], bytes]) -> bytes:
+    """The message, serialized; what the serializer raises becomes INTERNAL, in grpc's words."""
     try:
         data = encode(message)
     except BaseException as error:
         raise errors.Internal("Exception serializing request!", local=True) from error
     if not isinstance(data, bytes):  # grpc.aio would end the call without a word, or not at all
         raise errors.Internal(f"the serializer gave {type(data).__name__}, not bytes", local=True)
-    return Encoded(message, data)
+    return data
 
 
 def plain(request: Any) -> Any:

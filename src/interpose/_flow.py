@@ -529,6 +529,13 @@ class Driver:
         return driver, driver._turn(None, _verdict(flows[driver.frames], ending, told))
 
     @classmethod
+    def under_way(cls, flows: Layers, frames: Nested) -> Driver:
+        """Take over an RPC that has begun without a driver, and whose call has been sent."""
+        driver = cls._with(flows, frames, None)
+        driver._sends = 1
+        return driver
+
+    @classmethod
     def _with(cls, flows: Layers, frames: Nested, told: Outcome | None) -> Driver:
         driver = cls(flows)
         rest: Any = frames

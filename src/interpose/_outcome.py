@@ -222,4 +222,23 @@ class Answered(Outcome):
     _initial_metadata = _trailing_metadata = Metadata()
 
 
+class Received(Outcome):
+    """OK, one message each way: what nearly every RPC of a client ends with."""
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+
+        def __init__(self) -> None: ...
+
+    else:
+        __init__ = object.__init__
+
+    _code = OK
+    _details = ""
+    _error = None
+    _requests = _responses = 1
+    _replayable = True
+
+
 _UNSENT = Outcome(replayable=True)
