@@ -19,12 +19,14 @@ def connect(target: str, token: str | None):
 
 
 async def say(channel: grpc.aio.Channel, *texts: str) -> None:
-    """Enter the room, say this, and hear it come back."""
-    talk = chat_pb2_grpc.ChatStub(channel).Talk()
+    """Enter the room, say this, and leave when it has come back."""
+    async for _ in chat_pb2_grpc.ChatStub(channel).Talk(lines(*texts)):
+        pass
+
+
+async def lines(*texts: str) -> AsyncIterator[chat_pb2.Said]:
     for text in texts:
-        await talk.write(chat_pb2.Said(text=text))
-        await talk.read()
-    await talk.done_writing()
+        yield chat_pb2.Said(text=text)
 
 
 async def silence() -> AsyncIterator[chat_pb2.Said]:
