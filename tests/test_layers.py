@@ -59,6 +59,9 @@ EXTRA_ARROWS = [
     ("interceptors/cache.py", "interpose.interceptors.answers"),
     ("interceptors/coalesce.py", "interpose.interceptors.answers"),
     ("mechanisms/redaction.py", "interpose.mechanisms.runtimes"),
+    # Calls with the same key share a breaker or a limit.
+    ("interceptors/circuit_breaker.py", "interpose.interceptors.keys"),
+    ("interceptors/rate_limit.py", "interpose.interceptors.keys"),
     # Rpcz is what it knows, what it shows of that and of other interceptors, and a page.
     ("interceptors/rpcz.py", "interpose.interceptors"),
     ("interceptors/rpcz.py", "interpose.web"),

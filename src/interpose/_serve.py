@@ -52,7 +52,7 @@ def serve(
         started; or its name, "module:attribute". What follows a `yield` in the function is its clean-up. With
         `factory` it is a function that returns one of these.
     stack: interceptors around all of it, the first outermost; or their name. bare: which of "health", "reflection" and
-        "channelz" stand outside of them.
+        "channelz" are outside of them.
     host, port: where to listen; port 0 takes one that is free. uds: the path of a unix socket, instead.
     loop: "none" is a `grpc.server` on a pool of `threads`, "asyncio" and "uvloop" are a `grpc.aio.server`; "auto" is
         asyncio if the application, or a servicer's method, is async.

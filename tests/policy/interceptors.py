@@ -1,12 +1,13 @@
 """What policy files of tests import."""
 
 import threading
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from interpose import Call, Flow, Outcome
+from interpose import Call, Flow, Method, Outcome
+from interpose._flow import Fitted
 
 first_seen: list[str] = []
 second_seen: list[str] = []
@@ -50,5 +51,35 @@ def count(retry: Any) -> None:
     """A hook of Retry."""
 
 
+def answer(call: Call, outcome: Outcome) -> str:
+    """Of a Fallback."""
+    return "yesterday"
+
+
+class Lost(Exception):
+    """What a handler raises."""
+
+
+class Attempts:
+    """Notes what runs: once per call, and on a client once per attempt."""
+
+    def __init__(self) -> None:
+        self.ran: list[str] = []
+
+    def __call__(self, call: Call) -> Flow:
+        yield call
+
+    def fitted(self, method: Method) -> Fitted:
+        return Fitted(self._noted("call"), self._noted("attempt"))
+
+    def _noted(self, what: str) -> Callable[[Call], Flow]:
+        def flow(call: Call) -> Flow:
+            self.ran.append(what)
+            yield call
+
+        return flow
+
+
+attempts = Attempts()
 not_an_interceptor = 7
 registry = CollectorRegistry()

@@ -24,8 +24,8 @@ from interpose.interceptors import (
     StaticTokens,
     from_service_config,
 )
-from interpose.interceptors.circuit_breaker import calls
 from interpose.mechanisms.backoff import exponential
+from interpose.mechanisms.window import calls
 from interpose.policy import Policy, dump
 from tests.policy.drawing import DRAWN, HOOK, battery, same, stacks
 from tests.policy.files import loaded
@@ -36,7 +36,7 @@ CONFIG = {"methodConfig": [{"name": [{"service": "shop.v1.Orders"}], "timeout": 
 
 def read(entries: Any) -> Policy:
     with tempfile.TemporaryDirectory() as folder:
-        return loaded(Path(folder), {"client": entries}, allow=[HOOK])
+        return loaded(Path(folder), {"server": entries}, allow=[HOOK])
 
 
 @pytest.mark.parametrize("name", DRAWN)
@@ -48,11 +48,11 @@ def test_a_battery_is_read_as_it_was_made(name: str) -> None:
     def law(made: Any) -> None:
         entries = dump([made])
         policy = read(json.loads(json.dumps(entries)))
-        (found,) = policy.client.interceptors
+        (found,) = policy.server.interceptors
 
         assert same(made, found)
-        assert describe(made) == describe(policy.client)
-        assert dump(policy.client) == entries
+        assert describe(made) == describe(policy.server)
+        assert dump(policy.server) == entries
 
     law()
 
@@ -64,12 +64,12 @@ def test_a_stack_is_read_as_it_was_made(stack: list[Any]) -> None:
     entries = dump(stack)
     policy = read(json.loads(json.dumps(entries)))
 
-    assert dump(policy.client) == entries
-    assert describe(*stack) == describe(policy.client)
+    assert dump(policy.server) == entries
+    assert describe(*stack) == describe(policy.server)
     for method in ("/shop.v1.Orders/GetOrder", "/shop.v1.Carts/Get", "/a.B/C"):
-        assert describe(*stack, method=method) == describe(policy.client, method=method)
-    assert all(map(same, opened(stack), opened(policy.client)))
-    assert len(opened(stack)) == len(opened(policy.client))
+        assert describe(*stack, method=method) == describe(policy.server, method=method)
+    assert all(map(same, opened(stack), opened(policy.server)))
+    assert len(opened(stack)) == len(opened(policy.server))
 
 
 def opened(stack: Any) -> list[Any]:
@@ -85,7 +85,7 @@ def test_a_file_and_the_program_that_says_the_same(tmp_path: Path) -> None:
     policy = loaded(
         tmp_path,
         {
-            "client": [
+            "server": [
                 "RequestId",
                 {"Deadline": "5s"},
                 {
@@ -108,9 +108,9 @@ def test_a_file_and_the_program_that_says_the_same(tmp_path: Path) -> None:
         RateLimit("100/second"),
     ]
 
-    assert describe(*stack) == describe(policy.client)
-    assert all(map(same, opened(stack), opened(policy.client)))
-    assert dump(stack) == dump(policy.client)
+    assert describe(*stack) == describe(policy.server)
+    assert all(map(same, opened(stack), opened(policy.server)))
+    assert dump(stack) == dump(policy.server)
 
 
 def test_a_service_config_is_written_as_it_is() -> None:
@@ -155,7 +155,7 @@ def test_what_no_file_can_hold_is_told_all_at_once() -> None:
 def test_a_duration_is_what_it_says(text: Any) -> None:
     """Milliseconds, seconds, minutes, hours, or a number of seconds."""
     seconds = {"250ms": 0.25, "2s": 2, "1.5m": 90, "1h": 3600, "0.000001s": 1e-6}.get(text, text)
-    (deadline,) = read([{"Deadline": text}]).client.interceptors
+    (deadline,) = read([{"Deadline": text}]).server.interceptors
 
     assert same(deadline, Deadline(seconds))
 

@@ -79,9 +79,24 @@ WRONG: list[Any] = [
 ]
 
 
+def test_a_fault_of_one_option_does_not_show_the_value_of_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a constructor says of two together; what it says of one alone is shown."""
+    monkeypatch.setenv("LONG", "4321s")
+    backoff = {"initial": "${LONG}", "cap": "2s", "jitter": 7}
+
+    told = faults(tmp_path, {"client": [{"Retry": {"backoff": {"exponential": backoff}}}]}, env=["LONG"])
+
+    assert [line.partition("exponential.")[2] for line in told] == [
+        "cap: is not accepted; the reason is not shown, since a value of the environment is in it",
+        "jitter: must be from 0 to 1, not 7",
+    ]
+
+
 @pytest.mark.parametrize("entry", WRONG, ids=json.dumps)
 def test_no_fault_shows_a_value(entry: Any, tmp_path: Path) -> None:
-    """Whoever refuses it; the name of the variable is shown in its place, or the reason is left out."""
+    """Of all who may refuse it; the name of the variable is shown in its place, or the reason is left out."""
     for section in ("client", "server"):
         told = faults(tmp_path, {section: [entry]}, env=["TOKEN"])
 

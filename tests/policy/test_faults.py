@@ -1,11 +1,15 @@
 """check: every fault of a policy file at once, each with its line, its field, and what to write instead."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import interpose
+from interpose import Side
 from interpose.policy import PolicyError, check, load
+from interpose.policy.registry import OF_SIDE
 from tests.policy.files import faults, written
 
 BAD = """{
@@ -98,6 +102,11 @@ ODD: list[tuple[str, Any, list[str]]] = [
         ],
     ),
     (
+        "huge.toml",
+        f"[[client]]\nDeadline = 0x{'f' * 40}\n",
+        [f'huge.toml:2: client[0].Deadline: must be a duration like "250ms", "2s", "5m" or "1h", not 0x{"f" * 18}…'],
+    ),
+    (
         "huge.json",
         f'{{"client": [{{"Deadline": {"9" * 40}}}]}}',
         [f'huge.json:1: client[0].Deadline: must be a duration like "250ms", "2s", "5m" or "1h", not {"9" * 30}…'],
@@ -119,10 +128,19 @@ def test_a_file_that_is_no_text_is_told_with_the_line(tmp_path: Path) -> None:
     assert [str(fault) for fault in check(path)] == [f"{path}:2: is no text in UTF-8"]
 
 
-@pytest.mark.parametrize(("name", "text"), [("deep.json", '{"client": ' + "[" * 20_000 + "]" * 20_000 + "}")])
+DEEP = [
+    ("deep.json", '{"client": ' + "[" * 20_000 + "]" * 20_000 + "}"),
+    ("deeper.json", '{"client": ' + "[" * 100 + "]" * 100 + "}"),
+    ("deep.toml", "client = " + "[" * 100 + "]" * 100),
+]
+
+
+@pytest.mark.parametrize(("name", "text"), DEEP, ids=[name for name, _ in DEEP])
 def test_a_file_without_end_is_refused(name: str, text: str, tmp_path: Path) -> None:
     """Nesting and size have bounds."""
-    assert faults(tmp_path, text, name) == [f"{name}:1: is nested too deeply; no policy needs that"]
+    assert faults(tmp_path, text, name) == [
+        f"{name}:1: is nested too deeply; a policy has at most 64 lists and tables in each other"
+    ]
     assert faults(tmp_path, " " * (1 << 20) + "{}", name) == [
         f"{name}:1: is too long; a policy has at most 1048576 bytes"
     ]
@@ -179,14 +197,39 @@ ENTRIES: list[tuple[Any, str]] = [
         ".service_config.methodConfig[0].timeout: is not a duration",
     ),
     ({"service_config": 7}, ".service_config: is not an object"),
+    ("interpose:nothing", ': "interpose:nothing" cannot be imported: AttributeError: '),
+    ("no_such_module:x", ': "no_such_module:x" cannot be imported: ModuleNotFoundError: '),
+    ("tests.policy.interceptors:not_an_interceptor", ": 7 is no function: an interceptor is a generator function"),
+    ({"a:b": {}}, '["a:b"]: there is no interceptor "a:b"'),
+    ({"Coalesce": 5}, ".Coalesce: takes its options as a table, not 5"),
+    (
+        {"service_config": {"methodConfig": [{"timeout": float("nan")}]}},
+        ".service_config.methodConfig[0].timeout: NaN is no JSON",
+    ),
+    (
+        {"ExceptionToStatus": {"mapping": {"print": "NOT_FOUND"}}},
+        ".ExceptionToStatus.mapping.print: must be an exception",
+    ),
+    (
+        {"ExceptionToStatus": {"mapping": {"builtins:print": "OK"}}},
+        '.ExceptionToStatus.mapping["builtins:print"]: must be an exc',
+    ),
     ("os:system", ": \"os:system\" may not be imported here; allow it: allow=['os:system'], or --allow os:system"),
+]
+
+
+ALLOWED = [
+    "interpose:nothing",
+    "no_such_module:x",
+    "tests.policy.interceptors:not_an_interceptor",
+    "builtins:print",
 ]
 
 
 @pytest.mark.parametrize(("entry", "told"), ENTRIES, ids=[str(entry)[:40] for entry, _ in ENTRIES])
 def test_a_row_that_is_wrong_says_what_to_write(entry: Any, told: str, tmp_path: Path) -> None:
     """Names, types, durations, options that do not go together, and what the constructor itself refuses."""
-    (fault,) = faults(tmp_path, {"client": [entry]})
+    (fault,) = faults(tmp_path, {"client": [entry]}, allow=ALLOWED)
 
     assert fault.partition(": client[0]")[2].startswith(told)
 
@@ -196,6 +239,45 @@ def test_what_is_for_clients_is_refused_on_a_server(tmp_path: Path) -> None:
     assert faults(tmp_path, '{"server": [{"targets": {}},\n{"service_config": {}}]}') == [
         "policy.json:1: server[0].targets: a server has no targets; write methods, or put it into the section client",
         "policy.json:2: server[1].service_config: a service config is for clients; put it into the section client",
+    ]
+
+
+def test_a_guard_on_the_wrong_side_is_a_fault(tmp_path: Path) -> None:
+    """It would end every call there."""
+    assert faults(tmp_path, {"client": ["Authenticate", {"Authorize": "anyone"}], "server": ["BearerToken"]}) == [
+        "policy.json:3: client[0]: Authenticate is for the other side; put it into the section server",
+        "policy.json:5: client[1].Authorize: Authorize is for the other side; put it into the section server",
+        "policy.json:9: server[0]: BearerToken is for the other side; put it into the section client",
+    ]
+
+
+def test_the_sides_of_batteries_are_known() -> None:
+    """Those that end every call on a side by themselves, as their source says, and no others."""
+    source = "".join(file.read_text("utf-8") for file in Path(interpose.__file__).parent.rglob("*.py"))
+    said = re.findall(r'errors.Internal\("(\w+) stands on a (server|channel),', source)
+
+    assert {name: Side.SERVER if place == "server" else Side.CLIENT for name, place in said} == OF_SIDE
+
+
+@pytest.mark.parametrize(
+    "tokens", [{"tokens": {"s3cr3t-token": 7}}, {"s3cr3t-token": "ann"}, {"tokens": {"a b": "s3cr3t"}}]
+)
+def test_tokens_in_a_file_are_not_shown(tokens: Any, tmp_path: Path) -> None:
+    """Neither by a name that is not known, nor by one whose value is wrong."""
+    told = faults(tmp_path, {"server": [{"Authenticate": {"verifiers": [{"StaticTokens": tokens}]}}]})
+
+    assert told
+    assert "s3cr3t" not in "".join(told)
+
+
+def test_a_token_that_stands_there_twice_is_not_shown(tmp_path: Path) -> None:
+    """The line is."""
+    row = (
+        '{"server": [{"Authenticate": {"verifiers": [{"StaticTokens": {"tokens": {"s3cr3t": "a",\n"s3cr3t": "b"}}}]}}]}'
+    )
+
+    assert faults(tmp_path, row) == [
+        "policy.json:2: server[0].Authenticate.verifiers[0].StaticTokens.tokens[…]: is there more than once; keep one of them"
     ]
 
 

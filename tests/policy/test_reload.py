@@ -1,8 +1,11 @@
 """reload: another stack for the calls that begin from now on, and the same state for rows that say the same."""
 
+import logging
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import grpc
@@ -219,3 +222,53 @@ def test_a_stream_ends_on_the_stack_that_it_began_with(tmp_path: Path) -> None:
         assert stream.code() is grpc.StatusCode.OK
 
     assert (interceptors.first_seen, interceptors.second_seen) == (["OK"], [])
+
+
+# --- watching ---------------------------------------------------------------------------------------------------------
+
+
+class Heard(logging.Handler):
+    """The lines of our log, each when it comes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: SimpleQueue[str] = SimpleQueue()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.put(record.getMessage())
+
+
+@pytest.fixture
+def heard(caplog: pytest.LogCaptureFixture) -> Iterator[SimpleQueue[str]]:
+    caplog.set_level(logging.INFO, "interpose")
+    handler = Heard()
+    logging.getLogger("interpose").addHandler(handler)
+    yield handler.lines
+    logging.getLogger("interpose").removeHandler(handler)
+
+
+def test_a_file_that_is_watched_is_read_when_it_changes(heard: SimpleQueue[str], tmp_path: Path) -> None:
+    """Written, with a fault, gone for a while, and replaced by way of a link as a ConfigMap is."""
+    policy = loaded(tmp_path, {"client": [FIRST]}, allow=ALLOWED)
+    other = written(tmp_path, {"client": []}, "other.json")
+
+    with policy.watch(every=0.001):
+        written(tmp_path, {"client": [SECOND]})
+        while heard.get(timeout=PATIENCE) != f"{policy.path} is in force":  # a file may be seen half written
+            pass
+        assert "second" in describe(policy.client)
+        written(tmp_path, {"client": ["Nothing", "RequestId"]})
+        while "there is no interceptor" not in heard.get(timeout=PATIENCE):
+            pass
+        policy.path.unlink()
+        policy.path.symlink_to(other)
+        while heard.get(timeout=PATIENCE) != f"{policy.path} is in force":
+            pass
+    assert policy.client.interceptors == ()
+
+
+@pytest.mark.parametrize("every", [0, -1, 4000, "1s", True])
+def test_looks_have_a_pause(every: Any, tmp_path: Path) -> None:
+    """Not none, and not an hour and more."""
+    with pytest.raises(ValueError, match="watch: every must be above 0 and up to 3600 seconds"):
+        loaded(tmp_path, {"client": []}).watch(every)

@@ -12,6 +12,7 @@ import grpc
 import pytest
 
 from interpose.__main__ import main
+from interpose.policy import watching
 from interpose.serving import CannotServe, Options
 from interpose.serving.changes import Changes
 from interpose.serving.following import following, policy_of
@@ -72,15 +73,13 @@ def test_a_server_goes_by_its_policy_and_follows_it(
 
 def _told(monkeypatch: pytest.MonkeyPatch) -> threading.Semaphore:
     """Released whenever a policy has been read anew."""
-    from interpose.serving import following as module
-
-    done, reload = threading.Semaphore(0), module._reload
+    done, follow = threading.Semaphore(0), watching.follow
 
     def told(policy: Any) -> None:
-        reload(policy)
+        follow(policy)
         done.release()
 
-    monkeypatch.setattr(module, "_reload", told)
+    monkeypatch.setattr(watching, "follow", told)
     return done
 
 

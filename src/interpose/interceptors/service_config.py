@@ -20,7 +20,6 @@ from typing import Any, ClassVar
 
 from grpc import StatusCode
 
-from interpose._clock import SYSTEM, Clock
 from interpose._flow import MAX_RESENDS, Chain, Interceptor
 from interpose._method import Method
 from interpose.interceptors.deadline import Deadline
@@ -40,7 +39,7 @@ from interpose.mechanisms.json_fields import (
     told,
     whole_number,
 )
-from interpose.mechanisms.options import insist, is_clock, is_function_or_none
+from interpose.mechanisms.options import insist, is_function_or_none
 
 LONGEST = 31_536_000  # seconds, a year: longer is a slip, and timers have an end
 
@@ -51,7 +50,6 @@ def from_service_config(
     config: str,
     *,
     budget: Budget | None = None,
-    clock: Clock = SYSTEM,
     on_retry: Callable[[RetryDetails], object] | None = None,
     on_hedge: Callable[[HedgeDetails], object] | None = None,
 ) -> Chain:
@@ -64,7 +62,6 @@ def from_service_config(
 
     config:             the JSON text. ValueError with all of its faults, if it has any.
     budget:             in the place of `retryThrottling`. Without either there is no limit, as in gRFC A6.
-    clock:              where deadlines are read; the one that was given to the channel.
     on_retry, on_hedge: see `Retry` and `Hedge`.
 
     Load balancing, health checks, sizes and `waitForReady` are the core's: give it `left_to_core(config)`.
@@ -73,7 +70,6 @@ def from_service_config(
         "from_service_config",
         (isinstance(config, str), f"config must be the JSON text, not {config!r:.100}; json.dumps() makes one"),
         (budget is None or is_budget(budget), f"budget must be None or like RetryBudget(), not {budget!r}"),
-        (is_clock(clock), f"clock must have a method now(), not be {clock!r}"),
         (is_function_or_none(on_retry), f"on_retry must be a function of RetryDetails, not {on_retry!r}"),
         (is_function_or_none(on_hedge), f"on_hedge must be a function of HedgeDetails, not {on_hedge!r}"),
     )
@@ -83,7 +79,7 @@ def from_service_config(
         budget = RetryBudget(throttling.max_tokens, throttling.token_ratio) if throttling else Unlimited()
     stacks: dict[str, tuple[Interceptor, ...]] = {}
     for entry in parsed.methods:
-        stack = _interceptors(entry, budget, clock, on_retry, on_hedge)
+        stack = _interceptors(entry, budget, on_retry, on_hedge)
         stacks |= dict.fromkeys(entry.paths, stack)
     alone = given_budget is None and on_retry is None and on_hedge is None
     return PerMethod(stacks, config if alone else None)
@@ -110,14 +106,13 @@ def left_to_core(config: str) -> str:
 def _interceptors(
     entry: MethodConfig,
     budget: Budget,
-    clock: Clock,
     on_retry: Callable[[RetryDetails], object] | None,
     on_hedge: Callable[[HedgeDetails], object] | None,
 ) -> tuple[Interceptor, ...]:
     """What an entry asks for; the first is outermost."""
     stack: list[Interceptor] = []
     if entry.timeout is not None:
-        stack.append(Deadline(entry.timeout, clock=clock))
+        stack.append(Deadline(entry.timeout))
     policy = entry.policy
     if isinstance(policy, RetryPolicy):
         stack.append(
@@ -128,7 +123,6 @@ def _interceptors(
                 budget=budget,
                 safe=True,
                 per_attempt=policy.per_attempt,
-                clock=clock,
                 on_retry=on_retry,
             )
         )
@@ -140,7 +134,6 @@ def _interceptors(
                 codes=policy.codes,
                 budget=budget,
                 safe=True,
-                clock=clock,
                 on_hedge=on_hedge,
             )
         )

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeAlias, TypeVar
 
-from interpose.mechanisms.options import insist, is_number, is_whole
+from interpose.mechanisms.options import insist, is_number, is_whole, optional
 
 S = TypeVar("S")
 
@@ -45,6 +45,9 @@ def is_budget(value: object) -> bool:
     """Has it what a budget needs? Not so a class that one forgot to call."""
     methods = ("began", "succeeded", "failed", "spend")
     return not isinstance(value, type) and all(callable(getattr(value, name, None)) for name in methods)
+
+
+BUDGET = optional("a budget like RetryBudget() or Unlimited()", is_budget)
 
 
 class RetryBudget:

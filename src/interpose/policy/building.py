@@ -16,7 +16,7 @@ from interpose.mechanisms.json_fields import suggestion
 from interpose.policy.choice import ByTarget, Choice, Row
 from interpose.policy.document import HIDDEN, At, FromEnv, Node, Odd, has_secret, listed, plain, quoted
 from interpose.policy.forms import WRONG, Imports
-from interpose.policy.registry import batteries
+from interpose.policy.registry import OF_SIDE, batteries
 
 METHODS, TARGETS, SERVICE_CONFIG = "methods", "targets", "service_config"
 TABLES = (METHODS, TARGETS)
@@ -43,7 +43,6 @@ class Builder:
     def __init__(self, side: Side, imports: Imports, kept: Mapping[Key, Any]) -> None:
         self.side = side
         self.made: dict[Key, Any] = {}
-        self.configs: list[str] = []  # the service configs that stand in it
         self._imports = imports
         self._kept = kept
         self._numbers: Counter[tuple[Place, str, str]] = Counter()
@@ -60,6 +59,8 @@ class Builder:
 
     def _entry(self, at: At, place: Place) -> Any:
         """One interceptor: a name alone, or a table of one field."""
+        if isinstance(at.value, str) and ":" in at.value:
+            return self._imported(at)
         if isinstance(at.value, str):
             return self._named(at.value, At(Node({}, at.node.line), at.path, at.faults), at, place)
         if not isinstance(at.value, dict) or len(at.value) != 1:
@@ -75,18 +76,20 @@ class Builder:
         return self._named(name, options, options, place)
 
     def _named(self, name: str, options: At, at: At, place: Place) -> Any:
-        """A battery, or what a module of the application has."""
-        if ":" in name and options.value == {}:
-            return self._imported(At(Node(name, at.node.line), at.path, at.faults))
+        """A battery."""
         maker = batteries().get(name)
         if maker is None:
             known = [*batteries(), *TABLES, SERVICE_CONFIG]
             hint = "" if isinstance(name, FromEnv) else suggestion(name, known)
             at.fault_of_name(f"there is no interceptor {quoted(name)}{hint or listed(batteries())}")
             return WRONG
+        if OF_SIDE.get(name, self.side) is not self.side:
+            at.fault_of_name(f"{name} is for the other side; put it into the section {OF_SIDE[name].value}")
+            return WRONG
         return self._once(name, options, place, lambda: maker.read(options, self._imports))
 
     def _imported(self, at: At) -> Any:
+        """What a module of the application has."""
         found = self._imports.find(at)
         if found is WRONG:
             return WRONG
@@ -149,7 +152,6 @@ class Builder:
             self._tell(fault, at)
         if odd or faults:
             return WRONG
-        self.configs.append(text)
         return from_service_config(text)
 
     def _tell(self, fault: str, at: At) -> None:

@@ -121,6 +121,13 @@ class At:
         """The fields of an object, by their names."""
         return {name: At(node, to(self.path, name), self.faults) for name, node in self.value.items()}
 
+    def depth(self) -> int:
+        """How many lists and tables stand in each other at most; by hand, for Python's own stack may end before."""
+        level, deepest = [self.node], 0
+        while level := [part for node in level for part in _inside(node)]:
+            deepest += 1
+        return deepest
+
     def parts(self) -> dict[str, At]:
         """What is in it: fields by their names, items by their numbers."""
         if isinstance(self.value, list):
@@ -141,6 +148,12 @@ class At:
         return {name: at for name, at in fields.items() if name in known}
 
 
+def _inside(node: Node) -> Iterable[Node]:
+    if isinstance(node.value, list):
+        return node.value
+    return node.value.values() if isinstance(node.value, dict) else ()
+
+
 def listed(known: Iterable[str]) -> str:
     """What may be written instead of a name that is near to none of these."""
     names = sorted(known)
@@ -154,7 +167,9 @@ def alternatives(names: Iterable[str]) -> str:
 
 
 def to(path: str, name: str) -> str:
-    """The path of a field; names that are no words stand in brackets."""
+    """The path of a field; names that are no words stand in brackets, and those that may be secrets are not shown."""
+    if re.search(r"\bStaticTokens(\.tokens)?$", path) and name != "tokens":  # also where that level was forgotten
+        return f"{path}[…]"
     written = name.written if isinstance(name, FromEnv) else name
     if not re.fullmatch(r"[\w$-]{1,60}", written, re.ASCII):
         return f"{path}[{quoted(name)}]"

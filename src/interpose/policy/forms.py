@@ -71,8 +71,8 @@ class Imports:
             value = importlib.import_module(module)
             for part in path.split("."):
                 value = getattr(value, part)
-        except (ImportError, AttributeError) as error:
-            at.fault(f"{quoted(at.value)} cannot be imported: {error}")
+        except Exception as error:
+            at.fault(f"{quoted(at.value)} cannot be imported: {type(error).__name__}: {error}")
             return WRONG
         return value
 

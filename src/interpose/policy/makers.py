@@ -114,8 +114,14 @@ class Maker:
             where = fields.get(name) or (next(iter(fields.values())) if len(fields) == 1 else None)
             if where is None and not whole:
                 continue
-            where = where or at
-            where.fault(HIDDEN if has_secret(where.node) else text)
+            (where or at).fault(HIDDEN if self._may_show(text, where or at, at) else text)
+
+    def _may_show(self, text: str, where: At, at: At) -> bool:
+        """May a fault of `where` show a value of the environment: its own, or that of another option that it speaks of?"""
+        if has_secret(where.node):
+            return True
+        others = at.fields() if isinstance(at.value, dict) else {}
+        return any(has_secret(other.node) and re.search(rf"\b{name}\b", text) for name, other in others.items())
 
     def _told(self, error: Exception) -> Iterator[tuple[str, str]]:
         """What an error says, fault by fault, each with the name of the option that it begins with, if it does."""

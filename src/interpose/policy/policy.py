@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from interpose._flow import Chain
 from interpose._method import Side
 from interpose.interceptors.retry import Retry
-from interpose.interceptors.service_config import left_to_core
-from interpose.mechanisms.options import insist
+from interpose.interceptors.service_config import PerMethod, left_to_core
+from interpose.mechanisms.options import insist, is_seconds
 from interpose.policy import json_text, toml_text
 from interpose.policy.building import Builder, Key, Stack
 from interpose.policy.document import At, Fault, Faults, Node, PolicyError, Unreadable, plain, quoted
 from interpose.policy.environment import filled
 from interpose.policy.forms import Imports
 from interpose.policy.live import Live
+from interpose.policy.watching import follow, watched
 
 MOST_BYTES = 1 << 20  # of a file; what is larger was not written by hand
+DEEPEST = 64  # lists and tables in each other
+TOO_DEEP = f"is nested too deeply; a policy has at most {DEEPEST} lists and tables in each other"
 SCHEMA = "$schema"  # where editors find what may stand in the file
 
 _READERS: dict[str, Callable[[str], Node]] = {".json": json_text.read, ".toml": toml_text.read}
@@ -49,8 +54,8 @@ class Policy:
         No call is lost: those in flight finish on the stack that they began with. Interceptors whose row says the same at
         the same place are kept, with all they know: breakers stay open, limits keep their counts. The others begin anew.
 
-        PolicyError if anything is wrong with the file, also if a row fits no method of the server that runs; then
-        nothing changes.
+        PolicyError if anything is wrong with the file, also if a row fits no method of the server that runs; OSError if it
+        cannot be read. Then nothing changes.
         """
         with self._turn:
             reading = _Reading(self.path, self._allow, self._env, self._reading.made)
@@ -66,6 +71,18 @@ class Policy:
                 self._begin(reading)
             return changed
 
+    def watch(self, every: float = 5.0) -> AbstractContextManager[None]:
+        """Reload while the block runs, whenever the file has been written or replaced, as a ConfigMap is.
+
+            with policy.watch():
+                serve_until_the_end()
+
+        every: seconds between two looks, above 0 and up to 3600. The log "interpose" says that a file is in force (INFO), or
+        why it is not used (ERROR). The looks are made on a thread of their own.
+        """
+        insist("watch", (is_seconds(every, 3600.1), f"every must be above 0 and up to 3600 seconds, not {every!r}"))
+        return watched(self.path, every, lambda: follow(self))
+
     def _begin(self, reading: _Reading) -> None:
         self.client.replace(reading.client)
         self.server.replace(reading.server)
@@ -78,8 +95,8 @@ class Policy:
 
         They are fixed when a channel is made; a reload does not change them.
         """
-        configs = [("grpc.service_config", left_to_core(config)) for config in self._reading.configs[:1]]
-        return Retry.channel_options(configs)
+        configs = [("grpc.service_config", left_to_core(config)) for config in _configs(self.client)]
+        return Retry.channel_options(configs[:1])  # gRPC reads one
 
     def __repr__(self) -> str:
         return f"<policy {str(self.path)!r}>"
@@ -117,6 +134,15 @@ def check(path: str | Path, *, allow: Collection[str] = (), env: Collection[str]
     return []
 
 
+def _configs(chain: Chain) -> Iterator[str]:
+    """The service configs that stand in a stack."""
+    for interceptor in chain.interceptors:
+        if isinstance(interceptor, PerMethod) and interceptor.config is not None:
+            yield interceptor.config
+        elif isinstance(interceptor, Chain):
+            yield from _configs(interceptor)
+
+
 def _are_names(names: object) -> bool:
     return isinstance(names, Iterable) and not isinstance(names, str) and all(isinstance(name, str) for name in names)
 
@@ -127,12 +153,13 @@ class _Reading:
     def __init__(self, path: Path, allow: Collection[str], env: Collection[str], kept: dict[Key, Any]) -> None:
         faults = Faults(str(path))
         root = _read(path, faults)
+        if At(root, "", faults).depth() > DEEPEST:
+            faults.add(1, "", TOO_DEEP)
         if faults.found:
             raise PolicyError(faults.found)
         at = At(filled(At(root, "", faults), env), "", faults)
         self.said = json.dumps(plain(at.node))
         self.made: dict[Key, Any] = {}
-        self.configs: list[str] = []
         self._imports = Imports(allow)
         self._kept = kept
         sections = _sections(at)
@@ -147,7 +174,6 @@ class _Reading:
         builder = Builder(side, self._imports, self._kept)
         stack = builder.stack(at, (side.value,))
         self.made |= builder.made
-        self.configs += builder.configs
         return stack
 
 
@@ -193,5 +219,5 @@ def _read(path: Path, faults: Faults) -> Node:
     except Unreadable as error:
         faults.add(error.line, "", str(error))
     except RecursionError:
-        faults.add(1, "", "is nested too deeply; no policy needs that")
+        faults.add(1, "", TOO_DEEP)
     return Node({}, 1)

@@ -18,7 +18,8 @@ from grpc import StatusCode
 import interpose.interceptors
 from interpose._clock import Clock
 from interpose._identity import Identity, Verifier
-from interpose.interceptors import authorize, circuit_breaker, rate_limit
+from interpose._method import Side
+from interpose.interceptors import authorize, circuit_breaker, keys, rate_limit
 from interpose.interceptors.access_log import Redactor, Sink
 from interpose.interceptors.rate_limit import Limit
 from interpose.mechanisms.backoff import Backoff
@@ -53,6 +54,9 @@ OF_EXTRAS = {
     "Tracing": "interpose.contrib.opentelemetry",
     "Validate": "interpose.contrib.validate",
 }
+
+# Batteries that stand on one side only, and end every call on the other.
+OF_SIDE = {"Authenticate": Side.SERVER, "Authorize": Side.SERVER, "BearerToken": Side.CLIENT}
 
 # Options that are lengths of time, wherever their annotation is a number. tests/policy compares them with the docstrings.
 SECONDS = {
@@ -97,13 +101,13 @@ MAKERS: dict[Any, dict[str, str]] = {
         "StaticTokens": "interpose.interceptors",
     },
     authorize.Rule: {"require": "interpose.interceptors"},
-    rate_limit.Key: {"by_metadata": "interpose.interceptors.rate_limit"},
+    rate_limit.Key: {"by_metadata": "interpose.interceptors.keys"},
     rate_limit.Store: {"LocalStore": "interpose.interceptors", "RedisStore": "interpose.contrib.redis"},
 }
 READY: dict[Any, tuple[Any, ...]] = {
     authorize.Rule: (authorize.anyone,),
-    circuit_breaker.Key: (circuit_breaker.by_target, circuit_breaker.by_service, circuit_breaker.by_method),
-    rate_limit.Key: (rate_limit.by_identity, rate_limit.by_peer, rate_limit.by_method),
+    circuit_breaker.Key: (keys.by_target, keys.by_service, keys.by_method),
+    rate_limit.Key: (keys.by_identity, keys.by_peer, keys.by_method),
 }
 
 

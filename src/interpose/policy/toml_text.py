@@ -17,6 +17,8 @@ from interpose.policy.document import Node, Odd, Unreadable
 Path: TypeAlias = "tuple[str | int, ...]"
 Lines: TypeAlias = dict[Path, int]  # where the name of each stands, or the value itself of an item of a list
 
+LARGEST = 10**30  # no option is so large
+
 _SPACE = re.compile(r"(?:[ \t\r\n,]|#[^\n]*)*")  # between items and statements; commas too, which say no more than it
 _BLANK = re.compile(r"[ \t]*")
 _KEY = re.compile(r"""[ \t]*("(?:[^"\\]|\\.)*"|'[^']*'|[A-Za-z0-9_-]+)[ \t]*(\.?)""")
@@ -32,7 +34,7 @@ def read(text: str) -> Node:
     """The value of a TOML text. Unreadable if it is none."""
     try:
         value = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # TOMLDecodeError, and what Python itself says of a number with thousands of digits
         raise _unreadable(str(error), text) from None
     return _node(value, (), _Places(text).lines, 1)
 
@@ -58,6 +60,8 @@ def _node(value: Any, path: Path, lines: Lines, above: int) -> Node:
 def _scalar(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return Odd(str(value))
+    if isinstance(value, int) and abs(value) > LARGEST:
+        return Odd(f"{value:#x}"[:20] + "…")
     return value if isinstance(value, (str, bool, int, float)) else Odd(str(value))
 
 

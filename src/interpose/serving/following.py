@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -13,8 +12,6 @@ from interpose.serving.signals import renewing
 
 if TYPE_CHECKING:
     from interpose.policy import Policy
-
-_log = logging.getLogger("interpose")
 
 
 def policy_of(options: Options) -> Policy | None:
@@ -40,17 +37,10 @@ def following(policy: Policy | None) -> Generator[None]:
         yield
         return
 
+    from interpose.policy.watching import follow
+
     def tell() -> None:  # on a thread: a signal handler must not read files, nor take a lock
-        threading.Thread(target=_reload, args=(policy,), name="interpose-policy", daemon=True).start()
+        threading.Thread(target=follow, args=(policy,), name="interpose-policy", daemon=True).start()
 
     with renewing(tell):
         yield
-
-
-def _reload(policy: Policy) -> None:
-    try:
-        changed = policy.reload()
-    except (OSError, ValueError) as error:
-        _log.error("the policy stays as it was: %s", error)
-        return
-    _log.info("%s %s", policy.path, "is in force" if changed else "says what it said before")
