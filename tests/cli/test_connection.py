@@ -85,7 +85,9 @@ def test_files_that_are_no_certificates(run: Run, files: dict[str, Path]) -> Non
 
 def test_a_deadline(shop: Served, run: Run) -> None:
     """The call ends with DEADLINE_EXCEEDED, which is 68."""
-    ended = run("call", shop.target, f"{SERVICE}/Watch", '{"count": 2147483647}', "--deadline", "200ms", "--json")
+    flags = ["--deadline", "100ms", "--json", "--proto", HERE / "till.proto"]
+
+    ended = run("call", shop.target, f"{SERVICE}/Watch", '{"count": 2147483647}', *flags)
 
     assert ended.status == 68
     assert '{"code": "DEADLINE_EXCEEDED"' in ended.err

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
 
 import pytest
+from grpc_health.v1 import health_pb2_grpc
 
 from tests.cli.conftest import Ended, Served
-from tests.cli.till import SERVICE
+from tests.cli.till import HEALTH, SERVICE
 from tests.facts import hosting
 
 Run = Callable[..., Ended]
@@ -39,11 +42,22 @@ def test_an_asyncio_server(served: Served, run: Run) -> None:
     assert json.loads(ended.out) == {"service": SERVICE, "status": "SERVING"}
 
 
-def test_watching_to_the_deadline(shop: Served, run: Run) -> None:
-    """Each answer is shown as it comes."""
-    ended = run("health", shop.target, "--watch", "--timeout", "100ms", "--service", "unheard")
+class Changing(health_pb2_grpc.HealthServicer):
+    """A server that is well, and then stops."""
 
-    assert (ended.status, ended.out) == (68, "SERVICE_UNKNOWN\n")
+    def Watch(self, request: Any, context: Any) -> Iterator[Any]:
+        """Both, and then the end of the stream."""
+        yield HEALTH(status=HEALTH.SERVING)
+        yield HEALTH(status=HEALTH.NOT_SERVING)
+
+
+def test_watching(run: Run, loop: None) -> None:
+    """Each answer is shown as it comes, and the last one is the status."""
+    register = partial(health_pb2_grpc.add_HealthServicer_to_server, Changing())
+    with hosting.served("sync", [register]) as (_, target, _):
+        ended = run("health", target, "--watch")
+
+    assert (ended.status, ended.out) == (1, "SERVING\nNOT_SERVING\n")
 
 
 def test_a_server_without_the_service(run: Run, loop: None) -> None:

@@ -113,6 +113,7 @@ async def opened(call: Call, rate: float, most: int, end: End, tally: Tally) -> 
 
 async def _until(due: float) -> None:
     """Wait until then. asyncio's own clock ticks in milliseconds, which would count as the server's; so the last is awake."""
+    await asyncio.sleep(0)  # however late it is: what was begun has to go on
     while (left := due - time.perf_counter()) > 0:  # noqa: ASYNC110  for a time, not for an event
         await asyncio.sleep(max(left - TICK, 0.0))
 
