@@ -79,6 +79,9 @@ NEEDS = {
         lambda: programs("chromium")() and find_spec("playwright") is not None,
         ("chromium", "fonts-liberation"),
     ),
+    "nginx": Need("nginx", programs("nginx"), ("nginx",)),
+    "haproxy": Need("haproxy", programs("haproxy"), ("haproxy",)),
+    "systemd": Need("systemd-analyze", programs("systemd-analyze"), ("systemd",)),
     "openssl": Need("the program openssl", programs("openssl"), ("openssl",)),
 }
 
