@@ -65,7 +65,9 @@ def trace_ids() -> tuple[str, str] | None:
     Of OpenTelemetry, if the application has imported it: we never do.
     """
     otel = sys.modules.get("opentelemetry.trace")
-    if otel is None:
+    if (
+        otel is None or not sys.modules["opentelemetry.context"].get_current()
+    ):  # nothing is current, as far as is quick to see
         return None
     span = otel.get_current_span().get_span_context()
     return (f"{span.trace_id:032x}", f"{span.span_id:016x}") if span.is_valid else None

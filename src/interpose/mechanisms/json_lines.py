@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
+from json.encoder import encode_basestring_ascii
+from operator import itemgetter
 from typing import Any
 
 MAX_VALUES = 10_000  # of one record; more would be a mistake, or somebody's trick
@@ -22,8 +24,38 @@ MORE = "…"  # stands for what is left out
 # The attribute of a record that holds its message without what varies, for machines that group by it.
 MACHINE_READABLE = "_machine_readable"
 _OWN = {"message", "asctime", "taskName", MACHINE_READABLE}  # taskName: since 3.12
-_USUAL = frozenset({*logging.makeLogRecord({}).__dict__, *_OWN})
+STANDARD = tuple(logging.LogRecord("", 0, "", 0, "", (), None).__dict__)  # what each record has, in this order
+_USUAL = frozenset({*STANDARD, *_OWN})
 _BROKEN = (Exception, SystemExit, GeneratorExit)  # what a broken `__str__` may raise; Ctrl-C goes on
+
+
+class Said(str):
+    """The message of a record for machines, and as JSON together with the fields in front of it, which are known ahead.
+
+    fields: texts by name, one at least. If a filter has changed one of them, the record is written without this.
+    """
+
+    __slots__ = ("_read", "_values", "json")
+    _read: Callable[[Mapping[str, Any]], Any]
+    _values: Any
+    json: str
+
+    def __new__(cls, message: str, fields: Mapping[str, str]) -> Said:
+        said = super().__new__(cls, message)
+        said._read = itemgetter(*fields)
+        said._values = said._read(fields)
+        said.json = _text_of(message) + "".join(_key(name) + _text_of(value) for name, value in fields.items())
+        return said
+
+    def __reduce__(self) -> Any:
+        return str, (str(self),)  # in another process it is but a text
+
+    def holds(self, attributes: Mapping[str, Any]) -> bool:
+        """Are the fields as they were?"""
+        try:
+            return bool(self._read(attributes) == self._values)
+        except KeyError:
+            return False
 
 
 class JsonFormatter(logging.Formatter):
@@ -41,6 +73,9 @@ class JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The record as one line, without its end."""
         try:
+            said = record.__dict__.get(MACHINE_READABLE)
+            if type(said) is Said and (line := _known(record, said)) is not None:
+                return line
             fields = self._fields(record)
             return json.dumps(fields if _is_plain(fields) else _Plain().of(fields))
         except _BROKEN as error:  # a record that is none
@@ -51,7 +86,7 @@ class JsonFormatter(logging.Formatter):
             "time": _safe(rfc3339, record.created),
             "level": record.levelname,
             "logger": record.name,
-            "message": record.__dict__.get(MACHINE_READABLE) or _message(record),
+            "message": str(record.__dict__.get(MACHINE_READABLE) or _message(record)),
         }
         behind: dict[str, Any] = {}
         if record.exc_info or record.exc_text:
@@ -68,6 +103,53 @@ class JsonFormatter(logging.Formatter):
         if isinstance(record.exc_info, tuple):
             return self.formatException(record.exc_info)
         return record.exc_text
+
+
+def _known(record: logging.LogRecord, said: Said) -> str | None:
+    """The line of a record most of which is known; None if there is anything in it that takes a closer look."""
+    attributes = record.__dict__
+    if (
+        record.exc_info
+        or record.exc_text
+        or record.stack_info
+        or len(attributes) > MAX_FLAT
+        or not said.holds(attributes)
+    ):
+        return None
+    more: list[str] = []
+    for name, value in reversed(attributes.items()):
+        if value is said:
+            break
+        if (encode := _ENCODE.get(type(value))) is None:
+            return None
+        if name not in _USUAL:
+            more.append(_key(name) + encode(value))
+    more.reverse()
+    time, level, logger = rfc3339(record.created), _text_of(record.levelname), _text_of(record.name)
+    return f'{{"time": "{time}", "level": {level}, "logger": {logger}, "message": {said.json}{"".join(more)}}}'
+
+
+_text_of = encode_basestring_ascii
+
+
+@lru_cache(256)  # more than any application has; of more, one is encoded again
+def _key(name: str) -> str:
+    """The name of a field, and what stands around it."""
+    return f", {_text_of(f'extra.{name}' if name in _FIRST else name)}: "
+
+
+_FIRST = frozenset(("time", "level", "logger", "message"))
+
+
+def _number_of(value: float) -> str:
+    return repr(value) if math.isfinite(value) else _text_of(str(value))
+
+
+def _whole_number_of(value: int) -> str:
+    return repr(value) if -MAX_WHOLE < value < MAX_WHOLE else json.dumps(_Plain().of(value))
+
+
+_ENCODE: dict[type, Callable[[Any], str]] = {str: _text_of, float: _number_of, int: _whole_number_of}
 
 
 def _is_plain(fields: dict[Any, Any]) -> bool:
@@ -143,10 +225,15 @@ def _text(value: Any) -> str:
 
 def rfc3339(seconds: float) -> str:
     """A date as RFC 3339 has it, in UTC; one before 1970 or beyond its last year is the nearest that it has."""
-    seconds = max(0.0, min(seconds, LAST_SECOND))
+    if not 0.0 <= seconds <= LAST_SECOND:
+        seconds = max(0.0, min(seconds, LAST_SECOND))
     whole = int(seconds)
-    more, rest = divmod(round((seconds - whole) * 1e6), 1_000_000)
-    return f"{_second(whole + more)}.{rest // 1000:03d}Z"
+    # Rounded to the microsecond first: of half a second, a clock may show a little less.
+    rest = int((seconds - whole) * 1e6 + 0.5) // 1000
+    return _second(whole) + _REST[rest] if rest < 1000 else _second(whole + 1) + _REST[0]
+
+
+_REST = tuple(f".{rest:03d}Z" for rest in range(1000))
 
 
 @lru_cache(16)  # many records are of the same second
