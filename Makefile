@@ -42,10 +42,13 @@ rolling:      ## replace workers of `interpose serve` under load, and count what
 check:        ## style, types, and which file imports which
 	@scripts/check
 
+dist:         ## build wheel and sdist, check them, and run the README's example with the wheel
+	@scripts/dist
+
 bench:        ## measure what a layer costs
 	@scripts/bench $(ARGS)
 
 clean:        ## remove environments, caches and generated code
 	@scripts/clean
 
-.PHONY: help demo test quick test-all test-floors interop flaky torture storm mutants rolling check bench clean
+.PHONY: help demo test quick test-all test-floors interop flaky torture storm mutants rolling check dist bench clean

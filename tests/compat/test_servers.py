@@ -19,9 +19,9 @@ AIO_SHAPES = (*KINDS, "stream_unary_written", "unary_stream_written", "stream_st
 
 
 def beginning_with(outermost: str, shape: str) -> list[tuple[str, ...]]:
-    """The stacks for a shape. Half of the pairs are run where both sides stream or neither, half where one does."""
-    streams = shape.count("stream")
-    dealt = [pair for pair in permutations(NAMES, 2) if sum(map(NAMES.index, pair), streams) % 2]
+    """The stacks for a shape. The pairs are dealt among the shapes: each runs on one sync server, and one or two of asyncio."""
+    hand = AIO_SHAPES.index(shape) % len(KINDS)
+    dealt = [pair for number, pair in enumerate(permutations(NAMES, 2)) if number % len(KINDS) == hand]
     return [stack for stack in [*ALONE, *dealt, *STACKS] if "".join(stack[:1]) == outermost]
 
 

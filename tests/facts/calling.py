@@ -257,7 +257,7 @@ async def aio_opened(
     finally:
         service.close()
         await channel.close()
-        host.services = ()
+        host.stop_serving()
 
 
 class AioLink:

@@ -23,6 +23,7 @@ T = TypeVar("T")
 PATIENCE = 10  # seconds after which a wait counts as a hang
 WORKERS = 10  # threads of a server's pool
 NO_CORE_RETRIES = ("grpc.enable_retries", 0)
+FENCE = "/facts.Fence/Pass"  # nothing serves it
 
 
 class Loop:
@@ -116,18 +117,21 @@ class Host(grpc.GenericRpcHandler):
         self.target = ""
         self.interceptors: Sequence[Any] = ()
         self.services: Sequence[grpc.GenericRpcHandler] = ()
+        self._keeper: Any = None
 
     def service(self, details: Any) -> Any:
+        if details.method == FENCE:
+            return None
         return next(filter(None, (service.service(details) for service in self.services)), None)
 
     @contextmanager
     def running(self) -> Iterator[None]:
         switch = (_SyncSwitch if self.sort == "sync" else _AioSwitch)(self)
         with served(self.sort, [self], [switch]) as (_, self.target, _):
-            keeper = grpc.insecure_channel(self.target, [NO_CORE_RETRIES])  # its connection is that of all tests
-            grpc.channel_ready_future(keeper).result(PATIENCE)
+            self._keeper = grpc.insecure_channel(self.target, [NO_CORE_RETRIES])  # its connection is that of all tests
+            grpc.channel_ready_future(self._keeper).result(PATIENCE)
             yield
-            keeper.close()
+            self._keeper.close()
 
     @contextmanager
     def serving(self, services: Sequence[Any], interceptors: Sequence[Any] = ()) -> Iterator[str]:
@@ -137,11 +141,20 @@ class Host(grpc.GenericRpcHandler):
             yield self.target
             LOOP.run(no_task_left(before))
         finally:
-            self.services = self.interceptors = ()
+            self.stop_serving()
 
-    def around(self, continuation: Any) -> Any:
+    def stop_serving(self) -> None:
+        """The end of a test. A server may take up an RPC after its client has left; the next test must not meet it.
+
+        A connection keeps its order, so when this call is refused, all calls before it have found their handlers.
+        """
+        refusal = self._keeper.unary_unary(FENCE).future(b"", timeout=PATIENCE, wait_for_ready=True).exception()
+        assert refusal.code() is grpc.StatusCode.UNIMPLEMENTED
+        self.services = self.interceptors = ()
+
+    def around(self, continuation: Any, details: Any) -> Any:
         """The continuation with the interceptors of the test around it, as grpc would chain them."""
-        for interceptor in reversed(self.interceptors):
+        for interceptor in reversed(() if details.method == FENCE else self.interceptors):
             continuation = functools.partial(interceptor.intercept_service, continuation)
         return continuation
 
@@ -151,7 +164,7 @@ class _SyncSwitch(grpc.ServerInterceptor):
         self._host = host
 
     def intercept_service(self, continuation: Any, details: Any) -> Any:
-        return self._host.around(continuation)(details)
+        return self._host.around(continuation, details)(details)
 
 
 class _AioSwitch(grpc.aio.ServerInterceptor):
@@ -159,7 +172,7 @@ class _AioSwitch(grpc.aio.ServerInterceptor):
         self._host = host
 
     async def intercept_service(self, continuation: Any, details: Any) -> Any:
-        return await self._host.around(continuation)(details)
+        return await self._host.around(continuation, details)(details)
 
 
 HOSTS = {sort: Host(sort) for sort in ("sync", "plain", "async")}

@@ -21,7 +21,7 @@ from tests.support.examples import examples
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 NOT_FOUND = grpc.StatusCode.NOT_FOUND
 
-SOON = 0.1  # seconds, of grpc's time: enough to connect and send on a busy machine
+SOON, LATER = 0.1, 3.0  # seconds, of grpc's time: to connect and send, and the same on a machine that is very busy
 
 CLIENTS = [place for place in PLACES if place.side is Side.CLIENT]
 UPLOADS = [place for place in CLIENTS if place.kind.request_streaming]
@@ -342,18 +342,12 @@ def test_played_as_performed(place: Place) -> None:
 # --- ends that need their time ----------------------------------------------------------------------------------------
 
 
-def limits(call: Call) -> Flow:
-    yield call.with_timeout(SOON)
-
-
 def test_a_call_that_hangs(place: Place) -> None:
     """When the client's time is up the flow is told DEADLINE_EXCEEDED, after the same messages."""
-    told, by_hand = Told(), Told()
-
-    with place.open(told, script=[ok(hang=True)]) as rpc:
-        rpc.call(*requests(place), timeout=SOON)
-        assert told.ended.acquire(timeout=10)
+    by_hand = Told()
     play(by_hand, [ok(hang=True)], side=place.side, kind=place.kind, requests=requests(place), timeout=SOON)
+
+    told = unhurried(lambda seconds: hung(place, timeout=seconds), by_hand)
 
     assert counted(by_hand) == counted(told)
     if is_server(place):
@@ -364,14 +358,34 @@ def test_a_call_that_hangs(place: Place) -> None:
 @pytest.mark.parametrize("place", INTERRUPTIBLE, ids=str)
 def test_a_call_that_takes_longer_than_an_interceptor_allows(place: Place) -> None:
     """The flow is told DEADLINE_EXCEEDED, after the same messages; where there is no thread that cannot be interrupted."""
-    told, by_hand = Told(), Told()
 
-    with place.open(told, limits, script=[ok(hang=True)]) as rpc:
-        rpc.call(*requests(place))
-        assert told.ended.acquire(timeout=10)
-    play(chain(by_hand, limits), [ok(hang=True)], side=place.side, kind=place.kind, requests=requests(place))
+    def limits(seconds: float) -> Interceptor:
+        def limit(call: Call) -> Flow:
+            yield call.with_timeout(seconds)
+
+        return limit
+
+    by_hand = Told()
+    play(chain(by_hand, limits(SOON)), [ok(hang=True)], side=place.side, kind=place.kind, requests=requests(place))
+
+    told = unhurried(lambda seconds: hung(place, limits(seconds)), by_hand)
 
     assert counted(by_hand) == counted(told)
+
+
+def hung(place: Place, *inner: Interceptor, timeout: float | None = None) -> Told:
+    """What an interceptor is told of a handler that never answers."""
+    told = Told()
+    with place.open(told, *inner, script=[ok(hang=True)]) as rpc:
+        rpc.call(*requests(place), timeout=timeout)
+        assert told.ended.acquire(timeout=10)
+    return told
+
+
+def unhurried(perform: Callable[[float], Told], by_hand: Told) -> Told:
+    """Played with little time; once more with much, if not everything had arrived when it was up."""
+    told = perform(SOON)
+    return told if counted(told) == counted(by_hand) else perform(LATER)
 
 
 def test_a_deadline_that_comes_during_a_pause(place: Place) -> None:
@@ -393,10 +407,11 @@ def test_a_deadline_that_comes_during_a_pause(place: Place) -> None:
 
     outcome = told.outcomes[0]
     # The news that the client has gone may come to a server before its own clock says that the time is up.
-    gone_first = is_server(place) and outcome.code is grpc.StatusCode.CANCELLED
-    assert gone_first or outcome.code is grpc.StatusCode.DEADLINE_EXCEEDED
-    assert gone_first or outcome.details == by_hand.outcomes[0].details
-    assert counted(by_hand) == counted(told)
+    if is_server(place) and outcome.code is grpc.StatusCode.CANCELLED:
+        assert counted(by_hand)[1:] == counted(told)[1:]
+    else:
+        assert outcome.details == by_hand.outcomes[0].details
+        assert counted(by_hand) == counted(told)
 
 
 def test_a_connection_that_breaks(place: Place) -> None:

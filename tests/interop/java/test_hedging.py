@@ -24,7 +24,7 @@ from tests.interop.java.scenarios import SCENARIOS, Scenario, Story, table
 
 # Seconds of the hedging delay. What goes wrong at one pace is played again at the next, where the pauses of a busy
 # machine count for less.
-PACES = (0.2, 0.5, 1.2)
+PACES = (0.2, 0.5, 1.2, 2.4)
 
 EARLY, LATE = 0.3, 0.45  # delays by which a time may miss what is expected
 
