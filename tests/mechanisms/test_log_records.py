@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from interpose.mechanisms import log_records
+from interpose.mechanisms import json_lines, log_records
 from interpose.mechanisms.json_lines import MACHINE_READABLE, JsonFormatter, Said
 from interpose.mechanisms.log_records import Template
 
@@ -277,3 +277,26 @@ def test_what_is_said_is_a_text() -> None:
     said = Said("done", FIELDS)
 
     assert said == "done" and type(pickle.loads(pickle.dumps(said))) is str
+
+
+@pytest.mark.parametrize("name", ["created", "levelname", "name"])
+def test_what_a_filter_breaks_is_shown_as_far_as_can_be(name: str) -> None:
+    """The rest of the record is not lost."""
+    handler, stream = in_json()
+    handler.addFilter(lambda record: setattr(record, name, []) or True)
+
+    template_for(handler).write({"more": 1})
+
+    assert json.loads(stream.getvalue()).items() >= {**FIELDS, "message": "done", "more": 1}.items()
+
+
+def test_names_of_fields_are_not_kept_without_end() -> None:
+    """Each of a thousand is written; few are kept ready."""
+    handler, stream = in_json()
+    template = template_for(handler)
+    names = [f"field {number}" for number in range(1000)]
+    for name in names:
+        template.write({name: 1})
+
+    assert all(json.loads(line)[name] == 1 for name, line in zip(names, stream.getvalue().splitlines(), strict=True))
+    assert len(json_lines._KEYS) <= json_lines.MAX_KEYS

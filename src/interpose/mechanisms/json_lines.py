@@ -15,6 +15,7 @@ from typing import Any
 MAX_VALUES = 10_000  # of one record; more would be a mistake, or somebody's trick
 MAX_DEPTH = 16  # levels of nesting
 LAST_SECOND = 253402300799.0  # of the year 9999
+MAX_KEYS = 256  # names of fields that are kept ready; more than an application has
 MAX_FLAT = 100  # fields of a record that is looked at as a whole
 MAX_WHOLE = 2**63
 _FLAT = {str, bool, type(None)}
@@ -35,27 +36,20 @@ class Said(str):
     fields: texts by name, one at least. If a filter has changed one of them, the record is written without this.
     """
 
-    __slots__ = ("_read", "_values", "json")
-    _read: Callable[[Mapping[str, Any]], Any]
-    _values: Any
+    __slots__ = ("json", "read", "values")
     json: str
+    read: Callable[[Mapping[str, Any]], Any]  # gives the fields of a record as they are now
+    values: Any  # what that gave at first
 
     def __new__(cls, message: str, fields: Mapping[str, str]) -> Said:
         said = super().__new__(cls, message)
-        said._read = itemgetter(*fields)
-        said._values = said._read(fields)
-        said.json = _text_of(message) + "".join(_key(name) + _text_of(value) for name, value in fields.items())
+        said.json = _text_of(message) + "".join(_KEYS[name] + _text_of(value) for name, value in fields.items())
+        said.read = itemgetter(*fields)
+        said.values = said.read(fields)
         return said
 
     def __reduce__(self) -> Any:
         return str, (str(self),)  # in another process it is but a text
-
-    def holds(self, attributes: Mapping[str, Any]) -> bool:
-        """Are the fields as they were?"""
-        try:
-            return bool(self._read(attributes) == self._values)
-        except KeyError:
-            return False
 
 
 class JsonFormatter(logging.Formatter):
@@ -74,7 +68,7 @@ class JsonFormatter(logging.Formatter):
         """The record as one line, without its end."""
         try:
             said = record.__dict__.get(MACHINE_READABLE)
-            if type(said) is Said and (line := _known(record, said)) is not None:
+            if type(said) is Said and (line := _known(record, said)):
                 return line
             fields = self._fields(record)
             return json.dumps(fields if _is_plain(fields) else _Plain().of(fields))
@@ -105,40 +99,47 @@ class JsonFormatter(logging.Formatter):
         return record.exc_text
 
 
-def _known(record: logging.LogRecord, said: Said) -> str | None:
-    """The line of a record most of which is known; None if there is anything in it that takes a closer look."""
+def _known(record: logging.LogRecord, said: Said) -> str:
+    """The line of a record most of which is known; empty if there is anything in it that takes a closer look."""
     attributes = record.__dict__
-    if (
-        record.exc_info
-        or record.exc_text
-        or record.stack_info
-        or len(attributes) > MAX_FLAT
-        or not said.holds(attributes)
-    ):
-        return None
-    more: list[str] = []
-    for name, value in reversed(attributes.items()):
-        if value is said:
-            break
-        if (encode := _ENCODE.get(type(value))) is None:
-            return None
-        if name not in _USUAL:
-            more.append(_key(name) + encode(value))
-    more.reverse()
-    time, level, logger = rfc3339(record.created), _text_of(record.levelname), _text_of(record.name)
-    return f'{{"time": "{time}", "level": {level}, "logger": {logger}, "message": {said.json}{"".join(more)}}}'
+    try:
+        behind = record.exc_info or record.exc_text or record.stack_info
+        if behind or len(attributes) > MAX_FLAT or said.read(attributes) != said.values:
+            return ""
+        more: list[str] = []
+        for name, value in reversed(attributes.items()):
+            if value is said:
+                break
+            if name not in _USUAL:
+                more.append(_KEYS[name] + _ENCODE[type(value)](value))
+        more.reverse()
+        time, source = rfc3339(record.created), _source(record.levelname, record.name)
+        return f'{{"time": "{time}", {source}, "message": {said.json}{"".join(more)}}}'
+    except _BROKEN:
+        return ""
 
 
 _text_of = encode_basestring_ascii
 
 
-@lru_cache(256)  # more than any application has; of more, one is encoded again
-def _key(name: str) -> str:
-    """The name of a field, and what stands around it."""
-    return f", {_text_of(f'extra.{name}' if name in _FIRST else name)}: "
+class _Keys(dict[str, str]):
+    """The names of fields, each with what stands around it."""
+
+    def __missing__(self, name: str) -> str:
+        key = f", {_text_of(f'extra.{name}' if name in _FIRST else name)}: "
+        if len(self) < MAX_KEYS:
+            self[name] = key
+        return key
 
 
 _FIRST = frozenset(("time", "level", "logger", "message"))
+_KEYS = _Keys()
+
+
+@lru_cache(64)  # an application has a few
+def _source(level: str, logger: str) -> str:
+    """Where a record comes from."""
+    return f'"level": {_text_of(level)}, "logger": {_text_of(logger)}'
 
 
 def _number_of(value: float) -> str:
