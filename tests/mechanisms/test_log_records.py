@@ -104,7 +104,7 @@ async def test_a_copy_is_what_logging_makes(kept: Kept) -> None:
         )
 
 
-@pytest.mark.parametrize("switch", ["logThreads", "logMultiprocessing", "logAsyncioTasks"])
+@pytest.mark.parametrize("switch", ["logThreads", "logMultiprocessing", "logProcesses", "logAsyncioTasks"])
 def test_what_logging_is_not_to_say(switch: str, kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its switches hold."""
     monkeypatch.setattr(logging, switch, False, raising=False)  # logAsyncioTasks: since Python 3.12
@@ -113,6 +113,16 @@ def test_what_logging_is_not_to_say(switch: str, kept: Kept, monkeypatch: pytest
     template.write({})
 
     assert same(kept.records[0], template._made(()))
+
+
+def test_what_logging_is_no_longer_to_say(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They hold also when records have been written."""
+    template = template_for(kept)
+    template.write({})
+    monkeypatch.setattr(logging, "logThreads", False)
+    template.write({})
+
+    assert [(bool(record.thread), bool(record.threadName)) for record in kept.records] == [(True, True), (False, False)]
 
 
 def test_people_read_a_text(kept: Kept) -> None:

@@ -23,7 +23,6 @@ from typing import Any
 from interpose.mechanisms.json_lines import MACHINE_READABLE, STANDARD, Said
 
 _make = LogRecord.__new__
-_named = "taskName" in STANDARD  # since Python 3.12
 
 
 class Template:
@@ -33,7 +32,7 @@ class Template:
     path:    the file that logs. fields: those that all records have.
     """
 
-    __slots__ = ("_attributes", "_fields", "_level", "_logger", "_message", "_path", "_shown", "_text")
+    __slots__ = ("_attributes", "_fields", "_level", "_logger", "_message", "_path", "_process", "_shown", "_text")
 
     def __init__(
         self,
@@ -52,7 +51,8 @@ class Template:
         self._shown = tuple(map(fields.get, shown))
         self._path = path
         self._fields = dict(fields)
-        self._attributes: dict[str, Any] = {"process": None}  # of no process: they are still to be made
+        self._process: int | None = None  # whose attributes are known
+        self._attributes: dict[str, Any] = {}
 
     def write(self, fields: Mapping[str, Any], *shown: Any) -> None:
         """Write a record. fields: what it has more. shown: what its text has more."""
@@ -65,7 +65,7 @@ class Template:
         if logging.getLogRecordFactory() is not LogRecord:
             return None
         process = os.getpid()
-        if self._attributes["process"] != process and not self._learn(process):
+        if self._process != process and not self._learn(process):
             return None
         record = _make(LogRecord)
         known = self._attributes
@@ -85,8 +85,9 @@ class Template:
         if type(record) is not LogRecord or [*attributes] != [*STANDARD, *self._fields, MACHINE_READABLE]:
             return False
         attributes[MACHINE_READABLE] = Said(self._message, self._fields)
-        attributes["process"] = process
+        attributes["thread"] = attributes["threadName"] = None  # of each record its own, if at all
         self._attributes = attributes
+        self._process = process
         return True
 
     def _made(self, shown: tuple[Any, ...]) -> LogRecord:
@@ -107,7 +108,7 @@ def _say_where(attributes: dict[str, Any]) -> None:
         attributes["threadName"] = threading.current_thread().name
     if logging.logMultiprocessing and (processes := sys.modules.get("multiprocessing")) is not None:
         attributes["processName"] = processes.current_process().name
-    if _named and logging.logAsyncioTasks:
+    if getattr(logging, "logAsyncioTasks", False):  # since Python 3.12
         attributes["taskName"] = _task()
 
 
