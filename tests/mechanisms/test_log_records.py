@@ -253,9 +253,9 @@ def test_a_formatter_for_people_may_come_first(kept: Kept) -> None:
     kept.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     kept.emit = lambda record: kept.format(record) and None  # type: ignore[method-assign]
 
-    template_for(kept, handler).write({"more": 1}, 2)
+    template_for(kept, handler).write({"more": 1, "most": 2}, 2)
 
-    assert list(json.loads(stream.getvalue())) == ["time", "level", "logger", "message", *FIELDS, "more"]
+    assert list(json.loads(stream.getvalue())) == ["time", "level", "logger", "message", *FIELDS, "more", "most"]
 
 
 def test_a_record_travels(kept: Kept) -> None:
