@@ -130,10 +130,11 @@ def arms(mode: Mode) -> Iterator[Arm]:
         yield from (Arm(mode, side, name, "noop", count) for name in names for count in COUNTS)
 
 
-def counted(arm: Arm, loops: int) -> int:
-    """Instructions of a process that makes that many RPCs."""
+def counted(*program: object) -> int:
+    """Instructions of a process that runs a module of ours with these arguments."""
     valgrind = ["valgrind", "--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null"]
-    line = [*valgrind, *command("bench.instructions", arm.mode, arm.side, arm.family, arm.count, loops)]
+    module, *arguments = program
+    line = [*valgrind, *command(str(module), *arguments)]
     done = subprocess.run(line, cwd=ROOT, check=True, capture_output=True, text=True)  # noqa: S603 - our own
     found = _COUNTED.search(done.stderr)
     if found is None:
@@ -150,7 +151,12 @@ def added(counts: Mapping[str, float], stem: str) -> tuple[float, ...]:
 
 def per_call(arm: Arm, more: int = MORE) -> float:
     """Instructions of one RPC."""
-    return (counted(arm, more) - counted(arm, FEWER)) / (more - FEWER)
+    return each_of("bench.instructions", arm.mode, arm.side, arm.family, arm.count, more=more)
+
+
+def each_of(*program: object, more: int = MORE) -> float:
+    """Instructions of one loop of a program of ours, which is given how many it makes."""
+    return (counted(*program, more) - counted(*program, FEWER)) / (more - FEWER)
 
 
 if __name__ == "__main__":

@@ -161,34 +161,57 @@ def stacks(mode: Mode) -> list[Stack]:
 # --- client and server ------------------------------------------------------------------------------------------------
 
 
+def sync_channel(stack: Stack, target: str) -> grpc.Channel:
+    """A channel with a stack."""
+    channel = grpc.insecure_channel(target)
+    for native in reversed(stack.client):  # as grpc.intercept_channel does with several
+        channel = native.wrap(channel) if hasattr(native, "wrap") else grpc.intercept_channel(channel, native)
+    return intercept_channel(channel, *stack.ours) if stack.ours else channel
+
+
+def aio_channel(stack: Stack, target: str) -> grpc.aio.Channel:
+    """The same on an event loop."""
+    channel = grpc.aio.insecure_channel(target, interceptors=stack.client)
+    return intercept_channel(channel, *stack.ours) if stack.ours else channel
+
+
+def sync_server(stack: Stack, target: str) -> Any:
+    """A server with a stack, which serves."""
+    server: Any = grpc.server(serve.full_pool(), interceptors=stack.server)
+    server = intercept_server(server, *stack.ours) if stack.ours else server
+    serve.register(server, serve.echo)
+    server.add_insecure_port(target)
+    server.start()
+    return server
+
+
+async def aio_server(stack: Stack, target: str) -> Any:
+    """The same on an event loop."""
+    server: Any = grpc.aio.server(interceptors=stack.server)
+    server = intercept_server(server, *stack.ours) if stack.ours else server
+    serve.register(server, serve.aecho)
+    server.add_insecure_port(target)
+    await server.start()
+    return server
+
+
 class SyncStacks(SyncRunner):
     """One channel per stack."""
 
     def _channel(self, arm: Any, target: str) -> grpc.Channel:
-        channel = grpc.insecure_channel(target)
-        for native in reversed(arm.client):  # as grpc.intercept_channel does with several
-            channel = native.wrap(channel) if hasattr(native, "wrap") else grpc.intercept_channel(channel, native)
-        return intercept_channel(channel, *arm.ours) if arm.ours else channel
+        return sync_channel(arm, target)
 
 
 class AioStacks(AioRunner):
     """The same on an event loop."""
 
     def _channel(self, arm: Any, target: str) -> grpc.aio.Channel:
-        channel = grpc.aio.insecure_channel(target, interceptors=arm.client)
-        return intercept_channel(channel, *arm.ours) if arm.ours else channel
+        return aio_channel(arm, target)
 
 
 def serve_sync(directory: str) -> None:
     """Run the server of each sync stack until standard input ends."""
-    servers = []
-    for stack in stacks("sync"):
-        server: Any = grpc.server(serve.full_pool(), interceptors=stack.server)
-        server = intercept_server(server, *stack.ours) if stack.ours else server
-        serve.register(server, serve.echo)
-        server.add_insecure_port(f"unix:{directory}/{stack.socket}")
-        server.start()
-        servers.append(server)
+    servers = [sync_server(stack, f"unix:{directory}/{stack.socket}") for stack in stacks("sync")]
     serve.announce()
     sys.stdin.read()
     for server in servers:
@@ -197,14 +220,7 @@ def serve_sync(directory: str) -> None:
 
 async def serve_aio(directory: str) -> None:
     """Run the server of each asyncio stack until standard input ends."""
-    servers = []
-    for stack in stacks("aio"):
-        server: Any = grpc.aio.server(interceptors=stack.server)
-        server = intercept_server(server, *stack.ours) if stack.ours else server
-        serve.register(server, serve.aecho)
-        server.add_insecure_port(f"unix:{directory}/{stack.socket}")
-        await server.start()
-        servers.append(server)
+    servers = [await aio_server(stack, f"unix:{directory}/{stack.socket}") for stack in stacks("aio")]
     serve.announce()
     await serve._end_of_input()
     for server in servers:

@@ -1,7 +1,8 @@
 """What the dashboards show. `python -m dashboards.make` writes the JSON files beside this one.
 
-Names are those of `interpose.contrib.prometheus`. Grafana fills in $datasource, $job, $service, $method and $stack, and
-$__rate_interval: four scrapes, at least.
+Names are those of `interpose.contrib.prometheus`; in the files that begin with "otel" those of OpenTelemetry's semantic
+conventions, as `interpose.contrib.opentelemetry.OtelMetrics` records them and Prometheus stores them. Grafana fills in
+$datasource, $job, $service, $method and $stack, and $__rate_interval: four scrapes, at least.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ FAULTS = (
     "|UNKNOWN|DEADLINE_EXCEEDED|UNIMPLEMENTED|INTERNAL|UNAVAILABLE|DATA_LOSS"
 )
 METHOD = 'job=~"$job",grpc_service=~"$service",grpc_method=~"$method"'
+CALLED = 'job=~"$job",rpc_method=~"$method"'  # OpenTelemetry has service and method in one label
 STACK = 'job=~"$job",stack=~"$stack"'
 QUANTILES = (0.5, 0.9, 0.99)
 
@@ -46,17 +48,26 @@ def rate(name: str, labels: str = METHOD) -> str:
     return f"rate({name}{{{labels}}}[$__rate_interval])"
 
 
-def quantile(share: float, side: str, by: str = "") -> str:
+def below(share: float, buckets: str) -> str:
+    """The seconds that this share of the RPCs stayed below. buckets: their rate."""
+    return f"histogram_quantile({share}, sum by (le) ({buckets}))"
+
+
+def quantile(share: float, side: str) -> str:
     """The seconds that this share of the RPCs stayed below."""
-    return f"histogram_quantile({share}, sum by (le{by}) ({rate(f'grpc_{side}_handling_seconds_bucket')}))"
+    return below(share, rate(f"grpc_{side}_handling_seconds_bucket"))
+
+
+def part(wrong: str, every: str, by: str) -> str:
+    """The share that one rate has in another; 0 where the first has nothing."""
+    total = f"sum{by} ({every})"
+    return f"(sum{by} ({wrong}) or 0 * {total}) / ({total} > 0)"
 
 
 def faults(side: str, by: str = "") -> str:
     """The share of RPCs that ended with a fault; 0 where there are none."""
-    grouped = f"sum{by} "
-    wrong = rate(f"grpc_{side}_handled_total", f'{METHOD},grpc_code=~"{FAULTS}"')
-    every = f"{grouped}({rate(f'grpc_{side}_handled_total')})"
-    return f"({grouped}({wrong}) or 0 * {every}) / ({every} > 0)"
+    name = f"grpc_{side}_handled_total"
+    return part(rate(name, f'{METHOD},grpc_code=~"{FAULTS}"'), rate(name), by)
 
 
 def numbers(side: str) -> Iterator[Panel]:
@@ -160,6 +171,91 @@ def clients() -> Iterator[Panel]:
         "1 without retries and hedges. What is above is load that the servers would not have otherwise.",
         width=WIDTH,
     )
+
+
+# --- the same of OpenTelemetry's names: one histogram by method and code, of RPCs that have ended ---------------------
+
+
+def otel(side: str, suffix: str, labels: str = CALLED) -> str:
+    """The rate of a part of the histogram."""
+    return rate(f"rpc_{side}_call_duration_seconds_{suffix}", labels)
+
+
+def otel_faults(side: str, by: str = "") -> str:
+    """The share of RPCs that ended with a fault; 0 where there are none."""
+    return part(otel(side, "count", f'{CALLED},rpc_status_code=~"{FAULTS}"'), otel(side, "count"), by)
+
+
+def otel_mean(side: str, by: str = "") -> str:
+    """The seconds that an RPC took on average."""
+    return f"sum{by} ({otel(side, 'sum')}) / (sum{by} ({otel(side, 'count')}) > 0)"
+
+
+def otel_numbers(side: str) -> Iterator[Panel]:
+    """The four numbers at the top."""
+    stat = {"kind": "stat", "width": WIDTH // 4, "height": 4}
+    yield Panel("RPCs per second", [("", f"sum({otel(side, 'count')})")], "Ended.", unit="reqps", **stat)
+    yield Panel(
+        "Faults", [("", otel_faults(side))], "Share of RPCs that ended with a fault.", unit="percentunit", **stat
+    )
+    yield Panel(
+        "99 % are below", [("", below(0.99, otel(side, "bucket")))], "To the end of the stream.", unit="s", **stat
+    )
+    yield Panel("On average", [("", otel_mean(side))], "How long an RPC takes.", unit="s", **stat)
+
+
+def otel_side(side: str) -> Iterator[Panel]:
+    """What servers and clients have in common."""
+    yield from otel_numbers(side)
+    name, by = "{{rpc_method}}", " by (rpc_method)"
+    yield Panel("RPCs by method", [(name, f"sum{by} ({otel(side, 'count')})")], "Ended, per second.", unit="reqps")
+    ended = otel(side, "count", f'{CALLED},rpc_status_code!="OK"')
+    yield Panel(
+        "Ends other than OK",
+        [("{{rpc_status_code}}", f"sum by (rpc_status_code) ({ended})")],
+        "By code, per second. Each RPC has one end: aborted, cancelled and dropped streams are among them.",
+        unit="reqps",
+    )
+    yield Panel(
+        "Faults by method",
+        [(name, otel_faults(side, by))],
+        "Share of RPCs that ended with a code that speaks of the server.",
+        unit="percentunit",
+    )
+    yield Panel(
+        "How long RPCs take",
+        [(f"{share:.0%} below", below(share, otel(side, "bucket"))) for share in QUANTILES],
+        "To the end of the stream.",
+        unit="s",
+    )
+    yield Panel(
+        "All durations",
+        [("{{le}}", f"sum by (le) ({otel(side, 'bucket')})")],
+        "How many RPCs take how long. Two bands are two kinds of calls, or a cache that misses.",
+        kind="heatmap",
+        options={"calculate": False, "yAxis": {"unit": "s"}},
+    )
+    yield Panel("On average by method", [(name, otel_mean(side, by))], "How long an RPC takes.", unit="s")
+
+
+def otel_clients() -> Iterator[Panel]:
+    """RPCs as their callers see them."""
+    yield from otel_side("client")
+    yield Panel(
+        "RPCs by server",
+        [
+            (
+                "{{server_address}}:{{server_port}}",
+                f"sum by (server_address, server_port) ({otel('client', 'count')})",
+            )
+        ],
+        "By the target of the channel, per second. Retries and hedges are in the RPC that they belong to.",
+        unit="reqps",
+        width=WIDTH,
+    )
+
+
+# --- what a stack does ------------------------------------------------------------------------------------------------
 
 
 def by_stack(name: str, label: str = "") -> str:
@@ -314,11 +410,24 @@ def dashboard(name: str, title: str, panels: Iterator[Panel], choices: list[dict
 def dashboards() -> dict[str, dict[str, Any]]:
     """All of them, by the names of their files."""
     methods = ("job", "job"), ("service", "grpc_service"), ("method", "grpc_method")
+    called = ("job", "job"), ("method", "rpc_method")
     return {
         f"{name}.json": dashboard(name, title, panels, variables(*choices))
         for name, title, panels, choices in (
             ("servers", "gRPC servers", servers(), ("grpc_server_started_total", *methods)),
             ("clients", "gRPC clients", clients(), ("grpc_client_started_total", *methods)),
+            (
+                "otel-servers",
+                "gRPC servers, OpenTelemetry",
+                otel_side("server"),
+                ("rpc_server_call_duration_seconds_count", *called),
+            ),
+            (
+                "otel-clients",
+                "gRPC clients, OpenTelemetry",
+                otel_clients(),
+                ("rpc_client_call_duration_seconds_count", *called),
+            ),
             (
                 "resilience",
                 "gRPC resilience",

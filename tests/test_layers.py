@@ -39,6 +39,8 @@ EXTRA_ARROWS = [
     # What many threads change without a lock is changed in a queue.
     ("mechanisms/breaker.py", "interpose.mechanisms.serial_queue"),
     ("mechanisms/slots.py", "interpose.mechanisms.serial_queue"),
+    # A record that has most in common with others is written as JSON that has it in common, too.
+    ("mechanisms/log_records.py", "interpose.mechanisms.json_lines"),
     # Options are judged alike, by one file that needs nothing.
     *(
         (f"mechanisms/{name}.py", "interpose.mechanisms.options")
@@ -89,6 +91,7 @@ WAITING = {"threading", "asyncio"}
 MAY_WAIT = {"sync", "aio", "web", "serving", "policy", "cli"}
 # Hand time, locks, threads and tasks to all who need them.
 KNOWING = {PurePosixPath("_clock.py"): {"threading"}, PurePosixPath("_background.py"): WAITING}
+KNOWING |= {PurePosixPath("mechanisms/log_records.py"): WAITING}  # a record names the thread and the task that it is of
 
 
 def faults(file: PurePosixPath, source: str) -> list[str]:

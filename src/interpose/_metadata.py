@@ -37,7 +37,9 @@ class Metadata(tuple[Any, ...]):  # of pairs; Any, so that type checkers allow `
     @classmethod
     def trusted(cls, pairs: Iterable[Any] | None) -> Metadata:
         """Take pairs as they are: from the wire, or from an application that grpc will judge."""
-        return pairs if isinstance(pairs, Metadata) else tuple.__new__(Metadata, pairs or ())
+        if not pairs:
+            return NONE
+        return pairs if isinstance(pairs, Metadata) else tuple.__new__(Metadata, pairs)
 
     if TYPE_CHECKING:
 
@@ -95,6 +97,9 @@ class Metadata(tuple[Any, ...]):  # of pairs; Any, so that type checkers allow `
 
     def __repr__(self) -> str:
         return f"Metadata({tuple(map(tuple, self))})"
+
+
+NONE = Metadata()
 
 
 def _restored(pairs: tuple[tuple[str, str | bytes], ...]) -> Metadata:

@@ -5,6 +5,7 @@ import enum
 import json
 import logging
 import pickle
+import subprocess
 import sys
 from typing import Any
 
@@ -244,3 +245,21 @@ def test_a_date(seconds: float, date: str) -> None:
 def test_a_formatter_is_pickled() -> None:
     """As those of the standard library can be."""
     assert pickle.loads(pickle.dumps(JsonFormatter())).format(record()) == JsonFormatter().format(record())
+
+
+def test_fields_of_a_factory_that_was_there_first() -> None:
+    """What an application's record factory sets is no attribute that every record has."""
+    program = """
+import logging
+usual = logging.getLogRecordFactory()
+def factory(*given, **named):
+    record = usual(*given, **named)
+    record.zone = "eu-1"
+    return record
+logging.setLogRecordFactory(factory)
+from interpose.mechanisms.json_lines import JsonFormatter
+print(JsonFormatter().format(logging.makeLogRecord({})))
+"""
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+
+    assert json.loads(done.stdout)["zone"] == "eu-1"

@@ -9,18 +9,21 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, Protocol, TypeAlias
+from functools import partial
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from grpc import StatusCode
 
 from interpose import context
 from interpose._call import Call
-from interpose._flow import Flow
+from interpose._flow import Fitted, Flow
 from interpose._metadata import Metadata
-from interpose._method import Kind, Side
+from interpose._method import Kind, Method, Side
 from interpose._outcome import Outcome
 from interpose.errors import StatusError
-from interpose.mechanisms.json_lines import MACHINE_READABLE, JsonFormatter, rfc3339
+from interpose.mechanisms.json_lines import JsonFormatter, rfc3339
+from interpose.mechanisms.log_records import Template
+from interpose.mechanisms.lru import Registry
 from interpose.mechanisms.options import FLAG, check_options, is_flag, is_number, must_be, option, optional
 from interpose.mechanisms.redaction import Redactor, type_and_size
 from interpose.mechanisms.text import one_line
@@ -36,6 +39,7 @@ RESPONSE = {Side.SERVER: "response sent", Side.CLIENT: "response received"}
 
 SUBJECT = "auth.sub"  # go-grpc-middleware's examples of auth have this name for it
 
+MAX_METHODS = 1024  # made ready for flows that call this one themselves
 MAX_NAME = 256  # characters of a service, method or peer: far beyond any that is real
 MAX_ERROR = 1024  # characters of the details of a failure
 MAX_VALUE = 256  # characters of a metadata value
@@ -104,7 +108,6 @@ CLIENT_LEVELS = {
 _log = logging.getLogger("interpose")
 
 Show: TypeAlias = Callable[[Any], Any]
-Write: TypeAlias = Callable[[int, str, dict[str, Any]], None]
 
 
 class Sink(Protocol):
@@ -202,30 +205,30 @@ class AccessLog:
         logger = logging.getLogger(LOGGER) if self.logger is None else self.logger
         self._logger = logger
         self._enabled = logger.isEnabledFor
-        self._write = _recording(logger) if isinstance(logger, logging.Logger) else logger.write
         payloads = self.payloads
         self._show: Show | None = (Redactor() if payloads else None) if isinstance(payloads, bool) else payloads
         self._keys = tuple(dict.fromkeys(key.lower() for key in self.metadata))
         self._sample = dict(self.sample or {})
         self._complaints: set[str] = set()
+        self._known: Registry[Method, _Logged] = Registry(MAX_METHODS, partial(_Logged, self))
 
     def __call__(self, call: Call) -> Flow:
-        rpc = self._begin(call)
-        if rpc is None:
-            yield call
-            return
-        outcome = yield call if self._show is None else self._watched(call, rpc)
-        self._finish(rpc, outcome)
+        """For flows that call it; channels and servers use what is `fitted`."""
+        return (yield from self._known[call.method].flow(call))
+
+    def fitted(self, method: Method) -> Fitted:
+        """What it does to a method, with all that its records have in common."""
+        return Fitted(_Logged(self, method).flow)
 
     # Whatever a logger, its handlers and filters, a redactor or a clock may raise: the RPC is not to blame. The driver
     # would make INTERNAL of all that leaves a flow, so nothing is gained by letting any of it through.
 
-    def _begin(self, call: Call) -> _Rpc | None:
+    def _begin(self, call: Call, lines: _Lines) -> _Rpc | None:
         """What has to be noted at the start; None if nothing will be written."""
         try:
             if not self._enabled(ERROR):  # the highest level that is used
                 return None
-            rpc = _Rpc(call, self._keys)
+            rpc = _Rpc(call, lines, self._keys)
         except BaseException:
             self._complain()
             return None
@@ -236,29 +239,30 @@ class AccessLog:
     def _watched(self, call: Call, rpc: _Rpc) -> Call:
         """The call, with its messages written as they pass, if anybody reads them."""
         try:
-            if not self._enabled(rpc.levels[StatusCode.OK]):
+            if not self._enabled(rpc.lines.levels[StatusCode.OK]):
                 return call
         except BaseException:
             self._complain()
             return call
+        side = rpc.lines.side
 
         def request(message: Any) -> None:
-            self._told(rpc, REQUEST[rpc.side], {"grpc.request.content": message})
+            self._told(rpc, REQUEST[side], {"grpc.request.content": message})
 
         def response(message: Any) -> None:
-            self._told(rpc, RESPONSE[rpc.side], {"grpc.response.content": message})
+            self._told(rpc, RESPONSE[side], {"grpc.response.content": message})
 
         return call.tap(requests=request, responses=response)
 
     def _told(self, rpc: _Rpc, message: str, content: dict[str, Any]) -> None:
         """Write what happens before the end."""
         try:
-            level = rpc.levels[StatusCode.OK]
-            if self._enabled(level):
-                fields = {**rpc.common(rpc.now(), self.wall), **self._shown(content)}
+            line = rpc.lines.early(message)
+            if self._enabled(line.level):
+                fields = {**rpc.fields(rpc.now(), self.wall), **self._shown(content)}
                 if (known := rpc.request_id or context.request_id()) is not None:
                     fields["request_id"] = known
-                self._write(level, message, _traced(fields))
+                line.write(_traced(fields))
         except BaseException:
             self._complain()
 
@@ -277,29 +281,26 @@ class AccessLog:
 
     def _finish(self, rpc: _Rpc, outcome: Outcome) -> None:
         try:
-            level = rpc.levels[outcome.code]
-            if not self._enabled(level):
+            line = rpc.lines.finished(outcome._code)
+            if not self._enabled(line.level):
                 return
-            rate = self._sample.get(outcome.code, 1.0) if self._sample else 1.0
+            rate = self._sample.get(outcome._code, 1.0) if self._sample else 1.0
             if rate < 1 and self._left_out(rate):
                 return
             now = rpc.now()
-            fields = {
-                **rpc.common(now, self.wall),
-                "grpc.code": outcome.code.name,
-                "grpc.time_ms": round((now - rpc.started) * 1e3, 3),
-            }
+            fields = rpc.fields(now, self.wall)
+            fields["grpc.time_ms"] = milliseconds = int((now - rpc.started) * 1e6 + 0.5) / 1e3
             if not outcome.ok:
                 fields["grpc.error"] = one_line(_reason(outcome), MAX_ERROR)
-            if outcome.attempts > 1:
-                fields["grpc.attempts"] = outcome.attempts
+            if outcome._attempts > 1:
+                fields["grpc.attempts"] = outcome._attempts
             if rate < 1:
                 fields["grpc.sample_rate"] = rate
             if (known := context.request_id() or rpc.request_id) is not None:
                 fields["request_id"] = known
-            if rpc.side is Side.SERVER and (identity := context.identity()) is not None:
+            if rpc.lines.side is Side.SERVER and (identity := context.identity()) is not None:
                 fields[SUBJECT] = one_line(identity.subject, MAX_NAME)
-            self._write(level, FINISHED, _traced(fields))
+            line.write(_traced(fields), milliseconds)
         except BaseException:
             self._complain()
 
@@ -319,77 +320,117 @@ class AccessLog:
                 _log.error("AccessLog could not %s; its later failures are not told", did, exc_info=not why)
 
 
-class _Rpc:
-    """What is known of an RPC from its start on."""
+class _Logged:
+    """The log of one method."""
 
-    __slots__ = (
-        "_common",
-        "_deadline",
-        "_metadata",
-        "_method",
-        "_peer",
-        "levels",
-        "now",
-        "request_id",
-        "side",
-        "started",
-    )
+    __slots__ = ("_arriving", "_leaving", "_log")
 
-    def __init__(self, call: Call, keys: tuple[str, ...]) -> None:
-        # What a server knows of its client is asked for now: once the RPC has ended, it may be gone.
-        self.now = call.clock.now
-        self.started = self.now()
-        self.side = call.side
-        self.levels = SERVER_LEVELS if call.side is Side.SERVER else CLIENT_LEVELS
-        self.request_id = context.request_id()
-        self._method = call.method
-        self._deadline = call.deadline
-        self._peer = call.peer
-        self._metadata = _chosen(call.metadata, keys) if keys else None
-        self._common: dict[str, Any] | None = None
+    def __init__(self, log: AccessLog, method: Method) -> None:
+        self._log = log
+        self._arriving = _Lines(log._logger, method, Side.SERVER)
+        self._leaving = _Lines(log._logger, method, Side.CLIENT)
 
-    def common(self, now: float, wall: Callable[[], float]) -> dict[str, Any]:
-        """The fields that all its records have."""
-        if self._common is None:
-            self._common = self._fields(wall() - now)
-        return self._common
+    def flow(self, call: Call) -> Flow:
+        log = self._log
+        rpc = log._begin(call, self._arriving if call._side is Side.SERVER else self._leaving)
+        if rpc is None:
+            yield call
+            return
+        outcome = yield call if log._show is None else log._watched(call, rpc)
+        log._finish(rpc, outcome)
 
-    def _fields(self, epoch: float) -> dict[str, Any]:
-        """epoch: what the wall clock shows when the other one shows 0."""
-        method = self._method
-        fields = {
+
+class _Line(NamedTuple):
+    """Records that differ in what only the RPC knows: their level, and what writes one.
+
+    write: is given what the RPC knows, and what of it is shown where records are text.
+    """
+
+    level: int
+    write: Callable[..., None]
+
+
+class _Lines:
+    """The records of one method on one side, each kind made ready when it is first written."""
+
+    __slots__ = ("_early", "_ends", "_fields", "_logger", "levels", "side")
+
+    def __init__(self, logger: logging.Logger | Sink, method: Method, side: Side) -> None:
+        self.side = side
+        self.levels = SERVER_LEVELS if side is Side.SERVER else CLIENT_LEVELS
+        self._logger = logger
+        self._fields = {
             "protocol": "grpc",
-            "grpc.component": self.side.value,
+            "grpc.component": side.value,
             "grpc.service": one_line(method.service, MAX_NAME),
             "grpc.method": one_line(method.name, MAX_NAME),
             "grpc.method_type": TYPES[method.kind],
-            "grpc.start_time": rfc3339(epoch + self.started),
         }
+        self._early: dict[str, _Line] = {}
+        self._ends: dict[StatusCode, _Line] = {}
+
+    def early(self, message: str) -> _Line:
+        """What is written before the end."""
+        line = self._early.get(message)
+        if line is None:
+            line = self._early[message] = self._line(
+                self.levels[StatusCode.OK], message, ": /%s/%s", PATH, self._fields
+            )
+        return line
+
+    def finished(self, code: StatusCode) -> _Line:
+        """What is written at the end."""
+        line = self._ends.get(code)
+        if line is None:
+            fields = {**self._fields, "grpc.code": code.name}
+            text = ": /%s/%s %s in %s ms"
+            line = self._ends[code] = self._line(self.levels[code], FINISHED, text, (*PATH, "grpc.code"), fields)
+        return line
+
+    def _line(self, level: int, message: str, text: str, shown: tuple[str, ...], fields: dict[str, str]) -> _Line:
+        """text, shown: what follows the message where records are shown as text, and the fields that it is made of."""
+        logger = self._logger
+        if isinstance(logger, logging.Logger):
+            return _Line(level, Template(logger, level, message, text, shown, __file__, fields).write)
+
+        def write(more: dict[str, Any], *_: Any) -> None:
+            logger.write(level, message, {**fields, **more})
+
+        return _Line(level, write)
+
+
+PATH = ("grpc.service", "grpc.method")
+
+
+class _Rpc:
+    """What is known of an RPC from its start on."""
+
+    __slots__ = ("_deadline", "_epoch", "_metadata", "_peer", "lines", "now", "request_id", "started")
+
+    def __init__(self, call: Call, lines: _Lines, keys: tuple[str, ...]) -> None:
+        # What a server knows of its client is asked for now: once the RPC has ended, it may be gone.
+        self.lines = lines
+        self.now = call.clock.now
+        self.started = self.now()
+        self.request_id = context.request_id()
+        self._deadline = call.deadline
+        self._peer = call.peer
+        self._metadata = _chosen(call.metadata, keys) if keys else None
+        self._epoch: float | None = None  # what the wall clock showed when the other one showed 0
+
+    def fields(self, now: float, wall: Callable[[], float]) -> dict[str, Any]:
+        """What all its records have, beside what is known of the method."""
+        epoch = self._epoch
+        if epoch is None:
+            epoch = self._epoch = wall() - now
+        fields: dict[str, Any] = {"grpc.start_time": rfc3339(epoch + self.started)}
         if self._deadline is not None:
             fields["grpc.request.deadline"] = rfc3339(epoch + self._deadline)
         if self._peer is not None:
             fields["peer.address"] = one_line(self._peer, MAX_NAME)
-        return fields if self._metadata is None else {**fields, **self._metadata}
-
-
-# What follows the message where records are shown as text, and the fields that it is made of.
-_TEXT = ": /%s/%s", ("grpc.service", "grpc.method")
-_TEXTS = {FINISHED: (": /%s/%s %s in %s ms", ("grpc.service", "grpc.method", "grpc.code", "grpc.time_ms"))}
-
-
-def _recording(logger: logging.Logger) -> Write:
-    """How records are written to a logger of the standard library."""
-
-    def write(level: int, message: str, fields: dict[str, Any]) -> None:
-        # Not `log(…, extra=fields)`: it raises where the application's record factory sets a `request_id` of its own,
-        # and it searches the stack for a caller, which here is always grpc.
-        text, named = _TEXTS.get(message, _TEXT)
-        record = logger.makeRecord(logger.name, level, __file__, 0, message + text, tuple(map(fields.get, named)), None)
-        record.__dict__.update(fields)
-        record.__dict__[MACHINE_READABLE] = message
-        logger.handle(record)
-
-    return write
+        if self._metadata is not None:
+            fields.update(self._metadata)
+        return fields
 
 
 def _traced(fields: dict[str, Any]) -> dict[str, Any]:

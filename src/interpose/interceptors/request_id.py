@@ -6,11 +6,12 @@ import logging
 import random
 import re
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from interpose import context
 from interpose._call import Call
 from interpose._flow import Flow
-from interpose._metadata import Metadata
+from interpose._metadata import Metadata, Metadatum
 from interpose._method import Side
 from interpose.mechanisms.options import insist, is_flag
 
@@ -22,7 +23,7 @@ WELL_FORMED = re.compile(r"[A-Za-z0-9._~+/=:@\-]{1,128}")
 
 def fresh_id() -> str:
     """128 random bits as 32 hexadecimal digits; eight times as fast as a UUID."""
-    return f"{random.getrandbits(128):032x}"
+    return random.getrandbits(128).to_bytes(16, "big").hex()
 
 
 class RequestId:
@@ -56,13 +57,16 @@ class RequestId:
         self._echo = echo
 
     def __call__(self, call: Call) -> Flow:
-        found = call.metadata.get_all(self._header)
-        request_id = self._accepted(call.side, found) or self._make()
+        there = call.metadata
+        found = there.get_all(self._header) if there else []
+        request_id = self._accepted(call._side, found) or self._fresh()
         if found != [request_id]:
-            call = call.without_metadata(self._header).with_metadata((self._header, request_id))
+            others = there.without(self._header) if found else there
+            # Not by `with_metadata`, which would check again what is known to be well-formed.
+            call = call._copy("_metadata", Metadata.trusted((*others, Metadatum(self._header, request_id))))
         context.set_request_id(request_id)
         outcome = yield call
-        if self._echo and call.side is Side.SERVER and not outcome.trailing_metadata.get_all(self._header):
+        if self._echo and call._side is Side.SERVER and not outcome.trailing_metadata.get_all(self._header):
             return outcome.with_trailing_metadata((self._header, request_id))
         return None
 
@@ -71,6 +75,13 @@ class RequestId:
         if side is Side.CLIENT:
             return _first_well_formed([*found, context.request_id()])
         return _first_well_formed(found) if self._trust else None
+
+    def _fresh(self) -> str:
+        """A fresh id, which metadata can carry; ValueError if the application made one that they cannot."""
+        request_id: Any = self._make()
+        if self._make is not fresh_id:
+            [(_, request_id)] = Metadata([(self._header, request_id)])
+        return str(request_id)
 
 
 class RequestIdFilter(logging.Filter):

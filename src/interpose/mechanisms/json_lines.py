@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
+from json.encoder import encode_basestring_ascii
+from operator import itemgetter
 from typing import Any
 
 MAX_VALUES = 10_000  # of one record; more would be a mistake, or somebody's trick
 MAX_DEPTH = 16  # levels of nesting
 LAST_SECOND = 253402300799.0  # of the year 9999
+MAX_KEYS = 256  # names of fields that are kept ready; more than an application has
 MAX_FLAT = 100  # fields of a record that is looked at as a whole
 MAX_WHOLE = 2**63
 _FLAT = {str, bool, type(None)}
@@ -22,8 +25,31 @@ MORE = "…"  # stands for what is left out
 # The attribute of a record that holds its message without what varies, for machines that group by it.
 MACHINE_READABLE = "_machine_readable"
 _OWN = {"message", "asctime", "taskName", MACHINE_READABLE}  # taskName: since 3.12
-_USUAL = frozenset({*logging.makeLogRecord({}).__dict__, *_OWN})
+STANDARD = tuple(logging.LogRecord("", 0, "", 0, "", (), None).__dict__)  # what each record has, in this order
+_USUAL = frozenset({*STANDARD, *_OWN})
 _BROKEN = (Exception, SystemExit, GeneratorExit)  # what a broken `__str__` may raise; Ctrl-C goes on
+
+
+class Said(str):
+    """The message of a record for machines, and as JSON together with the fields in front of it, which are known ahead.
+
+    fields: texts by name, one at least. If a filter has changed one of them, the record is written without this.
+    """
+
+    __slots__ = ("json", "read", "values")
+    json: str
+    read: Callable[[Mapping[str, Any]], Any]  # gives the fields of a record as they are now
+    values: Any  # what that gave at first
+
+    def __new__(cls, message: str, fields: Mapping[str, str]) -> Said:
+        said = super().__new__(cls, message)
+        said.json = _text_of(message) + "".join(_KEYS[name] + _text_of(value) for name, value in fields.items())
+        said.read = itemgetter(*fields)
+        said.values = said.read(fields)
+        return said
+
+    def __reduce__(self) -> Any:
+        return str, (str(self),)  # in another process it is but a text
 
 
 class JsonFormatter(logging.Formatter):
@@ -41,6 +67,9 @@ class JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The record as one line, without its end."""
         try:
+            said = record.__dict__.get(MACHINE_READABLE)
+            if type(said) is Said and (line := _known(record, said)):
+                return line
             fields = self._fields(record)
             return json.dumps(fields if _is_plain(fields) else _Plain().of(fields))
         except _BROKEN as error:  # a record that is none
@@ -51,7 +80,7 @@ class JsonFormatter(logging.Formatter):
             "time": _safe(rfc3339, record.created),
             "level": record.levelname,
             "logger": record.name,
-            "message": record.__dict__.get(MACHINE_READABLE) or _message(record),
+            "message": str(record.__dict__.get(MACHINE_READABLE) or _message(record)),
         }
         behind: dict[str, Any] = {}
         if record.exc_info or record.exc_text:
@@ -68,6 +97,60 @@ class JsonFormatter(logging.Formatter):
         if isinstance(record.exc_info, tuple):
             return self.formatException(record.exc_info)
         return record.exc_text
+
+
+def _known(record: logging.LogRecord, said: Said) -> str:
+    """The line of a record most of which is known; empty if there is anything in it that takes a closer look."""
+    attributes = record.__dict__
+    try:
+        behind = record.exc_info or record.exc_text or record.stack_info
+        if behind or len(attributes) > MAX_FLAT or said.read(attributes) != said.values:
+            return ""
+        more: list[str] = []
+        for name, value in reversed(attributes.items()):
+            if value is said:
+                break
+            if name not in _USUAL:
+                more.append(_KEYS[name] + _ENCODE[type(value)](value))
+        more.reverse()
+        time, source = rfc3339(record.created), _source(record.levelname, record.name)
+        return f'{{"time": "{time}", {source}, "message": {said.json}{"".join(more)}}}'
+    except _BROKEN:
+        return ""
+
+
+_text_of = encode_basestring_ascii
+
+
+class _Keys(dict[str, str]):
+    """The names of fields, each with what stands around it."""
+
+    def __missing__(self, name: str) -> str:
+        key = f", {_text_of(f'extra.{name}' if name in _FIRST else name)}: "
+        if len(self) < MAX_KEYS:
+            self[name] = key
+        return key
+
+
+_FIRST = frozenset(("time", "level", "logger", "message"))
+_KEYS = _Keys()
+
+
+@lru_cache(64)  # an application has a few
+def _source(level: str, logger: str) -> str:
+    """Where a record comes from."""
+    return f'"level": {_text_of(level)}, "logger": {_text_of(logger)}'
+
+
+def _number_of(value: float) -> str:
+    return repr(value) if math.isfinite(value) else _text_of(str(value))
+
+
+def _whole_number_of(value: int) -> str:
+    return repr(value) if -MAX_WHOLE < value < MAX_WHOLE else json.dumps(_Plain().of(value))
+
+
+_ENCODE: dict[type, Callable[[Any], str]] = {str: _text_of, float: _number_of, int: _whole_number_of}
 
 
 def _is_plain(fields: dict[Any, Any]) -> bool:
@@ -143,10 +226,15 @@ def _text(value: Any) -> str:
 
 def rfc3339(seconds: float) -> str:
     """A date as RFC 3339 has it, in UTC; one before 1970 or beyond its last year is the nearest that it has."""
-    seconds = max(0.0, min(seconds, LAST_SECOND))
+    if not 0.0 <= seconds <= LAST_SECOND:
+        seconds = max(0.0, min(seconds, LAST_SECOND))
     whole = int(seconds)
-    more, rest = divmod(round((seconds - whole) * 1e6), 1_000_000)
-    return f"{_second(whole + more)}.{rest // 1000:03d}Z"
+    # Rounded to the microsecond first: of half a second, a clock may show a little less.
+    rest = int((seconds - whole) * 1e6 + 0.5) // 1000
+    return _second(whole) + _REST[rest] if rest < 1000 else _second(whole + 1) + _REST[0]
+
+
+_REST = tuple(f".{rest:03d}Z" for rest in range(1000))
 
 
 @lru_cache(16)  # many records are of the same second

@@ -222,4 +222,4 @@ def test_the_short_way_leads_where_the_long_one_does(pairs: list[tuple[str, str]
     span, expected = (trace.get_current_span(one).get_span_context() for one in (ours, theirs))
     assert (span, span.is_remote, span.trace_state) == (expected, expected.is_remote, expected.trace_state)
     assert baggage.get_all(ours) == baggage.get_all(theirs)
-    assert injected(call_of(), ours).metadata == tuple(carrier)
+    assert injected(call_of(), ours, trace.get_current_span(ours).get_span_context()).metadata == tuple(carrier)

@@ -12,11 +12,14 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import grpc
-from prometheus_client import CollectorRegistry
+from opentelemetry.exporter.prometheus import PrometheusMetricReader
+from opentelemetry.sdk.metrics import MeterProvider
+from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.core import Metric
 from prometheus_client.openmetrics.exposition import generate_latest
 
 from interpose import intercept_channel, intercept_server
+from interpose.contrib.opentelemetry import OtelMetrics
 from interpose.contrib.prometheus import PrometheusMetrics
 from interpose.interceptors import CircuitBreaker, ConcurrencyLimit, Hedge, RateLimit, Retry
 from interpose.mechanisms.budget import Unlimited
@@ -64,6 +67,10 @@ class Storm:
         self.down = False
         options: Any = {"registry": self.registry, "histogram": True, "labels": {"job": "shop"}}
         self.metrics = PrometheusMetrics(**options)
+        reader = PrometheusMetricReader(disable_target_info=True)
+        self._exported = reader._collector
+        REGISTRY.unregister(self._exported)  # in which other tests count
+        self._otel = OtelMetrics(MeterProvider([reader], shutdown_on_exit=False))
         self._slow = PrometheusMetrics(**options)
         self._slots = ConcurrencyLimit(1, queue=0, exempt=[f"/{SERVICE}/{name}" for name in ("Get", "Search", "Ping")])
         self._released = threading.Event()  # the rest of a stream
@@ -85,7 +92,8 @@ class Storm:
         shared = RateLimit("1/second", store=self._store)  # type: ignore[arg-type]  # a bare one
         self.metrics.watch("server", limit, shared, self._slots)
         with futures.ThreadPoolExecutor(4) as pool:
-            server = intercept_server(grpc.server(pool), self.metrics, limit, shared, self._slots, clock=self.clock)
+            stack = self.metrics, self._otel, limit, shared, self._slots
+            server = intercept_server(grpc.server(pool), *stack, clock=self.clock)
             unary = grpc.unary_unary_rpc_method_handler(self._answer)
             stream = grpc.unary_stream_rpc_method_handler(self._watch)
             handlers = {"Get": unary, "Search": unary, "Ask": unary, "Ping": unary, "Watch": stream}
@@ -113,9 +121,9 @@ class Storm:
         hedge = Hedge(2, delay=0.0, safe=True)
         stubborn = Retry(3, safe=True, backoff=lambda _: 0.0, budget=Unlimited())
         self.metrics.watch("client", retry, breaker, hedge, self._held)
-        self._get = self._stub("Get", self.metrics, retry, breaker)
-        self._insist = self._stub("Get", self.metrics, stubborn)
-        self._search = self._stub("Search", self.metrics, hedge)
+        self._get = self._stub("Get", self.metrics, self._otel, retry, breaker)
+        self._insist = self._stub("Get", self.metrics, self._otel, stubborn)
+        self._search = self._stub("Search", self.metrics, self._otel, hedge)
         self._ask = self._stub("Ask", self.metrics)
         self._ping = self._stub("Ping", self.metrics)
         self._stream = intercept_channel(self._channel, self.metrics, clock=self.clock).unary_stream(
@@ -172,7 +180,13 @@ class Storm:
         self._held.force_open("nobody's") if down else self._held.reset("nobody's")
         for _ in range(TICKS):
             self.tick()
-            yield list(self.registry.collect())
+            yield [*self.registry.collect(), *self._of_otel()]
+
+    def _of_otel(self) -> Iterator[Metric]:
+        """What OpenTelemetry's exporter for Prometheus shows, with the label that a scrape adds."""
+        for family in self._exported.collect():
+            family.samples = [sample._replace(labels={**sample.labels, "job": "shop"}) for sample in family.samples]
+            yield family
 
 
 class Past:

@@ -126,6 +126,19 @@ def test_the_numbers_that_the_storm_made(prometheus: PrometheusServer) -> None:
     assert least * per_second <= 1.001 * sent[""].expected <= 1.001 * (least + storm.SEARCHES) * per_second
 
 
+def test_the_numbers_by_opentelemetry(prometheus: PrometheusServer) -> None:
+    """They are those of our own series."""
+    called = numbers(prometheus, query_of("otel-clients", "RPCs by method"), "rpc_method", storm.HEALTHY)
+    ends = numbers(prometheus, query_of("otel-servers", "Ends other than OK"), "rpc_status_code", storm.DOWN)
+    ours = numbers(prometheus, query_of("servers", "Ends other than OK"), "grpc_code", storm.DOWN)
+
+    assert called == {
+        f"{storm.SERVICE}/Get": (storm.GETS + storm.MISSING) / storm.TICK,
+        f"{storm.SERVICE}/Search": storm.SEARCHES / storm.TICK,
+    }
+    assert ends["UNAVAILABLE"].expected == ours["Unavailable"].expected > 0
+
+
 def test_the_numbers_of_a_bad_day(prometheus: PrometheusServer) -> None:
     """What ended badly, and what the stack made of it."""
     per_second = 1 / storm.TICK

@@ -6,8 +6,8 @@ import time
 from collections import deque
 from itertools import count
 
-from opentelemetry.context import Context, create_key, get_current, set_value
-from opentelemetry.trace import Link, Span, SpanContext, set_span_in_context
+from opentelemetry.context import Context, create_key, get_current
+from opentelemetry.trace import INVALID_SPAN, Link, Span, SpanContext, set_span_in_context
 
 from interpose._call import Call
 from interpose._flow import Flow
@@ -26,14 +26,16 @@ class Rpc:
     """An RPC that has a span. Copies of a hedged call begin and end on any thread: nothing is locked.
 
     owner:  the layer whose business its attempts are; None: of no layer.
+    records: is its span one that is kept? Then its end is told.
     before: the context in which it began. That in which it runs has the span, and this.
     over:   the span has ended, and is current no longer, although nothing was detached.
     """
 
-    __slots__ = ("before", "held", "last", "numbers", "over", "owner", "running", "span")
+    __slots__ = ("before", "held", "last", "numbers", "over", "owner", "records", "running", "span")
 
-    def __init__(self, span: Span, before: Context, owner: Events | Children | None = None) -> None:
+    def __init__(self, span: Span, before: Context, records: bool, owner: Events | Children | None = None) -> None:
         self.owner = owner
+        self.records = records
         self.span = span
         self.before = before
         self.over = False
@@ -45,11 +47,12 @@ class Rpc:
 
 
 _KEY = create_key("interpose.rpc")
+[_SPAN] = set_span_in_context(INVALID_SPAN, Context())  # where the API keeps the current span
 
 
 def context_of(rpc: Rpc, context: Context) -> Context:
     """The context in which an RPC runs, made of one that has all else."""
-    return set_value(_KEY, rpc, set_span_in_context(rpc.span, context))
+    return Context({**context, _SPAN: rpc.span, _KEY: rpc})
 
 
 def _rpc_of(context: Context) -> Rpc | None:
@@ -69,7 +72,7 @@ def _attempted(owner: Events | Children) -> Rpc | None:
 def current_context() -> Context:
     """The context that is current here, without a span that was left in it: another attempt may follow the one that made it."""
     context = get_current()
-    rpc = _rpc_of(context)
+    rpc = _rpc_of(context) if context else None
     return rpc.before if rpc is not None and rpc.over else context
 
 
@@ -128,7 +131,7 @@ class Children(_Attempts):
             context = get_current()
             span = self._spans.start(context, [Link(other, {HEDGED: True}) for other in list(rpc.running.values())])
             rpc.running[number] = span.get_span_context()
-            call = injected(call, set_span_in_context(span, context))
+            call = injected(call, set_span_in_context(span, context), span.get_span_context())
         except BaseException:
             self._faults()
         outcome = yield call

@@ -11,12 +11,12 @@ import re
 from functools import lru_cache
 from typing import Any
 
-from opentelemetry.baggage import get_all as get_baggage
+from opentelemetry.baggage import set_baggage
 from opentelemetry.baggage.propagation import W3CBaggagePropagator
 from opentelemetry.context import Context
 from opentelemetry.propagate import get_global_textmap
 from opentelemetry.propagators.textmap import Getter, Setter, TextMapPropagator
-from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, get_current_span, set_span_in_context
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from interpose._call import Call
@@ -89,14 +89,21 @@ def _plain_parent(key: str, value: str | bytes) -> SpanContext | None:
 # --- out ------------------------------------------------------------------------------------------------------------------
 
 
-def injected(call: Call, context: Context) -> Call:
-    """The call with what the context carries. A key that it has already is replaced: with two, a trace is cut."""
+[_BAGGAGE] = set_baggage("key", "value", Context())  # where the API keeps all baggage
+_FLAGS = tuple(f"{flags:02x}" for flags in range(256))
+
+
+def injected(call: Call, context: Context, span: SpanContext) -> Call:
+    """The call with what the context carries. A key that it has already is replaced: with two, a trace is cut.
+
+    span: that of the context.
+    """
     propagator = get_global_textmap()
     w3c = _is_w3c(propagator)
     pairs: Pairs = []
-    span = get_current_span(context).get_span_context()
-    if w3c and span.is_valid and not span.trace_state and not get_baggage(context):
-        pairs.append(Metadatum(PARENT, f"00-{span.trace_id:032x}-{span.span_id:016x}-{span.trace_flags:02x}"))
+    if w3c and span.is_valid and not span.trace_state and not context.get(_BAGGAGE):
+        trace_id, span_id = span.trace_id.to_bytes(16, "big").hex(), span.span_id.to_bytes(8, "big").hex()
+        pairs.append(Metadatum(PARENT, f"00-{trace_id}-{span_id}-{_FLAGS[span.trace_flags & 255]}"))
     else:
         propagator.inject(pairs, context, setter=_WRITER)
         if not pairs:

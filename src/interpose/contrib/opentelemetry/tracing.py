@@ -155,7 +155,7 @@ class _Traced:
     def flow(self, call: Call) -> Flow:
         rpc, peer = None, None
         try:
-            if call.side is Side.SERVER:
+            if call._side is Side.SERVER:
                 rpc, peer = self._arrive(call)
             else:
                 rpc, call = self._leave(call)
@@ -164,7 +164,7 @@ class _Traced:
         outcome = yield call
         if rpc is not None:
             try:
-                self._end(rpc, call.side, outcome, peer)
+                self._end(rpc, call._side, outcome, peer)
             except BaseException:
                 self._faults()
 
@@ -175,7 +175,7 @@ class _Traced:
     def _arrive(self, call: Call) -> tuple[Rpc | None, str | None]:
         """An incoming call gets a span, which is made current; and who called, if it records."""
         before = current_context()
-        if _is_of_instrumentation(get_current_span(before), SpanKind.SERVER):
+        if before and _is_of_instrumentation(get_current_span(before), SpanKind.SERVER):
             self._tracing.step_back()
             return None, None
         context = extracted(call.metadata, before)
@@ -183,32 +183,34 @@ class _Traced:
         if not span.get_span_context().is_valid:  # nobody traces, here or where it comes from; but there may be baggage
             attach(context)
             return None, None
-        rpc = Rpc(span, before)
+        rpc = Rpc(span, before, span.is_recording())
         attach(context_of(rpc, context))
-        return rpc, call.peer if span.is_recording() else None
+        return rpc, call.peer if rpc.records else None
 
     def _leave(self, call: Call) -> tuple[Rpc | None, Call]:
         """An outgoing call gets a span, which is made current for what stands further in; and the call that carries it."""
         context = current_context()
-        if context.get(_SUPPRESSED):
-            return None, call
-        if _is_of_instrumentation(get_current_span(context), SpanKind.CLIENT):
-            self._tracing.step_back()
-            return None, call
+        if context:
+            if context.get(_SUPPRESSED):
+                return None, call
+            if _is_of_instrumentation(get_current_span(context), SpanKind.CLIENT):
+                self._tracing.step_back()
+                return None, call
         span = self._leaving.start(context)
-        if not span.get_span_context().is_valid:
-            return None, injected(call, context) if context else call
-        recording = span.is_recording()
-        rpc = Rpc(span, context, self.attempts if recording else None)
+        ids = span.get_span_context()
+        if not ids.is_valid:
+            return None, injected(call, context, ids) if context else call
+        records = span.is_recording()
+        rpc = Rpc(span, context, records, self.attempts if records else None)
         context = context_of(rpc, context)
         attach(context)
-        return rpc, call if rpc.owner is not None and rpc.owner.carry else injected(call, context)
+        return rpc, call if rpc.owner is not None and rpc.owner.carry else injected(call, context, ids)
 
     def _end(self, rpc: Rpc, side: Side, outcome: Outcome, peer: str | None) -> None:
         if rpc.owner is not None:
             rpc.owner.close(rpc)
         rpc.over = True
-        if not rpc.span.is_recording():
+        if not rpc.records or not rpc.span.is_recording():
             return
         more: Attributes = NOTHING if peer is None else self._conventions.of_peer(peer)
         if outcome.attempts > 1:
