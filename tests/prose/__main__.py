@@ -15,7 +15,24 @@ ROOT = Path(__file__).parents[2]
 SOURCE = Path("src") / "interpose"
 
 # What has not been gone over yet is counted and shown, but not held to the bounds. Take a line out once it is done.
-NOT_YET = ("docs", "src", "README.md", "CHANGELOG.md", "CONTRIBUTING.md")
+ROOMS_NOT_YET = (
+    "_serve.py",
+    "_call.py",
+    "__main__.py",
+    "_shell",
+    "aio",
+    "cli",
+    "contrib",
+    "interceptors",
+    "policy",
+    "serving",
+    "sync",
+)
+NOT_YET = (
+    *(SOURCE / room for room in ROOMS_NOT_YET),
+    SOURCE / "mechanisms" / "budget.py",
+    SOURCE / "mechanisms" / "window.py",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +70,7 @@ def main(arguments: list[str]) -> int:
 def paths() -> Iterator[Path]:
     """Every file with prose in it, as seen from the root."""
     found = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / SOURCE).rglob("*.py")]
-    return (path.relative_to(ROOT) for path in sorted(found))
+    return (path.relative_to(ROOT) for path in sorted(found) if "generated" not in path.parts)
 
 
 def counted(path: Path) -> Count:
