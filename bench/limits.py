@@ -23,7 +23,7 @@ from bench.processes import can_pin, pin
 from interpose import server_interceptor
 from interpose._clock import SYSTEM
 from interpose.interceptors import LocalStore, Rate, RateLimit
-from interpose.interceptors.rate_limit import by_method
+from interpose.interceptors.keys import by_method
 from interpose.mechanisms.gcra import Gcra
 
 DECISION = 1 / 8
@@ -115,7 +115,7 @@ def round_trips(path: str) -> dict[str, Loop]:
     client = redis.Redis(unix_socket_path=path)
     nothing = client.script_load("return {0}")
     store = RedisStore(client)
-    limiter: Any = store.limiter([Rate(10**6)], one_key=True, patience=0, clock=SYSTEM)
+    limiter: Any = store.limiter([Rate(10**6)], one_key=True, patience=0)
     keys = callers()
 
     def bare(times: int) -> None:
@@ -124,7 +124,7 @@ def round_trips(path: str) -> dict[str, Loop]:
 
     def ours(times: int) -> None:
         for number in range(times):
-            for _ in limiter.take((keys[number % len(keys)],), 0):
+            for _ in limiter.take((keys[number % len(keys)],), 0, SYSTEM):
                 raise AssertionError("a sync client waits for nothing")
 
     def theirs(times: int) -> None:

@@ -99,7 +99,7 @@ def test_on_a_sync_channel(kind: Kind) -> None:
 def test_futures_are_sent_again_without_a_thread_that_waits(kind: Kind) -> None:
     """`future` returns before the first attempt has ended, and the second is sent when its time has come."""
     clock, echo = FakeClock(), Echo([DOWN])
-    patient = Retry(safe=True, backoff=lambda number: 5, buffer=1000, clock=clock)
+    patient = Retry(safe=True, backoff=lambda number: 5, buffer=1000)
 
     with stubs(echo, patient, clock=clock) as stub:
         future = getattr(stub, kind.value).future(sent(kind))

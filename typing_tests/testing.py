@@ -50,7 +50,7 @@ def test_played() -> None:
 def test_in_places(place: Place) -> None:
     """A place is opened around interceptors."""
     clock = FakeClock(auto=True)
-    retry = Retry(backoff=exponential(random=random.Random(7).random), clock=clock)
+    retry = Retry(backoff=exponential(random=random.Random(7).random))
     with no_leaks(), place.open(retry, passes, script=[failed(UNAVAILABLE), ...], clock=clock) as rpc:
         assert_type(rpc.call("hello", timeout=1.0), Reply)
         assert_type(rpc.attempts[0].values("x-a"), list[str | bytes])

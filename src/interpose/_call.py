@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 import grpc
 
 from interpose import errors
-from interpose._clock import FOREVER
+from interpose._clock import FOREVER, Clock
 from interpose._metadata import Metadata
 from interpose._method import Kind, Method, Side
 from interpose._scope import Scope
@@ -51,7 +51,7 @@ class Hedging(NamedTuple):
 
 
 class Asks(NamedTuple):
-    """What interceptors asked for beyond what goes on the wire. Hooks stand in the order they see a message."""
+    """What interceptors asked for beyond what goes on the wire. Hooks are in the order in which they see a message."""
 
     delay: float = 0.0
     hedging: Hedging | None = None
@@ -171,6 +171,11 @@ class Call:
         if self._deadline is None and self._context is not None:
             return self._context.deadline()
         return self._deadline
+
+    @property
+    def clock(self) -> Clock:
+        """The clock of the channel or server: `call.clock.now()` is in the same seconds as `call.deadline`."""
+        return self._method.clock
 
     @property
     def metadata(self) -> Metadata:
@@ -427,7 +432,7 @@ class Call:
 
 
 class Arrived(Call):
-    """The call of an RPC that has come in, before any interceptor asked for anything: that stands on the class."""
+    """The call of an RPC that has come in, before any interceptor asked for anything; its defaults are on the class."""
 
     __slots__ = ()
 

@@ -1,4 +1,4 @@
-"""Time, handed in: what tells the hour and what rings later. Tests hand in another."""
+"""The clock: monotonic time and timers, injected so that tests can replace it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FOREVER = 1e8  # seconds; grpc reads anything longer (9e9, inf, nan) as a deadli
 
 # Seconds before the deadline: a client that goes then has run out of time, by a clock that is ahead of ours by what the
 # request took to come.
-NEARLY = 0.01
+DEADLINE_TOLERANCE = 0.01
 
 
 class Alarm(Protocol):

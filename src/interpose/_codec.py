@@ -1,4 +1,4 @@
-"""Serializers and deserializers: what was encoded already, and how they fail as grpc can bear."""
+"""Serializers and deserializers: what was encoded already, and failures in a form that grpc can handle."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from weakref import WeakSet
 
 from interpose import errors
-from interpose._details import speakable
+from interpose._details import can_be_details
 from interpose._messages import Pass
 
 _log = logging.getLogger("interpose")
@@ -61,12 +61,12 @@ def plain(request: Any) -> Any:
 # --- (de)serializers that fail ----------------------------------------------------------------------------------------
 
 
-def bearable(convert: Pass | None) -> Pass | None:
-    """A (de)serializer that fails as grpc can bear: with an Exception whose text can be had.
+def guarded(convert: Pass | None) -> Pass | None:
+    """A (de)serializer that fails in a form that grpc can handle: with an Exception whose text can be had.
 
     Anything else ends a thread of grpc's, and with it a channel or a server, or leaves the peer without a status.
     """
-    if convert is None or isinstance(convert, _NATIVE) or made_here(convert, _bearable):
+    if convert is None or isinstance(convert, _NATIVE) or made_here(convert, _guarded):
         return convert
 
     @functools.wraps(convert)
@@ -74,17 +74,19 @@ def bearable(convert: Pass | None) -> Pass | None:
         try:
             return convert(message)
         except BaseException as error:
-            if speakable(error):
+            if can_be_details(error):
                 raise
-            _log.exception("a serializer or deserializer raised what grpc cannot bear")
+            _log.exception(
+                "a serializer or deserializer raised what grpc cannot handle; raising a RuntimeError instead"
+            )
             raise RuntimeError(f"it raised {type(error).__name__}") from None
 
-    _bearable.add(converted)
+    _guarded.add(converted)
     return converted
 
 
 # What was made here already, so that a server with several layers of ours has one around each message.
-_bearable: WeakSet[Pass] = WeakSet()
+_guarded: WeakSet[Pass] = WeakSet()
 _decoders: WeakSet[Pass] = WeakSet()
 
 
@@ -121,6 +123,6 @@ def decoder(deserialize: Pass | None) -> Pass | None:
         except BaseException as error:
             return Undecodable(error)
 
-    _bearable.add(decoded)
+    _guarded.add(decoded)
     _decoders.add(decoded)
     return decoded

@@ -10,6 +10,8 @@ from typing import Any
 
 import grpc
 
+from interpose._clock import SYSTEM, Clock
+
 
 class Kind(enum.Enum):
     """The four kinds of RPC: is the request a stream, is the response one?"""
@@ -66,7 +68,7 @@ class Target:
         self._core = core  # that of grpc's core, which knows of connections
         self._number = next(_numbers)
         self.private = False  # is it known to be encrypted, or to stay on this machine? See `BearerToken`
-        self.modules = modules  # where what stands between us and grpc comes from: that of a native interceptor
+        self.modules = modules  # the modules of what is between us and grpc: that of a native interceptor
 
     @classmethod
     def of(cls, channel: Any) -> Target:
@@ -78,7 +80,7 @@ class Target:
 
     @property
     def key(self) -> str:
-        """Text that tells targets apart: the address, or a name that this one channel has, like "channel 3"."""
+        """Text that distinguishes targets: the address, or a name that this one channel has, like "channel 3"."""
         return self._text or f"channel {self._number}"
 
     def cannot_connect(self) -> bool:
@@ -141,9 +143,21 @@ class Method:
 
     target: what the channel goes to (client; None on a server). serializer: of requests, as the stub gave it (client).
     declared: does its name come from a servicer or a generated stub, so that no peer has made it up?
+    clock: that of the channel or server; see `call.clock`.
     """
 
-    __slots__ = ("_descriptor", "declared", "full_name", "kind", "name", "package", "serializer", "service", "target")
+    __slots__ = (
+        "_descriptor",
+        "clock",
+        "declared",
+        "full_name",
+        "kind",
+        "name",
+        "package",
+        "serializer",
+        "service",
+        "target",
+    )
 
     def __init__(
         self,
@@ -153,7 +167,9 @@ class Method:
         serializer: Callable[[Any], bytes] | None = None,
         *,
         declared: bool = False,
+        clock: Clock = SYSTEM,
     ) -> None:
+        self.clock = clock
         self.declared = declared
         self.full_name = full_name
         self.kind = kind

@@ -12,7 +12,7 @@ import grpc.aio
 from interpose import errors
 from interpose._call import Call
 from interpose._clock import FOREVER, Clock
-from interpose._codec import bearable, encoder
+from interpose._codec import encoder, guarded
 from interpose._flow import Driver, Layers, Wait
 from interpose._method import Kind, Method
 from interpose._outcome import OK, Outcome, told_by
@@ -57,7 +57,7 @@ class Route:
         # One for messages and for those that are kept: a second one, made when it is first needed, might be made on a
         # channel that is closed, and there grpc ends the process (registered methods).
         # A stream is serialized on a thread of grpc's, a unary request where the application calls.
-        self.native = make(bearable(self.encode) if self.uploads else self.encode if packs else serializer)
+        self.native = make(guarded(self.encode) if self.uploads else self.encode if packs else serializer)
         self.clock = clock
         self.pauses = pauses
 
@@ -66,7 +66,7 @@ Hooked: TypeAlias = Callable[[Kind, Any, Any], Route]  # kind, path, native mult
 
 
 def options_of(details: Any) -> dict[str, Any]:
-    """What the application said of a call, from what grpc tells a native interceptor of it."""
+    """What the application said of a call, from what grpc gives a native interceptor."""
     names = ("timeout", "metadata", "credentials", "wait_for_ready", "compression")
     return {name: getattr(details, name, None) for name in names}
 
@@ -171,28 +171,28 @@ def waits_until(step: Wait, deadline: float | None) -> float | None:
     return min((until for until in (step.deadline, deadline) if until is not None), default=None)
 
 
-def news_of(future: Future[Any], driver: Driver) -> tuple[Callable[[Any], Any], Any]:
-    """How a driver is told what a Future that is done gave."""
+def completion_of(future: Future[Any], driver: Driver) -> tuple[Callable[[Any], Any], Any]:
+    """How a driver gets what a Future that is done gave."""
     try:
         return driver.answer, future.result()
     except BaseException as error:
         return driver.fail, error
 
 
-def in_vain() -> errors.DeadlineExceeded:
-    """What a flow is told whose Future has not come in time."""
+def wait_timed_out() -> errors.DeadlineExceeded:
+    """What is raised into a flow whose Future has not come in time."""
     return errors.DeadlineExceeded("the deadline passed while an interceptor waited", local=True)
 
 
 def locally_cancelled() -> errors.Cancelled:
-    """What a flow or a part of an RPC is told that the application has cancelled."""
+    """What a flow or a part of an RPC gets when the application has cancelled it."""
     return errors.Cancelled(LOCALLY_CANCELLED, local=True)
 
 
 def no_waiting(step: Wait) -> TypeError:
-    """What a flow that waits for an awaitable is told on a sync channel or server."""
+    """What is raised into a flow that waits for an awaitable on a sync channel or server."""
     close = getattr(step.awaitable, "close", None)
-    if close is not None:  # a coroutine that nobody will await
+    if close is not None:  # a coroutine that will never be awaited
         close()
     if type(step.awaitable).__name__ == "async_generator_asend":  # of the interceptor itself
         return TypeError(f"interceptor {step.asker} is an `async def` generator, and this server is a sync one")

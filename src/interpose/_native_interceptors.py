@@ -64,7 +64,7 @@ class _Stack:
         return Route(method, compiled, lambda _: native, _as_many_bytes, self._clock, self._pauses)
 
     def _compile(self, kind: Kind, path: str) -> tuple[Method, Layers]:
-        method = Method(path, kind, self._target, _serialized)
+        method = Method(path, kind, self._target, _serialized, clock=self._clock)
         return method, layers(self._interceptors, method)
 
 

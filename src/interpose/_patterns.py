@@ -38,7 +38,7 @@ class Patterns:
     __slots__ = ("_fits", "given", "globs")
 
     def __init__(self, given: str | Iterable[str], *, owner: str = "when", field: str = "the pattern") -> None:
-        self.given: tuple[str, ...] = _listed(given)
+        self.given: tuple[str, ...] = listed(given)
         if faults := list(faults_of(self.given, field)):
             raise ValueError(f"{owner}: {'; '.join(faults)}")
         self.globs = tuple(dict.fromkeys(glob for pattern in self.given for glob in globs_of(pattern)))
@@ -54,13 +54,19 @@ class Patterns:
 
 def faults_of(given: object, field: str = "the pattern") -> Iterator[str]:
     """What is wrong with a pattern or an iterable of them, one text for each fault; for `insist` of a battery's options."""
-    for pattern in _listed(given):
+    for pattern in listed(given):
         fault = _fault(pattern) if isinstance(pattern, str) else "is no text: write '/package.Service/Method'"
         if fault:
             yield f"{field} {pattern!r} {fault}"
 
 
-def _listed(given: Any) -> tuple[Any, ...]:
+def patterns(name: str, given: object) -> Iterator[str]:
+    """The same, as the rule of an option."""
+    return faults_of(given, name)
+
+
+def listed(given: Any) -> tuple[Any, ...]:
+    """One pattern or several, read once."""
     one = isinstance(given, (str, bytes)) or not isinstance(given, Iterable)
     return (given,) if one else tuple(given)
 
@@ -105,7 +111,7 @@ def _fault_of_glob(glob: str) -> str | None:
     if strange or glob.startswith("/!"):
         return (
             f"has {strange[0] if strange else '!'!r}, which is in no name of a method: several patterns are a list, "
-            "alternatives stand in braces, and anything else is said by a function of the Method"
+            "alternatives are written in braces, and anything else is said by a function of the Method"
         )
     if "{" in glob or "}" in glob or re.search(r"\[[^\]]*$", glob):
         return "has a brace or bracket without its other half"

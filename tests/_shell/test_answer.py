@@ -8,7 +8,7 @@ import pytest
 from google.protobuf import empty_pb2
 
 from interpose import Call, Kind, Metadata, Method, Outcome, Side, context, errors
-from interpose._details import MAX_DETAILS, MAX_STATUS, described, sendable, speakable, status_code, text
+from interpose._details import MAX_DETAILS, MAX_STATUS, can_be_details, described, sendable, status_code, text
 from interpose._shell.answer import Abort, Answer, arrived, recording
 from interpose._shell.closing import trailers, unexpected
 
@@ -436,7 +436,7 @@ class Unprintable(Exception):
 )
 def test_what_grpc_can_say(error: BaseException, can: bool) -> None:
     """What grpc would choke on is said by us."""
-    assert speakable(error) is can
+    assert can_be_details(error) is can
     assert described(error)
 
 

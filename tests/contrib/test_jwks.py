@@ -39,7 +39,7 @@ def keys() -> Iterator[KeyServer]:
 
 def trusted(keys: KeyServer, clock: FakeClock, **options: Any) -> tuple[Jwks, Jwt]:
     fetched = Jwks(keys.url, clock=clock, **options)
-    return fetched, trusting(fetched, clock=clock)
+    return fetched, trusting(fetched)
 
 
 def settled(fetched: Jwks) -> None:
@@ -142,7 +142,7 @@ def test_a_fetch_that_began_too_early_is_followed_by_another(keys: KeyServer) ->
     keys.came.acquire()
     clock.advance(300)
     keys.hold = threading.Event()
-    fetched.refresh()
+    fetched.renew()
     assert keys.came.acquire(timeout=10)
 
     with ThreadPoolExecutor(1) as caller:
@@ -206,7 +206,7 @@ def test_a_key_that_comes_back_is_good_again(keys: KeyServer) -> None:
         keys.body = document
         verified(verifier, signed())
         clock.advance(10)
-        fetched.refresh()
+        fetched.renew()
         settled(fetched)
     clock.advance(OVERLAP)
 
@@ -239,7 +239,7 @@ def test_nonsense_changes_no_key(what: str, keys: KeyServer, caplog: pytest.LogC
 
     keys.body = NONSENSE[what]
     clock.advance(300)
-    fetched.refresh()
+    fetched.renew()
     settled(fetched)
 
     assert verified(verifier, signed(sub="bob")) == Identity("bob")
@@ -298,7 +298,7 @@ def test_keys_stay_while_the_endpoint_is_down(keys: KeyServer) -> None:
 
     for _ in range(5):
         clock.advance(3600)
-        fetched.refresh()
+        fetched.renew()
         settled(fetched)
         assert verified(verifier, signed(sub="bob")) == Identity("bob")
 
@@ -349,7 +349,7 @@ def test_keys_of_no_use_are_left_out(keys: KeyServer, caplog: pytest.LogCaptureF
 
     assert verified(verifier, signed()) == ANN
     clock.advance(300)
-    fetched.refresh()
+    fetched.renew()
     settled(fetched)
 
     state = fetched.snapshot()
@@ -380,7 +380,7 @@ def test_a_file(tmp_path: Path) -> None:
     for source in (file, str(file)):
         file.unlink(missing_ok=True)
         fetched = Jwks(source, clock=clock)
-        verifier = trusting(fetched, clock=clock)
+        verifier = trusting(fetched)
         refusal(verifier, signed())
         assert "FileNotFoundError" in str(fetched.snapshot().error)
 
@@ -432,7 +432,7 @@ def test_a_child_fetches_for_itself(keys: KeyServer, monkeypatch: pytest.MonkeyP
         ({"refresh": 0}, "refresh must be above 0 and below 1e.08 seconds, not 0"),
         ({"cooldown": -1}, "cooldown must be above 0"),
         ({"timeout": "5"}, "timeout must be above 0 .* not '5'"),
-        ({"max_bytes": 0}, "max_bytes must be a whole number from 1, not 0"),
+        ({"max_bytes": 0}, "max_bytes must be a whole number from 1 to 1073741824, not 0"),
         ({"ssl": True}, "ssl must be an ssl.SSLContext or None, not True"),
         ({"clock": None}, r"clock must have a method now\(\), not be None"),
         ({"source": "http://a.example", "refresh": 0, "timeout": 0}, "source .*; refresh .*; timeout "),

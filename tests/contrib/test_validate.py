@@ -243,11 +243,11 @@ def test_a_rule_that_is_wrong_is_no_fault_of_the_caller(
 ) -> None:
     """INTERNAL, the fault in the log once a minute, and not a word of it for the peer."""
     clock = FakeClock()
-    validate = Validate(clock=clock)
+    validate = Validate()
 
-    outcomes = [judged(validate, message) for _ in range(3)]
+    outcomes = [judged(validate, message, clock=clock) for _ in range(3)]
     clock.advance(60)
-    outcomes.append(judged(validate, message))
+    outcomes.append(judged(validate, message, clock=clock))
 
     assert {(outcome.code, outcome.details) for outcome in outcomes} == {(INTERNAL, "the request cannot be validated")}
     texts = [record.getMessage() for record in caplog.records]
@@ -445,8 +445,8 @@ def test_orders_that_are_wrong() -> None:
     told = describe(Validate(), AccessLog(), RateLimit("1/second"))
 
     assert "1. Validate   Refuse messages that break the rules in their proto" in told
-    assert "! Validate stands outside of AccessLog: calls that are refused are not in the log" in told
-    assert "! Validate stands outside of RateLimit: calls that are refused are not counted" in told
+    assert "! Validate is outside of AccessLog: calls that are refused are not in the log" in told
+    assert "! Validate is outside of RateLimit: calls that are refused are not counted" in told
 
 
 # --- seeing ---------------------------------------------------------------------------------------------------------
@@ -514,17 +514,15 @@ def test_options_that_make_no_sense() -> None:
             responses=None,  # type: ignore[arg-type]
             full_report=-1,
             validator=protovalidate.Validator,  # type: ignore[arg-type]
-            clock=5,  # type: ignore[arg-type]
             on_invalid=5,  # type: ignore[arg-type]
         )
 
     assert str(refusal.value).split("; ") == [
-        "Validate: requests must be True or False, not 0",
+        "Validate: one of requests and responses must be True: it would judge nothing",
+        "requests must be True or False, not 0",
         "responses must be True or False, not None",
-        "one of requests and responses must be True: it would judge nothing",
         "full_report must be a whole number of bytes from 0 to 1048576, not -1",
-        f"validator must be a protovalidate.Validator(), not {protovalidate.Validator!r}",
-        "clock must have a method now(), not be 5",
+        f"validator must be None or a protovalidate.Validator(), not {protovalidate.Validator!r}",
         "on_invalid must be a function of InvalidDetails, not 5",
     ]
 

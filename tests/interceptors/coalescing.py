@@ -9,6 +9,7 @@ import grpc
 import grpc.aio
 
 from interpose import Call, Kind, Method, Outcome, errors
+from interpose._clock import SYSTEM, Clock
 from interpose._flow import Wait
 from interpose.interceptors import Coalesce, CoalesceState
 from interpose.testing.echo import path
@@ -85,9 +86,13 @@ class Asked:
 
 
 def call_of(
-    request: str = "q", method: str = path(Kind.UNARY_UNARY), kind: Kind = Kind.UNARY_UNARY, **options: Any
+    request: str = "q",
+    method: str = path(Kind.UNARY_UNARY),
+    kind: Kind = Kind.UNARY_UNARY,
+    clock: Clock = SYSTEM,
+    **options: Any,
 ) -> Call:
-    return Call(Method(method, kind), request=request.encode(), **options)
+    return Call(Method(method, kind, clock=clock), request=request.encode(), **options)
 
 
 def answer(response: Any = "good", **more: Any) -> Outcome:

@@ -19,7 +19,6 @@ from interpose._method import Method
 from interpose.interceptors import ConcurrencyLimit
 from interpose.testing import FakeClock
 
-METHOD = Method("/shop.v1.Orders/Place", Kind.UNARY_UNARY)
 PATIENCE = 1.0  # seconds: an answer that comes later is of no use to its caller
 
 
@@ -49,6 +48,7 @@ class Server:
         self.service = service
         self._limit = limit
         self._clock = clock
+        self._method = Method("/shop.v1.Orders/Place", Kind.UNARY_UNARY, clock=clock)
         self._random = random.Random(seed)
         self._ends: list[tuple[float, int, float, Any]] = []
         self._inside: list[tuple[float, Any]] = []
@@ -72,7 +72,7 @@ class Server:
 
     def _flow(self, important: bool) -> Any:
         priority = (("x-priority", "10"),) if important else ()
-        return self._limit(Call(METHOD, Side.SERVER, "hello", metadata=priority))
+        return self._limit(Call(self._method, Side.SERVER, "hello", metadata=priority))
 
     def _move(self, flow: Any, move: Callable[[], Any], important: bool, served: Served) -> None:
         """A flow goes on: to wait, to be worked on, or to be refused."""

@@ -203,7 +203,7 @@ def handlers(handle: Callable[..., Any]) -> grpc.GenericRpcHandler:
 
 def retry(clock: FakeClock) -> Retry:
     """What is measured: five attempts, and the budget that it has by itself."""
-    return Retry(ATTEMPTS, clock=clock, safe=True)
+    return Retry(ATTEMPTS, safe=True)
 
 
 def times(backend: Backend, calls: int) -> str:

@@ -20,11 +20,9 @@ from interpose.interceptors.circuit_breaker import (
     CircuitState,
     Mode,
     TransitionDetails,
-    by_method,
-    by_service,
-    calls,
-    seconds,
 )
+from interpose.interceptors.keys import by_method, by_service
+from interpose.mechanisms.window import calls, seconds
 from interpose.testing import PLACES, Echo, FakeClock, Place, Stub, failed, ok, play, raised
 from tests.interceptors.driving import Told, each, failing, is_server, requests
 
@@ -354,7 +352,7 @@ def test_each_attempt_of_a_retry_counts() -> None:
     clock = FakeClock()
     breaker = CircuitBreaker(minimum=2, clock=clock)
 
-    played = play(chain(Retry(4, safe=True, clock=clock), breaker), [failed(UNAVAILABLE), ...], clock=clock)
+    played = play(chain(Retry(4, safe=True), breaker), [failed(UNAVAILABLE), ...], clock=clock)
 
     assert len(played.sent) == 2
     assert isinstance(played.outcome.error, CircuitOpen)

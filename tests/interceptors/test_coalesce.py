@@ -475,7 +475,6 @@ def test_many_threads_over_and_over() -> None:
         ({"shared": 1}, "shared must be True or False"),
         ({"safe": "Read"}, "safe must be None, True, False or a function"),
         ({"copy": 3}, "copy must be a function"),
-        ({"clock": 3}, "clock must have a method now()"),
     ],
 )
 def test_options_that_make_no_sense(options: dict[str, Any], fault: str) -> None:
@@ -488,5 +487,5 @@ def test_options_that_make_no_sense(options: dict[str, Any], fault: str) -> None
 
 def test_every_fault_is_told_at_once() -> None:
     """One error for all options."""
-    with pytest.raises(ValueError, match=r"metadata must .*; shared must .*; safe must .*; copy must .*; clock must"):
-        Coalesce(metadata="x", shared=3, safe=3, copy=3, clock=3)  # type: ignore[arg-type]  # that is the question
+    with pytest.raises(ValueError, match=r"metadata must .*; shared must .*; safe must .*; copy must"):
+        Coalesce(metadata="x", shared=3, safe=3, copy=3)  # type: ignore[arg-type]  # that is the question

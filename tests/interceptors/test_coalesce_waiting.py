@@ -135,7 +135,7 @@ def test_who_waits_keeps_its_deadline() -> None:
     clock, echo = FakeClock(), Echo([ok(hang=True)])
     with (
         echo.serve() as target,
-        intercept_channel(grpc.insecure_channel(target), always(clock=clock), clock=clock) as channel,
+        intercept_channel(grpc.insecure_channel(target), always(), clock=clock) as channel,
         ThreadPoolExecutor(1) as pool,
     ):
         stub = Stub(channel)
@@ -176,8 +176,8 @@ async def test_a_task_that_waits_keeps_its_deadline() -> None:
 def test_a_timeout_counts_from_the_beginning() -> None:
     """What an interceptor allows one attempt is the limit of waiting and sending together."""
     clock = FakeClock()
-    coalesce = always(clock=clock)
-    first, second = Asked(coalesce, call_of()), Asked(coalesce, call_of().with_timeout(5))
+    coalesce = always()
+    first, second = Asked(coalesce, call_of()), Asked(coalesce, call_of(clock=clock).with_timeout(5))
     until = second.step.deadline
     clock.advance(2)
     first.end(failure(CANCELLED))
@@ -362,7 +362,7 @@ def test_who_blocks_the_thread_that_would_bring_the_answer() -> None:
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
         target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
         server.start()
-        coalesce = always(clock=clock)
+        coalesce = always()
         with intercept_channel(grpc.insecure_channel(target), coalesce, clock=clock) as channel:
             stub = Stub(channel)
             first = stub.unary_unary.future("q")

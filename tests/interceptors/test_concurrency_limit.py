@@ -13,6 +13,7 @@ import grpc.aio
 import pytest
 
 from interpose import Call, Flow, Kind, Outcome, Side, errors
+from interpose._clock import SYSTEM, Clock
 from interpose._flow import Driver, Interceptor, layers
 from interpose._method import Method
 from interpose.interceptors import ConcurrencyLimit, ConcurrencyState, ShedDetails
@@ -27,9 +28,9 @@ UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 SERVERS = [place for place in PLACES if place.side is Side.SERVER]
 
 
-def incoming(kind: Kind = Kind.UNARY_UNARY, method: str | None = None, **metadata: str) -> Call:
+def incoming(kind: Kind = Kind.UNARY_UNARY, method: str | None = None, clock: Clock = SYSTEM, **metadata: str) -> Call:
     pairs = tuple((key.replace("_", "-"), value) for key, value in metadata.items())
-    return call_of(method=method or path(kind), kind=kind, side=Side.SERVER, metadata=pairs)
+    return call_of(method=method or path(kind), kind=kind, side=Side.SERVER, metadata=pairs, clock=clock)
 
 
 def asked(limit: ConcurrencyLimit, **options: Any) -> Asked:
@@ -157,7 +158,7 @@ def test_one_that_waits_too_long_is_refused(on_loop: bool) -> None:
     """After `queue_timeout`, by the clock."""
     place = next(place for place in SERVERS if place.asyncio is on_loop)
     clock = FakeClock(auto=True)
-    limit = ConcurrencyLimit(1, queue=1, queue_timeout=5, clock=clock)
+    limit = ConcurrencyLimit(1, queue=1, queue_timeout=5)
     holder = asked(limit)
     with place.open(limit, clock=clock) as rpc:
         reply = rpc.call()
@@ -171,7 +172,7 @@ def test_one_that_waits_too_long_is_refused(on_loop: bool) -> None:
 def test_one_that_waits_is_served_when_another_ends(place: Place) -> None:
     """On any thread, and without a timer that rings."""
     clock = FakeClock()
-    limit = ConcurrencyLimit(1, queue=1, queue_timeout=5, clock=clock)
+    limit = ConcurrencyLimit(1, queue=1, queue_timeout=5)
     holder = asked(limit)
     with place.open(limit, clock=clock) as rpc:
         freeing = threading.Thread(target=lambda: (clock.wait_for(), holder.end(answer())))
@@ -264,7 +265,7 @@ def test_a_client_whose_time_is_over_while_it_waits(on_loop: bool, caplog: pytes
 async def test_a_client_that_goes_while_it_waits(caplog: pytest.LogCaptureFixture) -> None:
     """On a loop that is a cancelled task, and no fault of ours either."""
     clock, told = FakeClock(), Told()
-    limit = ConcurrencyLimit(1, queue=1, clock=clock)
+    limit = ConcurrencyLimit(1, queue=1)
     holder = asked(limit)
     async with Echo().serve_aio(told, limit, clock=clock) as target, grpc.aio.insecure_channel(target) as channel:
         call = Stub(channel).unary_unary("a")
@@ -303,11 +304,11 @@ def test_until_its_first_message_a_stream_counts() -> None:
 def test_failures_that_are_quick_say_nothing() -> None:
     """Of calls that fail only those count that ran out of time."""
     clock = FakeClock()
-    limit = ConcurrencyLimit(Aimd(10, timeout=1), clock=clock)
+    limit = ConcurrencyLimit(Aimd(10, timeout=1))
 
     def calls(code: grpc.StatusCode) -> int:
         clock.advance(0.2)
-        flows = [asked(limit) for _ in range(10)]
+        flows = [asked(limit, clock=clock) for _ in range(10)]
         for flow in flows:
             flow.end(Outcome(code))
         return limit.snapshot().limit
@@ -338,8 +339,7 @@ def test_options_are_looked_at_together() -> None:
             until="now",
             exempt="health",
             code=grpc.StatusCode.OK,
-            pushback=-1,
-            clock=None,  # type: ignore[arg-type]
+            pushback=-1,  # type: ignore[arg-type]
             on_shed="log",  # type: ignore[arg-type]
         )
 
@@ -353,7 +353,6 @@ def test_options_are_looked_at_together() -> None:
         "exempt",
         "code",
         "pushback",
-        "clock",
         "on_shed",
     ]
     assert [fault.split()[0] for fault in str(error.value).removeprefix("ConcurrencyLimit: ").split("; ")] == names

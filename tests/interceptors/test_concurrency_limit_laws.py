@@ -13,7 +13,7 @@ ALGORITHMS = [Gradient(), Vegas(), Aimd(timeout=5 * SERVICE)]
 
 
 def server(algorithm: Algorithm, units: int) -> Server:
-    return simulated(lambda clock: ConcurrencyLimit(algorithm, queue=0, clock=clock), units, SERVICE)
+    return simulated(lambda clock: ConcurrencyLimit(algorithm, queue=0), units, SERVICE)
 
 
 @pytest.mark.parametrize("units", [1, 4])
@@ -82,7 +82,7 @@ def test_an_overload_that_lasts_does_not_lift_the_limit(algorithm: Algorithm) ->
 @pytest.mark.parametrize("algorithm", ALGORITHMS, ids=repr)
 def test_the_important_are_served(algorithm: Algorithm) -> None:
     """One call in five has a high priority: of these at least 95 % are served, at three times the capacity."""
-    crowded = simulated(lambda clock: ConcurrencyLimit(algorithm, queue=8, clock=clock), 1, SERVICE)
+    crowded = simulated(lambda clock: ConcurrencyLimit(algorithm, queue=8), 1, SERVICE)
     crowded.serve(3 / SERVICE, FINDING, important=0.2)
     served = crowded.serve(3 / SERVICE, 10, important=0.2)
 
@@ -110,7 +110,7 @@ QUEUE_TIMEOUT = 0.25
 
 def loop(turns: int) -> Loop:
     clock = FakeClock()
-    limit = ConcurrencyLimit(Gradient(maximum=40), queue=8, queue_timeout=QUEUE_TIMEOUT, clock=clock)
+    limit = ConcurrencyLimit(Gradient(maximum=40), queue=8, queue_timeout=QUEUE_TIMEOUT)
     return Loop(limit, clock, turns, COST)
 
 

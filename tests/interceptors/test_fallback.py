@@ -225,7 +225,7 @@ def test_a_hook_that_fails_costs_nobody_the_answer(caplog: pytest.LogCaptureFixt
 def test_all_attempts_come_first() -> None:
     """Outside of a Retry it answers once, when the last attempt has failed; the outcome has their number."""
     clock = FakeClock()
-    stack = chain(Fallback("old"), Retry(3, safe=True, backoff=lambda retry: 1.0, clock=clock))
+    stack = chain(Fallback("old"), Retry(3, safe=True, backoff=lambda retry: 1.0))
 
     played = play(stack, [failed(UNAVAILABLE), ...], clock=clock)
 

@@ -75,7 +75,7 @@ def test_a_share_of_the_calls() -> None:
     """Of ten calls three may be hedged; only what was sent is counted."""
     clock = FakeClock()
     budget = RatioBudget(0.3, minimum=0, window=100.0)
-    hedging = hedge(budget=budget, clock=clock)
+    hedging = hedge(budget=budget)
 
     for _ in range(9):
         play(hedging, clock=clock)

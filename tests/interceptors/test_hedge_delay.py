@@ -29,7 +29,7 @@ KINDS = pytest.mark.parametrize("kind", list(Kind), ids=lambda kind: kind.value)
 
 def observing(clock: FakeClock, **options: Any) -> Hedge:
     """One that hedges after the median of the last 20 calls, and one second at first."""
-    return hedge(delay=quantile(0.5, initial=1.0, window=20), clock=clock, **options)
+    return hedge(delay=quantile(0.5, initial=1.0, window=20), **options)
 
 
 def method_delay(hedging: Hedge) -> float:

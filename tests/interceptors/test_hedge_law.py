@@ -148,7 +148,7 @@ def test_it_is_gRFC_A6(race: tuple[int, float, list[Copy], float, float], kind: 
         yield call
 
     expected_sent, expected_end, expected_at, expected_tokens = Model(copies, delay, script, timeout, tokens).run()
-    stack = chain(hedge(copies, delay, budget=budget, clock=clock), number)
+    stack = chain(hedge(copies, delay, budget=budget), number)
     played = play(stack, acts[: len(expected_sent)], kind=kind, timeout=timeout, clock=clock)
 
     assert (times(played), end_of(played)) == (expected_sent, expected_end)

@@ -32,7 +32,7 @@ KINDS = pytest.mark.parametrize("kind", list(Kind), ids=lambda kind: kind.value)
 def test_what_nobody_has_declared_safe_is_sent_once(kind: Kind) -> None:
     """As if there were no hedge: however late the answer is, and however it ends. The budget is not told of it."""
     budget = RatioBudget()
-    hedging = Hedge(delay=1, budget=budget, clock=FakeClock())
+    hedging = Hedge(delay=1, budget=budget)
 
     late, down = play(hedging, [ok("late", delay=9)], kind=kind), play(hedging, [DOWN], kind=kind)
 
@@ -98,7 +98,7 @@ def test_the_proto_may_say_that_it_is_safe(generated: Generated, name: str, copi
 def test_a_function_may_say_what_is_safe() -> None:
     """Calls for which it is false are sent once, as if there were no hedge; the budget is not told of them."""
     budget = RatioBudget()
-    hedging = Hedge(delay=1, safe=lambda call: call.request == "read", budget=budget, clock=FakeClock())
+    hedging = Hedge(delay=1, safe=lambda call: call.request == "read", budget=budget)
 
     read = play(hedging, [ok(delay=9), ok()], requests=["read"])
     write = play(hedging, [ok(delay=9)], requests=["write"])

@@ -72,7 +72,7 @@ def test_chosen_metadata_is_handed_on() -> None:
 def test_the_deadline_less_a_margin() -> None:
     """What is left of the incoming RPC, less what the handler keeps for itself."""
     clock = FakeClock()
-    propagate = PropagateContext(margin=0.5, clock=clock)
+    propagate = PropagateContext(margin=0.5)
 
     played = handed_on(propagate, incoming(timeout=2, clock=clock), clock=clock)
 
@@ -83,9 +83,7 @@ def test_no_time_left_sends_nothing() -> None:
     """The call ends here."""
     clock = FakeClock()
 
-    played = handed_on(
-        PropagateContext(margin=3, clock=clock), incoming(timeout=2, clock=clock), script=[], clock=clock
-    )
+    played = handed_on(PropagateContext(margin=3), incoming(timeout=2, clock=clock), script=[], clock=clock)
 
     assert played.outcome.code is grpc.StatusCode.DEADLINE_EXCEEDED and played.outcome.local
     assert played.sent == []
@@ -117,8 +115,7 @@ def test_the_request_id_goes_along() -> None:
 
 def test_detached_calls_inherit_nothing() -> None:
     """In `context.detached()` there is no incoming RPC; behind it there is again."""
-    clock = FakeClock()
-    propagate, seen = PropagateContext(metadata=("x-tenant",), clock=clock), []
+    propagate, seen = PropagateContext(metadata=("x-tenant",)), []
 
     def inside(call: Call) -> Flow:
         with context.detached():
@@ -138,8 +135,8 @@ def test_detached_calls_inherit_nothing() -> None:
 
 def test_all_faults_are_told_at_once() -> None:
     """Values that make no sense are refused, with what to write instead."""
-    with pytest.raises(ValueError, match=r"not one text; margin must be .*; cancel must be .*; clock must"):
-        PropagateContext("x-tenant", margin=-1, cancel="no", clock=3)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"not one text; margin must be .*; cancel must be"):
+        PropagateContext("x-tenant", margin=-1, cancel="no")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="must be metadata keys"):
         PropagateContext(("a b",))
 

@@ -24,7 +24,8 @@ from interpose.interceptors import (
     Retry,
 )
 from interpose.interceptors import rate_limit as module
-from interpose.interceptors.rate_limit import MAX_KEY, bounded, by_metadata, by_method, by_peer
+from interpose.interceptors.keys import by_metadata, by_method, by_peer
+from interpose.interceptors.rate_limit import MAX_KEY, bounded
 from interpose.testing import PLACES, Echo, FakeClock, Place, Stub, ok, play
 from tests.interceptors.driving import is_server, requests
 
@@ -47,7 +48,7 @@ def test_it_refuses_what_comes_too_early(place: Place) -> None:
     """Two at once, then one every half second; a refusal says when, and that nothing was executed."""
     clock = FakeClock()
 
-    with place.open(RateLimit("2/second", clock=clock), script=[ok(), ...], clock=clock) as rpc:
+    with place.open(RateLimit("2/second"), script=[ok(), ...], clock=clock) as rpc:
         replies = [rpc.call(*requests(place)) for _ in range(3)]
         clock.advance(0.5)
         replies += [rpc.call(*requests(place)) for _ in range(2)]
@@ -70,7 +71,8 @@ def test_it_refuses_what_comes_too_early(place: Place) -> None:
 
 def test_others_read_the_retry_info() -> None:
     """grpcio-status opens what is packed by hand, which insists that code and text are the same."""
-    with Echo().serve(RateLimit("1/hour", clock=FakeClock())) as target, grpc.insecure_channel(target) as channel:
+    served = Echo().serve(RateLimit("1/hour"), clock=FakeClock())
+    with served as target, grpc.insecure_channel(target) as channel:
         stub = Stub(channel)
         stub.unary_unary("a")
         with pytest.raises(grpc.RpcError) as refused:
@@ -87,9 +89,9 @@ def test_others_read_the_retry_info() -> None:
 def test_our_retry_comes_back_in_time(place: Place) -> None:
     """Neither too early nor without need, and although the call is not known to be safe."""
     clock = FakeClock(auto=True)
-    retry = Retry(2, codes={EXHAUSTED}, clock=clock)
+    retry = Retry(2, codes={EXHAUSTED})
 
-    with Echo().serve(RateLimit("4/minute", burst=1, clock=clock), clock=clock) as target:
+    with Echo().serve(RateLimit("4/minute", burst=1), clock=clock) as target:
         channel = intercept_channel(grpc.insecure_channel(target), retry, clock=clock)
         with channel:
             call = Stub(channel).method(place.kind)
@@ -249,16 +251,16 @@ def test_a_call_has_to_meet_all_limits() -> None:
     clock, told = FakeClock(), list[RefusalDetails]()
     each, everyone = Rate(1, per=10), Rate(3, per=60)
     limits = [each, Limit(everyone, key=lambda call: "all")]
-    limit = RateLimit(limits, key=lambda call: call.request, clock=clock, on_refuse=told.append)
+    limit = RateLimit(limits, key=lambda call: call.request, on_refuse=told.append)
 
-    assert [answered(limit, requests=[key]) for key in "aabbcd"] == [True, False, True, False, True, False]
+    assert [answered(limit, requests=[key], clock=clock) for key in "aabbcd"] == [True, False, True, False, True, False]
     assert [(details.limit, details.key, details.retry_in) for details in told] == [
         (each, "a", 10),
         (each, "b", 10),
         (everyone, "all", 20),
     ]
     clock.advance(20)
-    assert [answered(limit, requests=[key]) for key in "da"] == [True, False]
+    assert [answered(limit, requests=[key], clock=clock) for key in "da"] == [True, False]
 
 
 def test_text_and_objects() -> None:
@@ -276,7 +278,7 @@ def test_text_and_objects() -> None:
 def test_calls_wait_for_their_turn(place: Place) -> None:
     """On a client, in the order in which they came, each until the limit lets it."""
     clock = FakeClock(auto=True)
-    limit = RateLimit("4/minute", burst=1, wait=True, clock=clock)
+    limit = RateLimit("4/minute", burst=1, wait=True)
 
     with place.open(limit, script=[ok(), ...], clock=clock) as rpc:
         replies = [rpc.call(*requests(place)) for _ in range(3)]
@@ -297,7 +299,7 @@ def waited(limit: RateLimit, clock: FakeClock, **given: Any) -> float | None:
 def test_nothing_waits_beyond_its_deadline() -> None:
     """It is refused at once, and its turn is given to the next."""
     clock = FakeClock()
-    limit = RateLimit("1/minute", wait=True, clock=clock)
+    limit = RateLimit("1/minute", wait=True)
 
     assert waited(limit, clock) == 0
     assert waited(limit, clock, timeout=59) is None
@@ -311,17 +313,17 @@ def test_nothing_waits_beyond_its_deadline() -> None:
 def test_nothing_waits_longer_than_it_is_said(limits: Any) -> None:
     """So many seconds; True is an hour."""
     clock = FakeClock()
-    limit = RateLimit(limits, wait=90, clock=clock)
+    limit = RateLimit(limits, wait=90)
 
     assert [waited(limit, clock) for _ in range(3)] == [0, 60, None]
-    limit = RateLimit("1/hour", wait=True, clock=clock)
+    limit = RateLimit("1/hour", wait=True)
     assert [waited(limit, clock) for _ in range(3)] == [0, 3600, None]
 
 
 def test_a_retry_comes_when_it_is_sent() -> None:
     """Not when it is decided on: its pause is waited out first, and keeps no turn of others."""
     clock = FakeClock()
-    limit = RateLimit("1/minute", clock=clock)
+    limit = RateLimit("1/minute")
 
     assert answered(limit, side=CLIENT, clock=clock)
     early = play(chain(_paused(59), limit), [], clock=clock, answers=[None])
@@ -355,9 +357,9 @@ def test_a_pause_in_real_places(place: Place) -> None:
 def test_admitted_calls_may_tell_what_is_left(place: Place) -> None:
     """If it is asked for: of the limit that is nearest, behind what the handler sends."""
     clock = FakeClock()
-    limit = RateLimit(["5/minute", "3/second"], trailers=True, clock=clock)
+    limit = RateLimit(["5/minute", "3/second"], trailers=True)
 
-    with place.open(limit, script=[ok(trailing=(("x-own", "1"),)), ...]) as rpc:
+    with place.open(limit, script=[ok(trailing=(("x-own", "1"),)), ...], clock=clock) as rpc:
         replies = [rpc.call(*requests(place)) for _ in range(2)]
         clock.advance(1)
         replies += [rpc.call(*requests(place)) for _ in range(3)]
@@ -381,7 +383,7 @@ def test_what_is_not_limited_tells_nothing() -> None:
 def test_a_dry_run_lets_all_pass(caplog: pytest.LogCaptureFixture) -> None:
     """And tells what it would have done; nothing waits."""
     told: list[RefusalDetails] = []
-    limit = RateLimit("1/hour", dry_run=True, wait=True, on_refuse=told.append, clock=FakeClock())
+    limit = RateLimit("1/hour", dry_run=True, wait=True, on_refuse=told.append)
 
     assert [waited(limit, FakeClock(), side=SERVER) for _ in range(3)] == [0, 0, 0]
     assert [(details.dry_run, details.retry_in) for details in told] == [(True, 3600)] * 2
@@ -394,12 +396,12 @@ def test_a_dry_run_lets_all_pass(caplog: pytest.LogCaptureFixture) -> None:
 def test_the_log_has_a_line_a_minute(caplog: pytest.LogCaptureFixture) -> None:
     """With how many were refused, and nothing of who called."""
     clock = FakeClock()
-    limit = RateLimit("1/day", clock=clock, key=by_metadata("x-key"))
+    limit = RateLimit("1/day", key=by_metadata("x-key"))
     caplog.set_level(logging.WARNING, "interpose")
 
     for seconds in (0, 0, 0, 59, 1):
         clock.advance(seconds)
-        answered(limit, metadata=(("x-key", "s3cret"),))
+        answered(limit, metadata=(("x-key", "s3cret"),), clock=clock)
 
     lines = [record.getMessage() for record in caplog.records]
     assert lines == [
@@ -423,7 +425,7 @@ def test_a_hook_that_fails(caplog: pytest.LogCaptureFixture) -> None:
 def test_an_error_of_ours() -> None:
     """A stub's caller can tell it from the server's own."""
     with Echo().serve() as target:
-        channel = intercept_channel(grpc.insecure_channel(target), RateLimit("1/hour", clock=FakeClock()))
+        channel = intercept_channel(grpc.insecure_channel(target), RateLimit("1/hour"), clock=FakeClock())
         with channel:
             Stub(channel).unary_unary("a")
             with pytest.raises(RateLimited) as refused:
@@ -435,7 +437,7 @@ def test_an_error_of_ours() -> None:
 
 def test_long_times_travel() -> None:
     """Beyond what a pushback can say, it is never; RetryInfo goes on."""
-    outcome = _second(RateLimit("1/100 days", clock=FakeClock()))
+    outcome = _second(RateLimit("1/100 days"))
 
     assert outcome.trailing_metadata["grpc-retry-pushback-ms"] == "-1"
     (info,) = outcome.error_details
@@ -452,8 +454,8 @@ def _second(limit: RateLimit) -> Outcome:
 
 def test_threads_share_a_limit() -> None:
     """While the time stands still exactly the burst passes, of calls from many threads."""
-    limit = RateLimit("50/second", clock=FakeClock(), key=lambda call: "all")
-    with Echo().serve(limit) as target, grpc.insecure_channel(target) as channel:
+    limit = RateLimit("50/second", key=lambda call: "all")
+    with Echo().serve(limit, clock=FakeClock()) as target, grpc.insecure_channel(target) as channel:
         stub = Stub(channel)
         calls = [stub.unary_unary.future("a") for _ in range(120)]
         codes = [call.code() for call in calls]
@@ -463,8 +465,9 @@ def test_threads_share_a_limit() -> None:
 
 async def test_tasks_share_a_limit() -> None:
     """The same on asyncio."""
-    limit = RateLimit(["50/second", "60/second"], clock=FakeClock(), key=lambda call: "all")
-    async with Echo().serve_aio(limit) as target, grpc.aio.insecure_channel(target) as channel:
+    limit = RateLimit(["50/second", "60/second"], key=lambda call: "all")
+    served = Echo().serve_aio(limit, clock=FakeClock())
+    async with served as target, grpc.aio.insecure_channel(target) as channel:
         calls = [Stub(channel).unary_unary("a") for _ in range(120)]
         codes = [await call.code() for call in calls]
 
@@ -503,7 +506,6 @@ def test_all_faults_are_told() -> None:
         "wait": -1,
         "trailers": 1,
         "dry_run": 1,
-        "clock": 1,
         "on_refuse": 1,
     }
 
@@ -530,5 +532,5 @@ def test_an_order_that_is_wrong() -> None:
     """`describe` says so."""
     told = describe(RateLimit("1/second"), RealIp(["10.0.0.0/8"]))
 
-    assert "! RateLimit stands outside of RealIp: all who come through a proxy are counted as one" in told
+    assert "! RateLimit is outside of RealIp: all who come through a proxy are counted as one" in told
     assert "!" not in describe(RealIp(["10.0.0.0/8"]), RateLimit("1/second"))

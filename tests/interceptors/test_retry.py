@@ -151,7 +151,7 @@ def test_the_server_chooses_the_pause(place: Place, unread: bool) -> None:
     told: list[RetryDetails] = []
     busy = failed(UNAVAILABLE, pushback=0.302, unread=unread or is_server(place))
 
-    with place.open(retrying(clock=clock, on_retry=told.append), script=[busy, ok()], clock=clock) as rpc:
+    with place.open(retrying(on_retry=told.append), script=[busy, ok()], clock=clock) as rpc:
         reply = rpc.call(*requests(place))
 
     assert reply.ok
@@ -180,7 +180,7 @@ def test_a_retry_info_chooses_the_pause(place: Place) -> None:
     told: list[RetryDetails] = []
     busy = raised(errors.Unavailable("busy", retry_info(1.5)), unread=is_server(place))
 
-    with place.open(retrying(clock=clock, on_retry=told.append), script=[busy, ok()], clock=clock) as rpc:
+    with place.open(retrying(on_retry=told.append), script=[busy, ok()], clock=clock) as rpc:
         reply = rpc.call(*requests(place))
 
     assert reply.ok
@@ -295,7 +295,7 @@ def test_one_attempt_is_never_again() -> None:
 def test_the_deadline_is_read_from_the_clock() -> None:
     """A pause that ends before the deadline is made; one that would end at it is not."""
     clock = FakeClock()
-    retry = retrying(backoff=lambda number: number * 1.0, clock=clock)
+    retry = retrying(backoff=lambda number: number * 1.0)
 
     sent, outcome = play(
         retry, outgoing(timeout=2, clock=clock), failing(UNAVAILABLE), failing(UNAVAILABLE, "the last")
@@ -405,13 +405,12 @@ def test_a_hook_that_fails_is_logged(caplog: pytest.LogCaptureFixture) -> None:
         ({"retry_if": True}, "retry_if must be a function of the outcome, not True"),
         ({"per_attempt": 0}, "per_attempt must be None or above 0 and below 1e\\+08 seconds, not 0"),
         ({"per_attempt": 1e8}, "per_attempt must be None or above 0"),
-        ({"buffer": -1}, "buffer must be a whole number of bytes from 0, not -1"),
-        ({"buffer": 1.5}, "buffer must be a whole number of bytes from 0, not 1.5"),
+        ({"buffer": -1}, "buffer must be a whole number of bytes from 0 to 2147483647, not -1"),
+        ({"buffer": 1.5}, "buffer must be a whole number of bytes from 0 to 2147483647, not 1.5"),
         ({"resume": 1}, "resume must be a function of"),
         ({"errors": [KeyError]}, "errors must be a tuple of exception classes"),
         ({"errors": KeyError}, "errors must be a tuple of exception classes"),
         ({"errors": (KeyboardInterrupt,)}, "errors must be a tuple of exception classes"),
-        ({"clock": 0}, r"clock must have a method now\(\)"),
         ({"on_retry": 1}, "on_retry must be a function of RetryDetails"),
     ],
 )
@@ -424,12 +423,12 @@ def test_options_that_make_no_sense_are_refused(options: dict[str, Any], complai
 def test_every_fault_is_told_at_once() -> None:
     """One error names all that is wrong."""
     wrong: dict[str, Any] = dict.fromkeys(
-        ("attempts", "codes", "backoff", "budget", "safe", "retry_if", "per_attempt", "resume", "errors", "clock"), "x"
+        ("attempts", "codes", "backoff", "budget", "safe", "retry_if", "per_attempt", "resume", "errors"), "x"
     )
     with pytest.raises(ValueError, match=f"{' .*; '.join(wrong)} .*; on_retry ") as refused:
         Retry(**wrong, buffer=-1, on_retry=1)  # type: ignore[arg-type]
 
-    assert str(refused.value).count(";") == 11
+    assert str(refused.value).count(";") == 10
 
 
 def test_the_buffer_may_be_another() -> None:

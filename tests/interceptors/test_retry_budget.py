@@ -80,7 +80,7 @@ def test_a_pushback_makes_no_code_worth_a_retry() -> None:
 def test_a_pushback_that_would_outlive_the_deadline() -> None:
     """Core waits for the deadline there; here the failure is the answer at once."""
     clock = FakeClock()
-    played = testing.play(retrying(clock=clock), [failed(UNAVAILABLE, pushback=10)], timeout=1, clock=clock)
+    played = testing.play(retrying(), [failed(UNAVAILABLE, pushback=10)], timeout=1, clock=clock)
 
     assert played.outcome.code is UNAVAILABLE and played.elapsed == 0
     assert notes(played.outcome) == ["Retry: attempt 1 was the last: a pause of 10 s would outlive the deadline"]
@@ -136,7 +136,7 @@ def test_each_has_a_budget_of_its_own() -> None:
 def test_a_budget_by_ratio_is_told_of_calls() -> None:
     """One call in two may be sent again, by the time of the clock."""
     clock = FakeClock()
-    retry = retrying(2, budget=RatioBudget(0.5, 0), backoff=at_once, clock=clock)
+    retry = retrying(2, budget=RatioBudget(0.5, 0), backoff=at_once)
 
     def attempts() -> int:
         acts = [failed(UNAVAILABLE), ok()]
@@ -150,7 +150,7 @@ def test_a_budget_by_ratio_is_told_of_calls() -> None:
 def test_a_retry_that_is_not_made_is_not_spent() -> None:
     """The budget is asked last: neither the deadline nor safety cost it anything."""
     budget, clock = RatioBudget(0, 1), FakeClock()
-    options: dict[str, Any] = {"budget": budget, "clock": clock, "codes": {UNAVAILABLE, INTERNAL}}
+    options: dict[str, Any] = {"budget": budget, "codes": {UNAVAILABLE, INTERNAL}}
     testing.play(retrying(backoff=lambda _: 9.0, **options), [failed(UNAVAILABLE)], timeout=5, clock=clock)
     testing.play(Retry(**options), [failed(INTERNAL)], clock=clock)
     testing.play(retrying(1, **options), [failed(UNAVAILABLE)], clock=clock)
@@ -188,7 +188,6 @@ def test_against_a_slow_model(
         safe=safe,
         budget=budget,
         backoff=exponential(1, jitter=0),
-        clock=clock,
     )
     script: list[Any] = [*acts, ...]
     expected, left = by_the_book(acts, attempts, safe, tokens, timeout)

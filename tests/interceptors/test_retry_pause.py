@@ -81,7 +81,7 @@ def test_cancelling_during_the_pause_ends_a_sync_call(kind: Kind) -> None:
     """The application is not kept waiting, and nothing more is sent."""
     clock = FakeClock()
     place = Place(False, Side.CLIENT, kind)
-    with place.open(retrying(clock=clock), script=refused(place, 2), clock=clock) as rpc:
+    with place.open(retrying(), script=refused(place, 2), clock=clock) as rpc:
         stub = getattr(rpc.channel, kind.value)(f"/interpose.testing.Echo/{kind.value}")
         call = stub(b"a") if kind.response_streaming else stub.future(b"a")
         clock.wait_for()
@@ -132,7 +132,7 @@ def test_futures_that_back_off_hold_no_thread() -> None:
     """Two hundred that wait for their next attempt have not one thread between them."""
     clock = FakeClock()
     place = Place(False, Side.CLIENT, Kind.UNARY_UNARY)
-    retry = retrying(budget=Unlimited(), clock=clock)
+    retry = retrying(budget=Unlimited())
     with place.open(retry, script=[*refused(place, CROWD), ok(), ...], clock=clock) as rpc:
         stub = Stub(rpc.channel).unary_unary
         assert not clock.waiting
@@ -151,7 +151,7 @@ async def test_asyncio_calls_that_back_off_hold_no_thread() -> None:
     clock = FakeClock()
     echo = Echo([*[failed(UNAVAILABLE)] * CROWD, ok(), ...])
     async with echo.serve_aio() as target, grpc.aio.insecure_channel(target) as bare:
-        channel: Any = intercept_channel(bare, retrying(budget=Unlimited(), clock=clock), clock=clock)
+        channel: Any = intercept_channel(bare, retrying(budget=Unlimited()), clock=clock)
         before = threading.active_count()
         calls = [Stub(channel).unary_unary("a") for _ in range(CROWD)]
         await clock.reached(CROWD)

@@ -81,7 +81,7 @@ HANG = Act(hang=True)
 def test_each_attempt_has_its_time(kind: Kind) -> None:
     """Three times two seconds, and the pauses in between; then the failure stands."""
     clock = FakeClock()
-    retry = retrying(3, per_attempt=2, safe=True, backoff=lambda _: 1.0, clock=clock)
+    retry = retrying(3, per_attempt=2, safe=True, backoff=lambda _: 1.0)
 
     played = testing.play(retry, [HANG, ...], kind=kind, clock=clock)
 
@@ -92,7 +92,7 @@ def test_each_attempt_has_its_time(kind: Kind) -> None:
 def test_the_deadline_of_the_rpc_is_not_an_attempts_time() -> None:
     """When that has passed nothing is sent, no token is taken, and there is nothing to note."""
     clock, budget = FakeClock(), RetryBudget()
-    retry = retrying(per_attempt=2, safe=True, budget=budget, clock=clock)
+    retry = retrying(per_attempt=2, safe=True, budget=budget)
 
     played = testing.play(retry, [HANG], timeout=1, clock=clock)
 

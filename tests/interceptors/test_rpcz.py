@@ -242,7 +242,7 @@ def test_a_sample_knows_its_client_and_its_attempts() -> None:
     rpcz, quiet = made(clock), made(clock, peers=False)
     down = failed(Code.UNAVAILABLE)
     play(chain(rpcz, quiet), [ok()], side=Side.SERVER, method=METHOD, peer="ipv4:192.0.2.1:5", clock=clock)
-    play(chain(rpcz, Retry(safe=True, clock=clock)), [down, down, ok()], method=METHOD, clock=clock)
+    play(chain(rpcz, Retry(safe=True)), [down, down, ok()], method=METHOD, clock=clock)
 
     [served], [called], [hidden] = (
         watcher.snapshot(method=METHOD, side=side)["chosen"]["recent"]  # type: ignore[index]  # it is there

@@ -225,7 +225,7 @@ def test_the_most_specific_name_counts() -> None:
 
     def limit(name: str) -> float | None:
         clock = FakeClock()
-        stack = from_service_config(text, clock=clock)
+        stack = from_service_config(text)
         played = play(stack, [ok("hello")], method=name, clock=clock)
         deadline = played.sent[0].call.deadline
         return None if deadline is None else deadline - clock.now()
@@ -304,7 +304,7 @@ def test_attempts_count_as_written() -> None:
 def test_pauses_are_those_of_the_config() -> None:
     """initial · multiplier^(n-1), up to the maximum, give or take a fifth: gRFC A6."""
     text = retrying(maxAttempts=6, initialBackoff="1s", backoffMultiplier=3, maxBackoff="10s")
-    played = play(from_service_config(text, clock=(clock := FakeClock())), [failed(UNAVAILABLE), ...], clock=clock)
+    played = play(from_service_config(text), [failed(UNAVAILABLE), ...])
 
     pauses = [sent.delay for sent in played.sent[1:]]
     assert all(0.8 * wanted <= pause <= 1.2 * wanted for pause, wanted in zip(pauses, [1, 3, 9, 10, 10], strict=True))
@@ -346,7 +346,6 @@ def test_it_tells_what_it_is_for() -> None:
         ({"config": {"methodConfig": []}}, "json.dumps"),
         ({"config": b"{}"}, "must be the JSON text"),
         ({"budget": 3}, "budget"),
-        ({"clock": 3}, "clock"),
         ({"on_retry": 3}, "on_retry"),
         ({"on_hedge": 3}, "on_hedge"),
     ],
@@ -488,7 +487,7 @@ def test_a_call_does_what_its_entry_says(config: dict[str, Any], called: str, co
     """The deadline is that of the entry, and a call that always fails is sent as often as it says."""
     clock = FakeClock()
     began = clock.now()
-    stack = from_service_config(json.dumps(config), clock=clock, budget=Unlimited())
+    stack = from_service_config(json.dumps(config), budget=Unlimited())
     played = play(stack, [failed(grpc.StatusCode[code]), ...], method=called, clock=clock)
 
     wanted = model(config, called)

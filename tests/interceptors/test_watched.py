@@ -75,7 +75,7 @@ def test_a_concurrency_limit_says_how_full_it_is() -> None:
 def test_a_rate_limit_says_what_it_refused() -> None:
     """And its limits, as text."""
     clock = FakeClock()
-    limit = RateLimit(["1/second", "100/hour"], clock=clock)
+    limit = RateLimit(["1/second", "100/hour"])
     for _ in range(3):
         play(limit, [ok(), ...], clock=clock)
 

@@ -9,7 +9,7 @@ import pytest
 from grpc import StatusCode
 
 from interpose.interceptors import AccessLog, JsonFormatter
-from interpose.testing import FakeClock, failed, play
+from interpose.testing import failed, play
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def lines() -> Iterator[io.StringIO]:
 def test_each_line_has_its_call(lines: io.StringIO) -> None:
     """Method, code and milliseconds; a sign of formatting in a name is text."""
     play(
-        AccessLog(start=True, payloads=True, clock=FakeClock()),
+        AccessLog(start=True, payloads=True),
         [failed(StatusCode.INTERNAL, "boom")],
         method="/shop.v1.Catalog/Get%s",
     )

@@ -59,7 +59,7 @@ def test_an_automatic_clock_does_not_wait(place: Place) -> None:
     clock = FakeClock(auto=True)
     script = [failed(UNAVAILABLE, unread=is_server(place))] * 3
 
-    with place.open(Retry(safe=True, backoff=lambda number: 60.0, clock=clock), script=script, clock=clock) as rpc:
+    with place.open(Retry(safe=True, backoff=lambda number: 60.0), script=script, clock=clock) as rpc:
         reply = rpc.call(*requests(place))
 
     assert reply.code is grpc.StatusCode.OK
@@ -208,7 +208,7 @@ async def test_a_test_that_shares_its_loop_can_wait(monkeypatch: pytest.MonkeyPa
     threading.Thread(target=clock.call_later, args=(5, print)).start()
 
     await clock.reached()
-    monkeypatch.setattr(clock_module, "PATIENCE", 0.01)
+    monkeypatch.setattr(clock_module, "HANG_TIMEOUT", 0.01)
     with pytest.raises(TimeoutError):
         await clock.reached(2)
 
@@ -217,7 +217,7 @@ async def test_a_test_that_shares_its_loop_can_wait(monkeypatch: pytest.MonkeyPa
 
 def test_a_wait_in_vain_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """With how many there were."""
-    monkeypatch.setattr(clock_module, "PATIENCE", 0.01)
+    monkeypatch.setattr(clock_module, "HANG_TIMEOUT", 0.01)
 
     with pytest.raises(TimeoutError, match="0 wait on the clock, not 1"):
         FakeClock().wait_for()

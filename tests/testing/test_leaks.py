@@ -24,7 +24,7 @@ from interpose.testing import (
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """What leaks here will not end by itself."""
-    monkeypatch.setattr(leaks, "PATIENCE", 0.01)
+    monkeypatch.setattr(leaks, "LEAK_TIMEOUT", 0.01)
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_threads_that_may_stay(stuck: threading.Thread) -> None:
 
 def test_a_thread_may_take_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """What ends soon afterwards is no leak."""
-    monkeypatch.setattr(leaks, "PATIENCE", 10.0)
+    monkeypatch.setattr(leaks, "LEAK_TIMEOUT", 10.0)
     over = threading.Event()
     slow = threading.Thread(target=over.wait)
 

@@ -140,7 +140,7 @@ def _guards(clock: FakeClock) -> list[Any]:
     for target, act in (("dns:///pay:443", failed(Code.UNAVAILABLE)), ("dns:///mail:443", ok())):
         for _ in range(4):
             play(breaker, [act], metadata=[("target", target)], clock=clock)
-    limit = RateLimit("20/second", clock=clock)
+    limit = RateLimit("20/second")
     for _ in range(23):
         play(limit, [ok(), ...], side=SERVER, clock=clock)
     budget = RetryBudget(100)

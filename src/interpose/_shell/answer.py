@@ -16,7 +16,7 @@ import grpc
 
 from interpose import errors
 from interpose._call import NOTHING, Arrived, Call
-from interpose._clock import FOREVER, NEARLY, Clock
+from interpose._clock import DEADLINE_TOLERANCE, FOREVER, Clock
 from interpose._details import CANCELLED_OR_STOPPED, GONE, status_code, text
 from interpose._metadata import Metadata
 from interpose._method import Method
@@ -182,7 +182,7 @@ class Answer:
     def why_gone(self) -> grpc.StatusCode:
         """Why an RPC that has ended early did: by its deadline, by the server's stop, or by the client."""
         left = self._native.time_remaining()  # on an asyncio server None without a deadline
-        if left is not None and left <= NEARLY:
+        if left is not None and left <= DEADLINE_TOLERANCE:
             return grpc.StatusCode.DEADLINE_EXCEEDED
         stopped = self._stop is not None and self._stop.has_come()
         return grpc.StatusCode.UNAVAILABLE if stopped else grpc.StatusCode.CANCELLED

@@ -54,7 +54,8 @@ class Layered:
         *more: Any,  # _registered_method: from native interceptors above,
         **registered: Any,  # and from generated stubs
     ) -> Route:
-        method = Method(path, kind, self._target, request_serializer, declared=any((*more, *registered.values())))
+        declared = any((*more, *registered.values()))
+        method = Method(path, kind, self._target, request_serializer, declared=declared, clock=self._clock)
 
         def make(serializer: Any) -> Any:
             # grpc.aio makes None of a message that cannot be deserialized, and the RPC a success.

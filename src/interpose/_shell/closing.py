@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import grpc
 
 from interpose import errors
-from interpose._details import MAX_DETAILS, MAX_STATUS, described, field_size, sendable, speakable
+from interpose._details import MAX_DETAILS, MAX_STATUS, can_be_details, described, field_size, sendable
 from interpose._executed import vouched
 from interpose._metadata import Metadata, Pair
 from interpose._outcome import Outcome
@@ -40,7 +40,7 @@ def closing(outcome: Outcome, initial: Metadata, of_the_task: tuple[type[BaseExc
     chosen = None if code is grpc.StatusCode.UNKNOWN else code
     if isinstance(error, of_the_task) and chosen is not None:
         error = None
-    if error is not None and speakable(error):
+    if error is not None and can_be_details(error):
         return Closing(False, None, chosen, details, error, trailing, initial)
     if error is not None:
         _log.error("a handler raised what grpc cannot answer", exc_info=error)

@@ -8,7 +8,8 @@ from typing import Any
 
 import grpc
 
-from interpose._codec import bearable
+from interpose._clock import Clock
+from interpose._codec import guarded
 from interpose._flow import Interceptor, Layers, layers
 from interpose._method import Kind, Method
 
@@ -30,9 +31,16 @@ class Endpoint:
     __slots__ = ("handler", "layers", "method")
 
     def __init__(
-        self, handler: Any, name: str, interceptors: tuple[Interceptor, ...], *, asyncio: bool, declared: bool = False
+        self,
+        handler: Any,
+        name: str,
+        interceptors: tuple[Interceptor, ...],
+        clock: Clock,
+        *,
+        asyncio: bool,
+        declared: bool = False,
     ) -> None:
-        self.method = Method(name, kind_of(handler), declared=declared)
+        self.method = Method(name, kind_of(handler), declared=declared, clock=clock)
         self.layers: Layers = layers(interceptors, self.method, asyncio=asyncio)
         self.handler = function_of(handler)
 
@@ -80,8 +88,8 @@ def with_function(handler: Any, function: Any, *, deserializer: Any = None, seri
     """The handler with another function; and with these (de)serializers, or its own in a form that grpc can bear."""
     return _MAKE[kind_of(handler)](
         function,
-        deserializer or bearable(handler.request_deserializer),
-        serializer or bearable(handler.response_serializer),
+        deserializer or guarded(handler.request_deserializer),
+        serializer or guarded(handler.response_serializer),
     )
 
 

@@ -8,7 +8,15 @@ from functools import partial
 from interpose._call import Call
 from interpose._clock import Alarm
 from interpose._flow import Wait
-from interpose._native import cancelled, expired, in_vain, locally_cancelled, news_of, pause_of, waits_until
+from interpose._native import (
+    cancelled,
+    completion_of,
+    expired,
+    locally_cancelled,
+    pause_of,
+    wait_timed_out,
+    waits_until,
+)
 from interpose._outcome import Outcome
 from interpose._shell.claims import claim
 from interpose._shell.owner import Owner
@@ -105,13 +113,13 @@ class Joined(Pending):
         until = waits_until(self._step, owner.deadline)
         if until is not None:
             left = max(until - owner.route.clock.now(), 0.0)
-            self._alarm = owner.later(left, partial(self._fail, in_vain()))
+            self._alarm = owner.later(left, partial(self._fail, wait_timed_out()))
         come = owner.from_any_thread(self._come)
         future.add_done_callback(lambda _: come())  # type: ignore[union-attr]  # a Future, see `turn`
 
     def _come(self) -> None:
         if self._claim():
-            self._owner.turn(*news_of(self._step.awaitable, self._owner.driver))  # type: ignore[arg-type]
+            self._owner.turn(*completion_of(self._step.awaitable, self._owner.driver))  # type: ignore[arg-type]
 
     def _fail(self, error: BaseException) -> None:
         if self._claim():

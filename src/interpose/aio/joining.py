@@ -10,7 +10,7 @@ from typing import Any
 
 from interpose._clock import SYSTEM, Alarm, Clock
 from interpose._flow import Wait
-from interpose._native import in_vain, locally_cancelled, waits_until
+from interpose._native import locally_cancelled, wait_timed_out, waits_until
 from interpose._shell.owner import Owner
 from interpose._shell.pending import Pending
 
@@ -47,7 +47,7 @@ async def joined(step: Wait, deadline: float | None, clock: Clock) -> Any:
         if alarm is not None:
             alarm.cancel()
     if not future.done():
-        raise in_vain()
+        raise wait_timed_out()
     return future.result()
 
 

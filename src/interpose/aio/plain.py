@@ -24,7 +24,7 @@ Behavior: TypeAlias = Callable[..., Any]
 
 # Seconds from the end of a request stream until a plain handler sees it: what grpc knows of the client comes just after,
 # and a plain handler's context has nothing that could be waited for.
-SETTLING = 0.001
+STREAM_END_DELAY = 0.001
 MOST_NAPS = 50  # on a machine where none ends in time
 
 
@@ -250,8 +250,8 @@ async def _settled() -> None:
     loop = asyncio.get_running_loop()
     for _ in range(MOST_NAPS):
         began = loop.time()
-        await asyncio.sleep(SETTLING)
-        if loop.time() - began < 2 * SETTLING:
+        await asyncio.sleep(STREAM_END_DELAY)
+        if loop.time() - began < 2 * STREAM_END_DELAY:
             return
 
 

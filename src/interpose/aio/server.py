@@ -36,6 +36,7 @@ class Handlers:
 
     def __init__(self, interceptors: tuple[Interceptor, ...], clock: Clock, stop: Stop | None = None) -> None:
         self._interceptors = interceptors
+        self._clock = clock
         self._record = recording(ServicerContext, clock, stop)
         self._plain_record = records(clock, stop)
         self._compiled = Compiled(self.compile)
@@ -53,7 +54,7 @@ class Handlers:
 
     def compile(self, handler: Any, name: str, declared: bool = False) -> Any:
         """The handler with the interceptors around it; a plain one as what has to be bound for each RPC."""
-        endpoint = Endpoint(handler, name, self._interceptors, asyncio=True, declared=declared)
+        endpoint = Endpoint(handler, name, self._interceptors, self._clock, asyncio=True, declared=declared)
         function, streams = endpoint.handler, endpoint.method.kind.response_streaming
         if not (inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)):
             return Plain(handler, endpoint, self._plain_record)

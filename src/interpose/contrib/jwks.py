@@ -6,10 +6,11 @@ import logging
 import math
 from collections.abc import Generator, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from ssl import PROTOCOL_TLS_CLIENT, SSLContext
+from types import NoneType
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, HTTPSHandler, OpenerDirector, ProxyHandler, Request, build_opener
@@ -20,7 +21,7 @@ from interpose._clock import FOREVER, SYSTEM, Clock
 from interpose._flow import wait
 from interpose.contrib.signing_keys import MAX_KEYS, Key, Keys, read_set
 from interpose.mechanisms.addresses import is_loopback
-from interpose.mechanisms.options import insist, is_clock, is_seconds, is_whole
+from interpose.mechanisms.options import CLOCK, check_options, must_be, option, ruled, seconds, whole
 from interpose.mechanisms.text import one_line
 
 MAX_BYTES = 256 * 1024  # of one document
@@ -52,6 +53,32 @@ class _Held(NamedTuple):
     at: float
 
 
+def _is_url(source: str | Path) -> bool:
+    return isinstance(source, str) and "://" in source
+
+
+def _source_faults(name: str, source: object) -> Iterator[str]:
+    text = f"{name} must be an https URL or the path of a file, not {source!r:.200}"
+    if not isinstance(source, (str, Path)) or not str(source):
+        yield text
+        return
+    if not _is_url(source):
+        return
+    try:
+        url = urlsplit(str(source))
+        host = url.hostname or ""
+    except ValueError:
+        yield text
+        return
+    if "@" in url.netloc:
+        yield f"{name} must be a URL without a password"
+    if url.scheme not in ("https", "http") or not host:
+        yield text
+    if url.scheme == "http" and not is_loopback(host):
+        yield f"{name} must be https, not http: {host} is another machine"
+
+
+@dataclass(eq=False, repr=False)
 class Jwks:
     """Keys of a JWKS document that is fetched in the background: `Jwt(Jwks("https://id.example/jwks.json"), …)`.
 
@@ -73,35 +100,20 @@ class Jwks:
     ValueError listing every fault of these. Nothing is opened or fetched here.
     """
 
-    def __init__(
-        self,
-        source: str | Path,
-        *,
-        refresh: float = 300.0,
-        cooldown: float = 30.0,
-        timeout: float = 5.0,
-        max_bytes: int = MAX_BYTES,
-        ssl: SSLContext | None = None,
-        clock: Clock = SYSTEM,
-    ) -> None:
-        insist(
-            "Jwks",
-            *_source_requirements(source),
-            *(
-                (is_seconds(value, FOREVER), f"{name} must be above 0 and below {FOREVER:g} seconds, not {value!r}")
-                for name, value in (("refresh", refresh), ("cooldown", cooldown), ("timeout", timeout))
-            ),
-            (is_whole(max_bytes, 1, 1 << 30), f"max_bytes must be a whole number from 1, not {max_bytes!r}"),
-            (ssl is None or isinstance(ssl, SSLContext), f"ssl must be an ssl.SSLContext or None, not {ssl!r}"),
-            (is_clock(clock), f"clock must have a method now(), not be {clock!r}"),
-        )
-        self._source = source
-        self._refresh = refresh
-        self._cooldown = cooldown
-        self._timeout = timeout
-        self._max_bytes = max_bytes
-        self._ssl = ssl
-        self._clock = clock
+    source: str | Path = field(metadata=ruled(_source_faults))
+    _: KW_ONLY
+    refresh: float = option(300.0, seconds(FOREVER))
+    cooldown: float = option(30.0, seconds(FOREVER))
+    timeout: float = option(5.0, seconds(FOREVER))
+    max_bytes: int = option(MAX_BYTES, whole(1, 1 << 30))
+    ssl: SSLContext | None = option(
+        None, must_be("an ssl.SSLContext or None", lambda ssl: isinstance(ssl, (SSLContext, NoneType)))
+    )
+    clock: Clock = option(SYSTEM, CLOCK)
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        self.now = self.clock.now
         self._background: Background[None] = Background("interpose-jwks")
         self._held: _Held | None = None
         self._retired: list[Key] = []
@@ -116,19 +128,19 @@ class Jwks:
         """The keys here and now that a token with this id and algorithm may have been signed with."""
         if self._held is None:
             return []
-        now = self._clock.now()
+        now = self.now()
         retired = [key for key in Keys(self._retired).find(kid, algorithm) if key.is_good(now)]
         return self._held.keys.find(kid, algorithm) + retired
 
-    def refresh(self) -> None:
+    def renew(self) -> None:
         """Have the keys fetched if that is due. Nobody waits for it."""
-        if self._clock.now() >= self.due:
+        if self.now() >= self.due:
             with suppress(RuntimeError):  # no thread to be had
                 self._background.start(partial(self._fetch, None, None))
 
     def find_later(self, kid: str | None, algorithm: str) -> Generator[Any, Any, list[Key]]:
         """The same as `find`, after a fetch if one may help."""
-        until = self._clock.now() + self._timeout
+        until = self.now() + self.timeout
         for _ in range(2):  # a fetch that was under way may have begun before the key was there
             if self._background.running() is None and not self._helps(kid, algorithm):
                 break
@@ -146,7 +158,7 @@ class Jwks:
         return JwksState(
             keys=0 if held is None else len(held.keys.keys),
             left_out=len(self._left_out),
-            age=None if held is None else self._clock.now() - held.at,
+            age=None if held is None else self.now() - held.at,
             fetches=self._fetches,
             failures=self._failures,
             changes=self._changes,
@@ -154,13 +166,13 @@ class Jwks:
         )
 
     def __repr__(self) -> str:
-        return f"Jwks({str(self._source)!r})"
+        return f"Jwks({str(self.source)!r})"
 
     # - one fetch, in its thread -
 
     def _helps(self, kid: str | None, algorithm: str | None) -> bool:
         """May a fetch bring something new: is it due, or is it for an id that is not known?"""
-        now = self._clock.now()
+        now = self.now()
         if now >= self.due:
             return True
         return algorithm is not None and now >= self._unknown_from and not self.find(kid, algorithm)
@@ -177,14 +189,14 @@ class Jwks:
             return
         self._take(keys, left_out)
         if algorithm is not None and not self.find(kid, algorithm):
-            self._unknown_from = self._clock.now() + self._cooldown
+            self._unknown_from = self.now() + self.cooldown
 
     def _failed(self, error: Exception) -> None:
         self._failures += 1
         self._in_a_row += 1
         self._error = f"{type(error).__name__}: {one_line(str(error), 200)}"
-        pause = min(self._cooldown, 2.0 ** min(self._in_a_row - 1, 30))
-        self._unknown_from = self._clock.now() + pause
+        pause = min(self.cooldown, 2.0 ** min(self._in_a_row - 1, 30))
+        self._unknown_from = self.now() + pause
         if self._held is not None:
             self.due = self._unknown_from
         have = "there are none yet" if self._held is None else "the last good ones stay"
@@ -192,7 +204,7 @@ class Jwks:
 
     def _take(self, keys: list[Key], left_out: list[str]) -> None:
         """Let these be the keys from now on. Those that are here already stay the same objects."""
-        now, before = self._clock.now(), [] if self._held is None else list(self._held.keys.keys)
+        now, before = self.now(), [] if self._held is None else list(self._held.keys.keys)
         there = {key.source: key for key in [*self._retired, *before]}
         keys = [there.get(key.source, key) for key in keys]
         gone = [key for key in before if key not in keys]
@@ -209,31 +221,31 @@ class Jwks:
             if fault not in self._left_out:
                 _log.warning("%r: a key is left out, %s", self, fault)
         self._left_out, self._in_a_row, self._error = left_out, 0, None
-        self.due = now + self._refresh
+        self.due = now + self.refresh
 
     def _read(self) -> bytes:
         """The document, as it is now."""
-        if not _is_url(self._source):
-            with Path(self._source).open("rb") as file:
-                return _within(file.read(self._max_bytes + 1), self._max_bytes)
-        until = self._clock.now() + self._timeout
-        request = Request(str(self._source), headers={"Accept": "application/jwk-set+json, application/json"})  # noqa: S310  its scheme was looked at
-        with self._opener.open(request, timeout=self._timeout) as response:
+        if not _is_url(self.source):
+            with Path(self.source).open("rb") as file:
+                return _within(file.read(self.max_bytes + 1), self.max_bytes)
+        until = self.now() + self.timeout
+        request = Request(str(self.source), headers={"Accept": "application/jwk-set+json, application/json"})  # noqa: S310  its scheme was looked at
+        with self._opener.open(request, timeout=self.timeout) as response:
             if response.status != 200:
                 raise ValueError(f"status {response.status}")
             data = b""
             while chunk := response.read1(CHUNK):
-                data = _within(data + chunk, self._max_bytes)
-                if self._clock.now() > until:
-                    raise TimeoutError(f"it took longer than {self._timeout:g} s")
+                data = _within(data + chunk, self.max_bytes)
+                if self.now() > until:
+                    raise TimeoutError(f"it took longer than {self.timeout:g} s")
         return data
 
     @cached_property
     def _opener(self) -> OpenerDirector:
         """What opens URLs. Made once, for it reads all authorities of this machine, and not where nothing is encrypted."""
-        if urlsplit(str(self._source)).scheme == "http":
+        if urlsplit(str(self.source)).scheme == "http":
             return build_opener(_NoRedirects, HTTPSHandler(context=SSLContext(PROTOCOL_TLS_CLIENT)), ProxyHandler({}))
-        return build_opener(_NoRedirects, HTTPSHandler(context=self._ssl))
+        return build_opener(_NoRedirects, HTTPSHandler(context=self.ssl))
 
 
 class _NoRedirects(HTTPRedirectHandler):
@@ -247,25 +259,3 @@ def _within(data: bytes, most: int) -> bytes:
     if len(data) > most:
         raise ValueError(f"more than {most} bytes")
     return data
-
-
-def _is_url(source: str | Path) -> bool:
-    return isinstance(source, str) and "://" in source
-
-
-def _source_requirements(source: object) -> Iterator[tuple[bool, str]]:
-    text = f"source must be an https URL or the path of a file, not {source!r:.200}"
-    if not isinstance(source, (str, Path)) or not str(source):
-        yield False, text
-        return
-    if not _is_url(source):
-        return
-    try:
-        url = urlsplit(str(source))
-        host = url.hostname or ""
-    except ValueError:
-        yield False, text
-        return
-    yield "@" not in url.netloc, "source must be a URL without a password"
-    yield url.scheme in ("https", "http") and bool(host), text
-    yield url.scheme != "http" or is_loopback(host), f"source must be https, not http: {host} is another machine"

@@ -8,18 +8,17 @@ import re
 import time
 from binascii import a2b_base64
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from hashlib import sha256
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from interpose import errors
-from interpose._clock import SYSTEM, Clock
 from interpose._identity import Credentials, Identity
 from interpose.contrib.jwks import Jwks, JwksState
 from interpose.contrib.signing_keys import HMAC_BYTES, KINDS, Key, Keys, given_keys, key_of
 from interpose.mechanisms.lru import Lru
-from interpose.mechanisms.options import insist, is_clock, is_whole
+from interpose.mechanisms.options import check_options, is_number, must_be, option, whole
 from interpose.mechanisms.tally import Tally
 from interpose.mechanisms.text import one_line
 
@@ -70,6 +69,22 @@ class _Verified(NamedTuple):
     until: float
 
 
+# - what holds of its options -
+
+
+def _texts(values: list[Any]) -> bool:
+    return all(isinstance(value, str) and value for value in values)
+
+
+def _is_leeway(value: object) -> bool:
+    return is_number(value) and 0 <= value <= MOST_LEEWAY
+
+
+def _is_claim(value: object) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+@dataclass(eq=False, repr=False)
 class Jwt:
     """A verifier for `Authenticate`: bearer tokens that are signed JSON Web Tokens.
 
@@ -86,62 +101,38 @@ class Jwt:
         read where `scope` is missing.
     keep:       how many good tokens are remembered, so that a token is checked once and then found again: by its SHA-256,
         as long as it and its key are good. 0: none.
-    clock:      where the time is read that does not jump; the one that was given to the server.
     wall:       seconds since 1970.
 
     ValueError listing every fault of these. Whatever is wrong with a token or with the keys, its call is refused with
     UNAUTHENTICATED.
     """
 
-    def __init__(
-        self,
-        keys: Any,
-        *,
-        algorithms: Iterable[str],
-        audience: str | Iterable[str] | None = None,
-        issuer: str | Iterable[str] | None = None,
-        leeway: float = LEEWAY,
-        require: Iterable[str] = ("exp",),
-        subject: str = "sub",
-        scopes: str = "scope",
-        keep: int = KEPT,
-        clock: Clock = SYSTEM,
-        wall: Callable[[], float] = time.time,
-    ) -> None:
-        names, audiences, issuers, required = map(_listed, (algorithms, audience, issuer, require))
-        found, faults = (keys, []) if isinstance(keys, Jwks) else _given(keys, names)
-        insist(
-            "Jwt",
-            *_algorithm_requirements(names),
-            *((False, fault) for fault in faults),
-            (_texts(audiences), f"audience must be a text or a list of them, not {audience!r}"),
-            (_texts(issuers), f"issuer must be a text or a list of them, not {issuer!r}"),
-            (
-                isinstance(leeway, (int, float)) and not isinstance(leeway, bool) and 0 <= leeway <= MOST_LEEWAY,
-                f"leeway must be from 0 to {MOST_LEEWAY:g} seconds, not {leeway!r}",
-            ),
-            (_texts(required), f"require must be a list of claims, like ['exp'], not {require!r}"),
-            (isinstance(subject, str) and bool(subject), f"subject must be a claim, like 'sub', not {subject!r}"),
-            (isinstance(scopes, str) and bool(scopes), f"scopes must be a claim, like 'scope', not {scopes!r}"),
-            (is_whole(keep, 0, 10**6), f"keep must be a whole number from 0 to {10**6}, not {keep!r}"),
-            (is_clock(clock), f"clock must have a method now(), not be {clock!r}"),
-            (callable(wall), f"wall must be a function like time.time, not {wall!r}"),
-        )
-        self._keys: Jwks | Keys = found
-        self._algorithms = frozenset(names)
-        self._audiences = frozenset(audiences)
-        self._issuers = frozenset(issuers)
-        self._required = tuple(required)
-        self._leeway = leeway
-        self._subject = subject
-        self._scopes = scopes
-        self._second_scopes = "scp" if scopes == "scope" else scopes
-        self._now = clock.now
-        self._wall = wall
+    keys: Any
+    _: KW_ONLY
+    algorithms: Iterable[str]
+    audience: str | Iterable[str] | None = option(None, must_be("a text or a list of them", _texts))
+    issuer: str | Iterable[str] | None = option(None, must_be("a text or a list of them", _texts))
+    leeway: float = option(LEEWAY, must_be(f"from 0 to {MOST_LEEWAY:g} seconds", _is_leeway))
+    require: Iterable[str] = option(("exp",), must_be("a list of claims, like ['exp']", _texts))
+    subject: str = option("sub", must_be("a claim, like 'sub'", _is_claim))
+    scopes: str = option("scope", must_be("a claim, like 'scope'", _is_claim))
+    keep: int = option(KEPT, whole(0, 10**6))
+    wall: Callable[[], float] = option(time.time, must_be("a function like time.time", callable))
+
+    def __post_init__(self) -> None:
+        for name in ("algorithms", "audience", "issuer", "require"):
+            setattr(self, name, _listed(getattr(self, name)))  # read once
+        names = list(self.algorithms)
+        found, faults = (self.keys, []) if isinstance(self.keys, Jwks) else _given(self.keys, names)
+        check_options(self, *_algorithm_requirements(names), *((False, fault) for fault in faults))
+        self.keys = found  # no secret as it was given is kept
+        self._algorithms, self._required = frozenset(names), tuple(self.require)
+        self._audiences, self._issuers = frozenset(self.audience or ()), frozenset(self.issuer or ())
+        self._second_scopes = "scp" if self.scopes == "scope" else self.scopes
         # PyJWT checks signatures. The rest is done here: its reading of a token takes longer than that, and it cuts the
         # times in it to whole seconds, not all in the same way.
         self._checks = {name: jwt.get_algorithm_by_name(name).verify for name in names}
-        self._kept: Lru[bytes, _Verified] = Lru(keep)
+        self._kept: Lru[bytes, _Verified] = Lru(self.keep)
         self._headers: Lru[str, _Header] = Lru(HEADERS)
         self._tally = Tally("verified", "refused", "reused")
 
@@ -149,10 +140,10 @@ class Jwt:
         token = credentials.token
         if token is None:
             return None
-        now = self._now()
-        if now >= self._keys.due:
-            self._keys.refresh()
-        digest, wall = sha256(token.encode()).digest(), self._wall()
+        now = self.keys.now()
+        if now >= self.keys.due:
+            self.keys.renew()
+        digest, wall = sha256(token.encode()).digest(), self.wall()
         kept = self._kept.get(digest, wall)
         if kept is not None and kept.starts <= wall and kept.key.is_good(now):
             self._tally.add("reused")
@@ -166,7 +157,7 @@ class Jwt:
             refused=self._tally["refused"],
             reused=self._tally["reused"],
             kept=len(self._kept),
-            keys=self._keys.snapshot() if isinstance(self._keys, Jwks) else None,
+            keys=self.keys.snapshot() if isinstance(self.keys, Jwks) else None,
         )
 
     def __repr__(self) -> str:
@@ -179,9 +170,9 @@ class Jwt:
         try:
             signed, written, payload, signature = _parts(token)
             header = self._headers.get(written, 0.0) or self._read_header(written)
-            keys = self._keys.find(header.kid, header.algorithm)
+            keys = self.keys.find(header.kid, header.algorithm)
             if not keys:
-                keys = yield from self._keys.find_later(header.kid, header.algorithm)
+                keys = yield from self.keys.find_later(header.kid, header.algorithm)
             key = self._signer(signed.encode(), _decoded(signature), header, keys)
             verified = self._lasting(_object(payload), key)
         except errors.Unauthenticated:
@@ -221,9 +212,9 @@ class Jwt:
     def _lasting(self, claims: Mapping[str, Any], key: Key) -> _Verified:
         """Who holds it, and for how long; `errors.Unauthenticated` unless it is for here and now."""
         self._check_addresses(claims)
-        starts = max(_time_of(claims, "nbf", -LATEST), _time_of(claims, "iat", -LATEST)) - self._leeway
-        until = _time_of(claims, "exp", LATEST) + self._leeway
-        wall = self._wall()
+        starts = max(_time_of(claims, "nbf", -LATEST), _time_of(claims, "iat", -LATEST)) - self.leeway
+        until = _time_of(claims, "exp", LATEST) + self.leeway
+        wall = self.wall()
         if wall < starts:
             raise errors.Unauthenticated(f"a token that is good in {starts - wall:.1f} s, leeway included")
         if wall >= until:
@@ -243,13 +234,13 @@ class Jwt:
             raise errors.Unauthenticated(f"a token for the audience {_said(audience)}")
 
     def _identity(self, claims: Mapping[str, Any]) -> Identity:
-        subject, issuer = claims.get(self._subject), claims.get("iss")
+        subject, issuer = claims.get(self.subject), claims.get("iss")
         if not isinstance(subject, str) or not subject:
-            raise errors.Unauthenticated(f"a token without a text in the claim {self._subject}")
+            raise errors.Unauthenticated(f"a token without a text in the claim {self.subject}")
         try:
             return Identity(
                 subject,
-                _scopes(claims.get(self._scopes) or claims.get(self._second_scopes)),
+                _scopes(claims.get(self.scopes) or claims.get(self._second_scopes)),
                 issuer if isinstance(issuer, str) else None,
                 claims=MappingProxyType(claims),
             )
@@ -321,10 +312,6 @@ def _listed(value: Any) -> list[Any]:
     if value is None:
         return []
     return list(value) if isinstance(value, Iterable) and not isinstance(value, (str, bytes)) else [value]
-
-
-def _texts(values: list[Any]) -> bool:
-    return all(isinstance(value, str) and value for value in values)
 
 
 def _algorithm_requirements(names: list[Any]) -> Iterator[tuple[bool, str]]:

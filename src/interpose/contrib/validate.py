@@ -11,15 +11,15 @@ import grpc
 
 from interpose import errors
 from interpose._call import Call
-from interpose._clock import SYSTEM, Clock
 from interpose._flow import Flow
 from interpose._method import Method, Side
 from interpose._outcome import Outcome
 from interpose._served import Served
 from interpose.mechanisms import rich
-from interpose.mechanisms.options import insist, is_clock, is_flag, is_function_or_none, is_whole
+from interpose.mechanisms.options import FLAG, check_options, hook, option, optional, whole
 from interpose.mechanisms.runtimes import readable, size, unwrapped
 from interpose.mechanisms.seldom import Seldom
+from interpose.mechanisms.shown import shown
 from interpose.mechanisms.tally import Tally
 from interpose.mechanisms.text import one_line
 from interpose.mechanisms.violations import BAD_REQUEST, bad_request, logged, told
@@ -83,6 +83,12 @@ class ValidateState:
     faults: int
 
 
+def _is_validator(value: object) -> bool:
+    judges = (getattr(value, name, None) for name in ("validate", "collect_violations"))
+    return not isinstance(value, type) and all(map(callable, judges))
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
 class Validate:
     """Refuse messages that break the rules in their proto, before a handler sees them or they are sent.
 
@@ -100,7 +106,6 @@ class Validate:
     full_report: bytes, from 0 to 1 MiB. Of a message that is not larger all violations are told, as many as have room; of
                  a larger one only the first, since each that is looked for takes time and memory.
     validator:   `protovalidate.Validator(registry)`, if some rules are in files that the messages do not import.
-    clock:       where the time is read; the one that was given to the channel or server.
     on_invalid:  called with `InvalidDetails` for each message that is refused; what it raises is logged.
 
     The log has a line at most once a minute for each type of message that is at fault; keys and values are not in it.
@@ -108,48 +113,22 @@ class Validate:
     ValueError listing every fault of the options.
     """
 
-    def __init__(
-        self,
-        *,
-        requests: bool = True,
-        responses: bool = False,
-        full_report: int = FULL_REPORT,
-        validator: Validator | None = None,
-        clock: Clock = SYSTEM,
-        on_invalid: Callable[[InvalidDetails], object] | None = None,
-    ) -> None:
-        judges = ("validate", "collect_violations")
-        insist(
-            "Validate",
-            (is_flag(requests), f"requests must be True or False, not {requests!r}"),
-            (is_flag(responses), f"responses must be True or False, not {responses!r}"),
-            (bool(requests or responses), "one of requests and responses must be True: it would judge nothing"),
-            (
-                is_whole(full_report, 0, MOST_REPORTED),
-                f"full_report must be a whole number of bytes from 0 to {MOST_REPORTED}, not {full_report!r}",
-            ),
-            (
-                validator is None
-                or (
-                    not isinstance(validator, type) and all(callable(getattr(validator, name, None)) for name in judges)
-                ),
-                f"validator must be a protovalidate.Validator(), not {validator!r}",
-            ),
-            (is_clock(clock), f"clock must have a method now(), not be {clock!r}"),
-            (is_function_or_none(on_invalid), f"on_invalid must be a function of InvalidDetails, not {on_invalid!r}"),
-        )
-        self._requests = requests
-        self._responses = responses
-        self._full_report = full_report
-        self._validator: Validator = _Validator() if validator is None else validator
+    requests: bool = option(True, FLAG)
+    responses: bool = option(False, FLAG)
+    full_report: int = option(FULL_REPORT, whole(0, MOST_REPORTED, " of bytes"))
+    validator: Validator | None = option(None, optional("a protovalidate.Validator()", _is_validator))
+    on_invalid: Callable[[InvalidDetails], object] | None = option(None, hook("InvalidDetails"))
+
+    def __post_init__(self) -> None:
+        judges = bool(self.requests or self.responses)
+        check_options(self, (judges, "one of requests and responses must be True: it would judge nothing"))
+        self._validator: Validator = _Validator() if self.validator is None else self.validator
         self._validate = self._validator.validate
-        self._clock = clock
-        self._on_invalid = on_invalid
         self._tally = Tally("request", "response", "faults")
         self._said: dict[str, Seldom] = {}  # by the names of types, which are the application's
 
     def __call__(self, call: Call) -> Flow:
-        if self._responses or call.kind.request_streaming or call._asks.requests:
+        if self.responses or call.kind.request_streaming or call._asks.requests:
             return (yield from self._as_they_pass(call))
         # What most calls are: one request, which nothing further out changes on its way.
         if (refusal := self.refusal(call, "request", call._request)) is not None:
@@ -159,9 +138,9 @@ class Validate:
 
     def _as_they_pass(self, call: Call) -> Flow:
         judged, requests = call, _Passing(self, call, "request")
-        if self._requests:
+        if self.requests:
             judged = call.tap(requests=requests, responses=requests.stop if call.side is Side.SERVER else None)
-        if self._responses:
+        if self.responses:
             judged = judged.tap(responses=_Passing(self, call, "response"))
         outcome = yield judged
         refusal = requests.refusal
@@ -186,9 +165,9 @@ class Validate:
 
     def _types(self, methods: Iterable[Method]) -> Iterator[Any]:
         for method in methods:
-            if self._requests and method.request_type is not None:
+            if self.requests and method.request_type is not None:
                 yield method.request_type
-            if self._responses and method.response_type is not None:
+            if self.responses and method.response_type is not None:
                 yield method.response_type
 
     # - judging -
@@ -208,7 +187,7 @@ class Validate:
 
     def _invalid(self, seen: _Seen, first: Sequence[Any]) -> errors.StatusError:
         """A message breaks its rules. first: some that it breaks."""
-        more, violations = size(seen.message) > self._full_report, first
+        more, violations = size(seen.message) > self.full_report, first
         if not more:
             try:
                 violations = self._validator.collect_violations(seen.message) or first
@@ -220,7 +199,7 @@ class Validate:
             return _bad_request(f"invalid {seen}: {told(violations, more)}", violations)
         if seen.call.side is Side.CLIENT:
             return errors.Internal(f"invalid {seen}: {told(violations, more)}", local=True)
-        self._say(seen.type, f"the {seen} of {seen.call.method} breaks its rules: {logged(violations)}")
+        self._say(seen, f"the {seen} of {seen.call.method} breaks its rules: {logged(violations)}")
         return errors.Internal("the answer of the server breaks its own rules", local=True)
 
     def _unjudged(self, seen: _Seen, error: Exception | None) -> errors.StatusError:
@@ -228,15 +207,15 @@ class Validate:
         self._tally.add("faults")
         why = _UNKNOWN if error is None else f"its rules are wrong, or failed: {error}"
         fault = f"Validate cannot judge {seen.type}, the {seen} of {seen.call.method}: {why}"
-        self._say(seen.type, fault)
+        self._say(seen, fault)
         told_here = seen.call.side is Side.CLIENT
         return errors.Internal(fault if told_here else f"the {seen.direction} cannot be validated", local=True)
 
     def _tell(self, seen: _Seen, violations: Sequence[Any]) -> None:
-        if self._on_invalid is None:
+        if self.on_invalid is None:
             return
         try:
-            self._on_invalid(
+            self.on_invalid(
                 InvalidDetails(
                     method=seen.call.method,
                     side=seen.call.side,
@@ -249,9 +228,9 @@ class Validate:
         except Exception:
             _log.exception("on_invalid failed; the message is refused all the same")
 
-    def _say(self, kind: str, fault: str) -> None:
+    def _say(self, seen: _Seen, fault: str) -> None:
         """Write a fault to the log, if none of this type was written lately."""
-        count = self._said.setdefault(kind, Seldom(BETWEEN)).happened(self._clock.now())
+        count = self._said.setdefault(seen.type, Seldom(BETWEEN)).happened(seen.call.clock.now())
         if count:
             _log.error("%s (%d since the last line)", one_line(fault, MAX_FAULT), count)
 
@@ -260,6 +239,9 @@ _UNKNOWN = (
     "only messages of google's protobuf, proto-plus and protobuf-py have rules; leave the method out, "
     'like when(lambda method: method.service != "shop.v1.Files", Validate())'
 )
+
+
+shown(Validate)
 
 
 class _Passing:

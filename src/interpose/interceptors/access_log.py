@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import random as chance
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Protocol, TypeAlias
 
 from grpc import StatusCode
 
 from interpose import context
 from interpose._call import Call
-from interpose._clock import SYSTEM, Clock
 from interpose._flow import Flow
 from interpose._metadata import Metadata
 from interpose._method import Kind, Side
 from interpose._outcome import Outcome
 from interpose.errors import StatusError
 from interpose.mechanisms.json_lines import MACHINE_READABLE, JsonFormatter, rfc3339
-from interpose.mechanisms.options import insist, is_clock, is_flag
+from interpose.mechanisms.options import FLAG, check_options, is_flag, is_number, must_be, option, optional
 from interpose.mechanisms.redaction import Redactor, type_and_size
 from interpose.mechanisms.text import one_line
 
@@ -120,6 +119,45 @@ class Sink(Protocol):
         ...
 
 
+# - what holds of its options -
+
+
+def _is_sink(logger: object) -> bool:
+    return isinstance(logger, logging.Logger) or all(
+        callable(getattr(logger, name, None)) for name in ("isEnabledFor", "write")
+    )
+
+
+def _is_redactor(value: object) -> bool:
+    return is_flag(value) or callable(value)
+
+
+def _keys_faults(name: str, keys: object) -> Iterator[str]:
+    if not isinstance(keys, tuple):
+        yield f"{name} must be a list of keys, like ['x-tenant'], not {keys!r}"
+        return
+    for key in keys:
+        text = key.lower() if isinstance(key, str) else ""
+        if _KEY.fullmatch(text) is None:
+            yield f"{name} must have keys like 'x-tenant', not {key!r}"
+        if text.endswith("-bin"):
+            yield f"{name} must not have {key!r}: values in -bin are never logged"
+        if any(word in text for word in _SECRET):
+            yield f"{name} must not have {key!r}: credentials and cookies are never logged"
+
+
+def _sample_faults(name: str, sample: object) -> Iterator[str]:
+    if not (sample is None or isinstance(sample, Mapping)):
+        yield f"{name} must be a dict like {{StatusCode.OK: 0.01}}, not {sample!r}"
+        return
+    for code, rate in (sample or {}).items():
+        if not isinstance(code, StatusCode):
+            yield f"{name} must have keys like StatusCode.OK, not {code!r}"
+        if not (is_number(rate) and 0 <= rate <= 1):
+            yield f"{name} must have rates from 0 to 1, not {rate!r}"
+
+
+@dataclass(eq=False, repr=False)
 class AccessLog:
     """Write one record for each RPC when it has ended, however it ended; for a stream that is its end.
 
@@ -143,49 +181,32 @@ class AccessLog:
     sample:   how many of the "finished call" records are written, by code, from 0 to 1: `{StatusCode.OK: 0.01}`. Codes
         that are not named are always written. The rate is in the field `grpc.sample_rate`.
     random:   gives numbers from 0 to below 1, for `sample`.
-    clock:    how long an RPC took; the one that was given to the channel or server.
     wall:     seconds since 1970, for the fields that hold a date.
     """
 
-    def __init__(
-        self,
-        logger: logging.Logger | Sink | None = None,
-        *,
-        start: bool = False,
-        payloads: bool | Show = False,
-        metadata: Iterable[str] = (),
-        sample: Mapping[StatusCode, float] | None = None,
-        random: Callable[[], float] = chance.random,
-        clock: Clock = SYSTEM,
-        wall: Callable[[], float] = time.time,
-    ) -> None:
-        logger = logging.getLogger(LOGGER) if logger is None else logger
-        metadata = tuple(metadata) if isinstance(metadata, Iterable) and not isinstance(metadata, str) else metadata
-        sample = {} if sample is None else sample
-        insist(
-            "AccessLog",
-            (_is_sink(logger), f"logger must be like logging.getLogger({LOGGER!r}), not {logger!r}"),
-            (is_flag(start), f"start must be True or False, not {start!r}"),
-            (
-                is_flag(payloads) or callable(payloads),
-                f"payloads must be True, False, or a redactor like Redactor('card.number'), not {payloads!r}",
-            ),
-            *_metadata_requirements(metadata),
-            *_sample_requirements(sample),
-            (callable(random), f"random must be a function like random.random, not {random!r}"),
-            (is_clock(clock), f"clock must have a method now(), not be {clock!r}"),
-            (callable(wall), f"wall must be a function like time.time, not {wall!r}"),
-        )
+    logger: logging.Logger | Sink | None = option(None, optional(f"like logging.getLogger({LOGGER!r})", _is_sink))
+    _: KW_ONLY
+    start: bool = option(False, FLAG)
+    payloads: bool | Show = option(
+        False, must_be("True, False, or a redactor like Redactor('card.number')", _is_redactor)
+    )
+    metadata: Iterable[str] = option((), _keys_faults)
+    sample: Mapping[StatusCode, float] | None = option(None, _sample_faults)
+    random: Callable[[], float] = option(chance.random, must_be("a function like random.random", callable))
+    wall: Callable[[], float] = option(time.time, must_be("a function like time.time", callable))
+
+    def __post_init__(self) -> None:
+        several = isinstance(self.metadata, Iterable) and not isinstance(self.metadata, str)
+        self.metadata = tuple(self.metadata) if several else self.metadata
+        check_options(self)
+        logger = logging.getLogger(LOGGER) if self.logger is None else self.logger
         self._logger = logger
         self._enabled = logger.isEnabledFor
         self._write = _recording(logger) if isinstance(logger, logging.Logger) else logger.write
-        self._start = start
+        payloads = self.payloads
         self._show: Show | None = (Redactor() if payloads else None) if isinstance(payloads, bool) else payloads
-        self._keys = tuple(dict.fromkeys(key.lower() for key in metadata))
-        self._sample = dict(sample)
-        self._random = random
-        self._clock = clock
-        self._wall = wall
+        self._keys = tuple(dict.fromkeys(key.lower() for key in self.metadata))
+        self._sample = dict(self.sample or {})
         self._complaints: set[str] = set()
 
     def __call__(self, call: Call) -> Flow:
@@ -204,11 +225,11 @@ class AccessLog:
         try:
             if not self._enabled(ERROR):  # the highest level that is used
                 return None
-            rpc = _Rpc(call, self._clock.now(), self._keys)
+            rpc = _Rpc(call, self._keys)
         except BaseException:
             self._complain()
             return None
-        if self._start:
+        if self.start:
             self._told(rpc, STARTED, {})
         return rpc
 
@@ -234,7 +255,7 @@ class AccessLog:
         try:
             level = rpc.levels[StatusCode.OK]
             if self._enabled(level):
-                fields = {**rpc.common(self._clock.now(), self._wall), **self._shown(content)}
+                fields = {**rpc.common(rpc.now(), self.wall), **self._shown(content)}
                 if (known := rpc.request_id or context.request_id()) is not None:
                     fields["request_id"] = known
                 self._write(level, message, _traced(fields))
@@ -262,9 +283,9 @@ class AccessLog:
             rate = self._sample.get(outcome.code, 1.0) if self._sample else 1.0
             if rate < 1 and self._left_out(rate):
                 return
-            now = self._clock.now()
+            now = rpc.now()
             fields = {
-                **rpc.common(now, self._wall),
+                **rpc.common(now, self.wall),
                 "grpc.code": outcome.code.name,
                 "grpc.time_ms": round((now - rpc.started) * 1e3, 3),
             }
@@ -284,7 +305,7 @@ class AccessLog:
 
     def _left_out(self, rate: float) -> bool:
         try:
-            return self._random() >= rate
+            return self.random() >= rate
         except BaseException:  # rather a line too many than one lost
             self._complain()
             return False
@@ -301,11 +322,23 @@ class AccessLog:
 class _Rpc:
     """What is known of an RPC from its start on."""
 
-    __slots__ = ("_common", "_deadline", "_metadata", "_method", "_peer", "levels", "request_id", "side", "started")
+    __slots__ = (
+        "_common",
+        "_deadline",
+        "_metadata",
+        "_method",
+        "_peer",
+        "levels",
+        "now",
+        "request_id",
+        "side",
+        "started",
+    )
 
-    def __init__(self, call: Call, now: float, keys: tuple[str, ...]) -> None:
+    def __init__(self, call: Call, keys: tuple[str, ...]) -> None:
         # What a server knows of its client is asked for now: once the RPC has ended, it may be gone.
-        self.started = now
+        self.now = call.clock.now
+        self.started = self.now()
         self.side = call.side
         self.levels = SERVER_LEVELS if call.side is Side.SERVER else CLIENT_LEVELS
         self.request_id = context.request_id()
@@ -385,36 +418,3 @@ def _chosen(metadata: Metadata, keys: tuple[str, ...]) -> dict[str, list[str]]:
         for key, values in found.items()
         if values
     }
-
-
-def _is_sink(logger: object) -> bool:
-    return isinstance(logger, logging.Logger) or all(
-        callable(getattr(logger, name, None)) for name in ("isEnabledFor", "write")
-    )
-
-
-def _metadata_requirements(keys: object) -> Iterator[tuple[bool, str]]:
-    if not isinstance(keys, tuple):
-        yield False, f"metadata must be a list of keys, like ['x-tenant'], not {keys!r}"
-        return
-    for key in keys:
-        text = key.lower() if isinstance(key, str) else ""
-        yield _KEY.fullmatch(text) is not None, f"metadata must have keys like 'x-tenant', not {key!r}"
-        yield not text.endswith("-bin"), f"metadata must not have {key!r}: values in -bin are never logged"
-        yield (
-            not any(word in text for word in _SECRET),
-            f"metadata must not have {key!r}: credentials and cookies are never logged",
-        )
-
-
-def _sample_requirements(sample: object) -> Iterator[tuple[bool, str]]:
-    if not isinstance(sample, Mapping):
-        yield False, f"sample must be a dict like {{StatusCode.OK: 0.01}}, not {sample!r}"
-        return
-    for code, rate in sample.items():
-        yield isinstance(code, StatusCode), f"sample must have keys like StatusCode.OK, not {code!r}"
-        yield _is_rate(rate), f"sample must have rates from 0 to 1, not {rate!r}"
-
-
-def _is_rate(rate: object) -> bool:
-    return isinstance(rate, (int, float)) and not isinstance(rate, bool) and math.isfinite(rate) and 0 <= rate <= 1

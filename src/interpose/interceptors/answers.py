@@ -19,7 +19,7 @@ from interpose._messages import compose, show_initial_metadata
 from interpose._metadata import Metadata
 from interpose._method import Idempotency, Kind, Side, Target
 from interpose._outcome import Outcome
-from interpose.mechanisms.options import is_flag, is_function_or_none
+from interpose.mechanisms.options import flag_or_function, is_function_or_none, must_be
 
 # Who asks. In any part of a metadata key: gateways send "grpcgateway-authorization".
 IDENTITIES = ("authorization", "cookie")
@@ -161,20 +161,9 @@ def _again(error: BaseException | None) -> BaseException | None:
 # --- options --------------------------------------------------------------------------------------------------------
 
 
-def listed(names: object) -> tuple[Any, ...] | None:
-    """Metadata keys as they were given, once; None if that is no list of anything."""
-    return tuple(names) if isinstance(names, Iterable) and not isinstance(names, (str, bytes)) else None
-
-
-def requirements(names: Any, shared: object, safe: object, copy: object) -> Iterator[tuple[bool, str]]:
-    """What both insist on."""
-    listing = listed(names)
-    keys = listing is not None and all(map(_is_key, listing))
-    yield keys, f"metadata must be a tuple of metadata keys, like ('x-tenant',), not {names!r}"
-    yield is_flag(shared), f"shared must be True or False, not {shared!r}"
-    known = is_flag(safe) or is_function_or_none(safe)
-    yield known, f"safe must be None, True, False or a function of the call, not {safe!r}"
-    yield is_function_or_none(copy), f"copy must be a function of a response, or None, not {copy!r}"
+def listed(names: Any) -> Any:
+    """Metadata keys, read once; what is no list of anything is left as it is."""
+    return tuple(names) if isinstance(names, Iterable) and not isinstance(names, (str, bytes)) else names
 
 
 def _is_key(key: Any) -> bool:
@@ -183,3 +172,13 @@ def _is_key(key: Any) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _are_keys(names: Any) -> bool:
+    return isinstance(names, tuple) and all(map(_is_key, names))
+
+
+# What both insist on.
+KEYS = must_be("a tuple of metadata keys, like ('x-tenant',)", _are_keys)
+SAFE = flag_or_function("the call")
+COPY = must_be("a function of a response, or None", is_function_or_none)

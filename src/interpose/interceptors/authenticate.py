@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from interpose import context, errors
@@ -14,7 +14,7 @@ from interpose._flow import Flow, name_of, wait
 from interpose._identity import Credentials, Found, Identity, Verifier
 from interpose._method import Method, Side
 from interpose._native import is_downstream
-from interpose._patterns import faults_of
+from interpose._patterns import listed, patterns
 from interpose._served import Served
 from interpose.interceptors.guarding import (
     HEALTH_AND_REFLECTION,
@@ -23,12 +23,11 @@ from interpose.interceptors.guarding import (
     blamed,
     is_async,
     is_over,
-    listed,
     note,
     shown,
     unmatched,
 )
-from interpose.mechanisms.options import insist, is_function_or_none, is_whole
+from interpose.mechanisms.options import check_options, hook, ruled, whole
 from interpose.mechanisms.tally import Tally
 
 REFUSAL = "the call needs valid credentials"  # all that a stranger is told
@@ -61,6 +60,7 @@ class UnauthenticatedDetails:
     fault: bool
 
 
+@dataclass(init=False, eq=False, repr=False)
 class Authenticate:
     """Refuse calls of unknown callers.
 
@@ -84,33 +84,21 @@ class Authenticate:
     ValueError listing every fault of these.
     """
 
-    def __init__(
+    public: str | Iterable[str] = field(metadata=ruled(patterns))
+    max_token: int = field(metadata=ruled(whole(1, LONGEST_TOKEN)))
+    on_refuse: Callable[[UnauthenticatedDetails], object] | None = field(metadata=ruled(hook("UnauthenticatedDetails")))
+
+    def __init__(  # and not that of a dataclass: the verifiers are given one by one
         self,
         *verifiers: Verifier,
         public: str | Iterable[str] = HEALTH_AND_REFLECTION,
         max_token: int = MAX_TOKEN,
         on_refuse: Callable[[UnauthenticatedDetails], object] | None = None,
     ) -> None:
-        public = listed(public)
-        insist(
-            "Authenticate",
-            (bool(verifiers), "give at least one verifier, like StaticTokens({token: 'subject'}) or a function"),
-            *((callable(one), f"a verifier must be a function of Credentials, not {one!r:.100}") for one in verifiers),
-            *((not isinstance(one, type), f"{name_of(one)} is a class: give an instance") for one in verifiers),
-            *((False, fault) for fault in faults_of(public, "public")),
-            (
-                is_whole(max_token, 1, LONGEST_TOKEN),
-                f"max_token must be a whole number from 1 to {LONGEST_TOKEN}, not {max_token!r}",
-            ),
-            (
-                is_function_or_none(on_refuse),
-                f"on_refuse must be a function of UnauthenticatedDetails, not {on_refuse!r}",
-            ),
-        )
+        self.public, self.max_token, self.on_refuse = listed(public), max_token, on_refuse
+        check_options(self, *_verifier_requirements(verifiers))
         self._verifiers = tuple((name_of(verifier), verifier) for verifier in verifiers)
-        self._public = Table(dict.fromkeys((public,) if isinstance(public, str) else public, True))
-        self._max_token = max_token
-        self._on_refuse = on_refuse
+        self._public = Table(dict.fromkeys(self.public, True))
         self._tally = Tally("accepted", "public", "refused", "faults")
 
     def __call__(self, call: Call) -> Flow:
@@ -153,7 +141,7 @@ class Authenticate:
 
     def _identified(self, call: Call) -> Generator[Any, Any, Identity]:
         """Who calls, by the first verifier that knows; raises the refusal if none does."""
-        credentials, reasons = Credentials(call, self._max_token), []
+        credentials, reasons = Credentials(call, self.max_token), []
         for name, verifier in self._verifiers:
             try:
                 found: Any = verifier(credentials)
@@ -176,8 +164,15 @@ class Authenticate:
         method, peer = shown(call.method.full_name), shown(call.peer)
         reason = reason if fault else shown(reason)
         details = UnauthenticatedDetails(method=method, peer=peer, reason=reason, fault=fault)
-        note(f"Authenticate refused a call of {method} by {peer}", details, self._on_refuse)
+        note(f"Authenticate refused a call of {method} by {peer}", details, self.on_refuse)
         return errors.Unauthenticated(REFUSAL, trailing_metadata=not_executed(call), local=True)
+
+
+def _verifier_requirements(verifiers: tuple[Any, ...]) -> Iterator[tuple[bool, str]]:
+    yield bool(verifiers), "give at least one verifier, like StaticTokens({token: 'subject'}) or a function"
+    for one in verifiers:
+        yield callable(one), f"a verifier must be a function of Credentials, not {one!r:.100}"
+        yield not isinstance(one, type), f"{name_of(one)} is a class: give an instance"
 
 
 def _awaited(found: Any) -> Generator[Any, Any, Identity | None]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Iterable
 from concurrent.futures import Future
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -17,15 +17,15 @@ from grpc import StatusCode
 from interpose import errors
 from interpose._background import Background
 from interpose._call import Call
-from interpose._clock import FOREVER, SYSTEM, Clock
+from interpose._clock import FOREVER, Clock
 from interpose._flow import Flow, wait
 from interpose._identity import AUTHORIZATION, is_token
 from interpose._method import Side, Target
 from interpose._outcome import Outcome
 from interpose.interceptors.guarding import is_async
-from interpose.interceptors.repeating import Declared, is_safe, was_not_executed
+from interpose.interceptors.repeating import SAFE, Declared, is_safe, was_not_executed
 from interpose.mechanisms.addresses import is_local
-from interpose.mechanisms.options import insist, is_clock, is_flag, is_function_or_none
+from interpose.mechanisms.options import check_options, hook, insist, is_flag, is_number, must_be, option, ruled
 from interpose.mechanisms.tally import Tally
 
 REFRESH_BEFORE = 30.0  # seconds; more than an RPC takes and a token endpoint may hang
@@ -104,11 +104,29 @@ class _Held(NamedTuple):
     header: str
     renew: float
     until: float
+    clock: Clock
 
     def __repr__(self) -> str:
         return f"<token, until {self.until}>"  # never what it is
 
 
+# - what holds of its options -
+
+
+def _provider_faults(name: str, provider: object) -> Iterable[str]:
+    # Not with what it is: that may be the token.
+    return () if callable(provider) else (f"{name} must be a function that gives a Token, not the token itself",)
+
+
+def _is_before(value: object) -> bool:
+    return is_number(value) and 0 <= value < FOREVER
+
+
+def _is_insecure(value: object) -> bool:
+    return is_flag(value) or value == "local"
+
+
+@dataclass(eq=False, repr=False)
 class BearerToken:
     """Send a token with every call, as `authorization: Bearer …`. Client.
 
@@ -131,45 +149,22 @@ class BearerToken:
     insecure:       False; "local": also send it over insecure channels to unix sockets and loopback addresses, where
         everybody who can read it is on this machine; True: over any channel.
     safe:           True, or a function of the call: it may be executed twice. None: as its proto says.
-    clock:          where the time is read; the one that was given to the channel.
     on_refresh:     called with `RefreshDetails` when the provider has given a token, or failed; what it raises is logged.
 
     ValueError listing every fault of these.
     """
 
-    def __init__(
-        self,
-        provider: Provider,
-        *,
-        refresh_before: float = REFRESH_BEFORE,
-        insecure: bool | Literal["local"] = False,
-        safe: Declared = None,
-        clock: Clock = SYSTEM,
-        on_refresh: Callable[[RefreshDetails], object] | None = None,
-    ) -> None:
-        number = isinstance(refresh_before, (int, float)) and not isinstance(refresh_before, bool)
-        insist(
-            "BearerToken",
-            (callable(provider), "provider must be a function that gives a Token, not the token itself"),
-            (
-                number and 0 <= refresh_before < FOREVER,
-                f"refresh_before must be a number of seconds, 0 or more, not {refresh_before!r}",
-            ),
-            (is_flag(insecure) or insecure == "local", f"insecure must be False, 'local' or True, not {insecure!r}"),
-            (
-                is_flag(safe) or is_function_or_none(safe),
-                f"safe must be None, True, False or a function of the call, not {safe!r}",
-            ),
-            (is_clock(clock), f"clock must have a method now(), not be {clock!r}"),
-            (is_function_or_none(on_refresh), f"on_refresh must be a function of RefreshDetails, not {on_refresh!r}"),
-        )
-        self._provider: Callable[[], Any] = provider
-        self._is_async = is_async(provider)
-        self._refresh_before = refresh_before
-        self._insecure = insecure
-        self._safe = safe
-        self._clock = clock
-        self._on_refresh = on_refresh
+    provider: Provider = field(metadata=ruled(_provider_faults))
+    _: KW_ONLY
+    refresh_before: float = option(REFRESH_BEFORE, must_be("a number of seconds, 0 or more", _is_before))
+    insecure: bool | Literal["local"] = option(False, must_be("False, 'local' or True", _is_insecure))
+    safe: Declared = option(None, SAFE)
+    on_refresh: Callable[[RefreshDetails], object] | None = option(None, hook("RefreshDetails"))
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        self._provider: Callable[[], Any] = self.provider
+        self._is_async = is_async(self.provider)
         self._held: _Held | None = None
         self._failure: tuple[float, BaseException] | None = None  # until when the provider is left alone, and why
         self._renewed_at = -math.inf  # when a refused token was last replaced
@@ -184,7 +179,7 @@ class BearerToken:
             return None
         held = yield from self._good(call)
         outcome = yield from self._sent(call, held)
-        if outcome.code is not StatusCode.UNAUTHENTICATED or outcome.local or not self._may_renew(held):
+        if outcome.code is not StatusCode.UNAUTHENTICATED or outcome.local or not self._may_renew(call, held):
             return None
         if not self._can_bear_another(call, outcome):
             return None
@@ -207,7 +202,7 @@ class BearerToken:
         """What it holds, and has done so far."""
         held, tally = self._held, self._tally
         return BearerTokenState(
-            expires_in=None if held is None else max(held.until - self._clock.now(), 0.0),
+            expires_in=None if held is None else max(held.until - held.clock.now(), 0.0),
             fetched=tally["fetched"],
             failures=tally["failures"],
             refused=tally["refused"],
@@ -219,7 +214,7 @@ class BearerToken:
     def _sent(self, call: Call, held: _Held) -> Flow:
         """Send the call with this token, where nobody can read it; gives its outcome."""
         target = call.method.target
-        if self._insecure is True or (target is not None and (target.private or self._is_local(target))):
+        if self.insecure is True or (target is not None and (target.private or self._is_local(target))):
             return (yield call.with_metadata((AUTHORIZATION, held.header)))
         proof = _Proof(held.header, target)
         ours = grpc.metadata_call_credentials(proof)
@@ -231,14 +226,14 @@ class BearerToken:
         return outcome
 
     def _is_local(self, target: Target) -> bool:
-        return self._insecure == "local" and is_local(str(target))
+        return self.insecure == "local" and is_local(str(target))
 
-    def _may_renew(self, held: _Held) -> bool:
+    def _may_renew(self, call: Call, held: _Held) -> bool:
         """A server has refused this token: is there a newer one, or may one be fetched?"""
         self._tally.add("refused")
         if self._held is not held:
             return True
-        now = self._clock.now()
+        now = call.clock.now()
         if now < self._renewed_at + REFUSED_PAUSE:  # the newest one is refused as well: it is not the token's age
             return False
         self._renewed_at, self._held = now, None
@@ -247,7 +242,7 @@ class BearerToken:
     def _can_bear_another(self, call: Call, outcome: Outcome) -> bool:
         """May the call be sent again after this?"""
         return outcome.replayable and (
-            is_safe(self._safe, call) or was_not_executed(call, outcome, outcome.attempts - 1)
+            is_safe(self.safe, call) or was_not_executed(call, outcome, outcome.attempts - 1)
         )
 
     # - the token -
@@ -255,7 +250,7 @@ class BearerToken:
     def _good(self, call: Call) -> Generator[Any, Any, _Held]:
         """A token that is good now. Waits if there is none, and otherwise fetches the next one if it is time to."""
         while True:
-            held, now = self._held, self._clock.now()
+            held, now = self._held, call.clock.now()
             if held is not None and now < held.renew:
                 return held
             if self in _fetching.get():
@@ -265,9 +260,9 @@ class BearerToken:
                     return held
                 raise self._unavailable()
             try:
-                fetch = self._start(held)
+                fetch = self._start(held, call.clock)
             except RuntimeError as error:  # no thread to be had
-                self._fail(error)
+                self._fail(error, call.clock)
                 continue
             if held is not None and now < held.until:
                 return held
@@ -275,22 +270,22 @@ class BearerToken:
 
     def _until(self, call: Call) -> float | None:
         """How long a call waits for a token: as long as its attempt may take."""
-        return None if call.timeout is None else self._clock.now() + call.timeout
+        return None if call.timeout is None else call.clock.now() + call.timeout
 
     def _unavailable(self) -> errors.Unavailable:
         error = errors.Unavailable("BearerToken has no token: its provider failed, see the log", local=True)
         error.__cause__ = self._failure[1] if self._failure is not None else None
         return error
 
-    def _start(self, seen: _Held | None) -> Future[None]:
+    def _start(self, seen: _Held | None, clock: Clock) -> Future[None]:
         """Ask the provider beside the RPC; once, however many calls come meanwhile."""
         if self._is_async:
-            return self._background.start_task(partial(self._fetch_later, seen))
-        return self._background.start(partial(self._fetch, seen))
+            return self._background.start_task(partial(self._fetch_later, seen, clock))
+        return self._background.start(partial(self._fetch, seen, clock))
 
-    def _fetch(self, seen: _Held | None) -> None:
+    def _fetch(self, seen: _Held | None, clock: Clock) -> None:
         """Ask a plain provider, in a thread of its own. Never raises."""
-        if self._has_news(seen):
+        if self._is_settled(seen, clock):
             return
         before = _fetching.get()
         _fetching.set((*before, self))
@@ -300,56 +295,57 @@ class BearerToken:
             given = error
         finally:
             _fetching.set(before)
-        self._settle(given)
+        self._settle(given, clock)
 
-    async def _fetch_later(self, seen: _Held | None) -> None:
+    async def _fetch_later(self, seen: _Held | None, clock: Clock) -> None:
         """Ask an async provider, in a task of its own."""
-        if self._has_news(seen):
+        if self._is_settled(seen, clock):
             return
         _fetching.set((*_fetching.get(), self))
         try:
             given: Any = await self._provider()
         except Exception as error:
             given = error
-        self._settle(given)
+        self._settle(given, clock)
 
-    def _has_news(self, seen: _Held | None) -> bool:
+    def _is_settled(self, seen: _Held | None, clock: Clock) -> bool:
         """Has another piece of work, which has just ended, given what a call wanted that had looked before?"""
-        return self._held is not seen or (self._failure is not None and self._clock.now() < self._failure[0])
+        return self._held is not seen or (self._failure is not None and clock.now() < self._failure[0])
 
-    def _settle(self, given: Any) -> None:
+    def _settle(self, given: Any, clock: Clock) -> None:
         """The provider has given this, or failed with it."""
         if not isinstance(given, BaseException):
             try:
-                self._take(given)
+                self._take(given, clock)
                 return
             except Exception as error:
                 given = error
-        self._fail(given)
+        self._fail(given, clock)
 
-    def _take(self, given: Any) -> None:
+    def _take(self, given: Any, clock: Clock) -> None:
         """A new token."""
         if hasattr(given, "__await__"):
             raise TypeError("a provider that gives an awaitable must be an `async def` function")
         token = Token(given) if isinstance(given, str) else given
         if not isinstance(token, Token):
             raise TypeError(f"a provider gives a Token or a text, not a {type(token).__name__}")
-        now, lasts = self._clock.now(), math.inf if token.expires_in is None else token.expires_in
-        self._held = _Held(f"Bearer {token.text}", now + lasts - min(self._refresh_before, lasts / 2), now + lasts)
+        now, lasts = clock.now(), math.inf if token.expires_in is None else token.expires_in
+        renew = now + lasts - min(self.refresh_before, lasts / 2)
+        self._held = _Held(f"Bearer {token.text}", renew, now + lasts, clock)
         self._failure = None
         self._tally.add("fetched")
         self._tell(RefreshDetails(expires_in=lasts, error=None))
 
-    def _fail(self, error: BaseException) -> None:
-        self._failure = (self._clock.now() + PAUSE, error)
+    def _fail(self, error: BaseException, clock: Clock) -> None:
+        self._failure = (clock.now() + PAUSE, error)
         self._tally.add("failures")
         _log.warning("BearerToken: its provider raised %s", type(error).__name__)  # its text may hold a secret
         self._tell(RefreshDetails(expires_in=None, error=error))
 
     def _tell(self, details: RefreshDetails) -> None:
-        if self._on_refresh is not None:
+        if self.on_refresh is not None:
             try:
-                self._on_refresh(details)
+                self.on_refresh(details)
             except Exception:
                 _log.exception("on_refresh failed; the token is used all the same")
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import copy as copying
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, field
 
 from interpose._call import Call
-from interpose._clock import FOREVER, SYSTEM, Clock
+from interpose._clock import FOREVER
 from interpose._flow import Flow
 from interpose._outcome import Outcome
 from interpose.interceptors.answers import (
+    COPY,
+    KEYS,
+    SAFE,
     Copy,
     Key,
     Safe,
@@ -19,11 +22,10 @@ from interpose.interceptors.answers import (
     given,
     hooked,
     listed,
-    requirements,
     unhooked,
 )
 from interpose.mechanisms.lru import Lru
-from interpose.mechanisms.options import insist, is_clock, is_seconds, is_whole
+from interpose.mechanisms.options import FLAG, check_options, option, ruled, seconds, whole
 
 CACHE = "x-cache"
 HIT = (CACHE, "hit")
@@ -38,6 +40,7 @@ class CacheState:
     entries: int
 
 
+@dataclass(eq=False, repr=False)
 class Cache:
     """Answer a call as the same call was answered up to `ttl` seconds ago. Nothing is sent then. Client.
 
@@ -56,36 +59,20 @@ class Cache:
     safe:        True, or a function of the call: also where the proto does not say so. False: never.
     copy:        makes each caller a response of its own. None: they all get the same object; for responses that nobody
                  can change.
-    clock:       where the time is read.
     """
 
-    def __init__(
-        self,
-        ttl: float,
-        *,
-        max_entries: int = 1000,
-        metadata: Iterable[str] = (),
-        shared: bool = False,
-        safe: Safe = None,
-        copy: Copy = copying.deepcopy,
-        clock: Clock = SYSTEM,
-    ) -> None:
-        names = listed(metadata)
-        insist(
-            "Cache",
-            (is_seconds(ttl, FOREVER), f"ttl must be above 0 and below {FOREVER:g} seconds, not {ttl!r}"),
-            (
-                is_whole(max_entries, 1, MOST),
-                f"max_entries must be a whole number from 1 to {MOST}, not {max_entries!r}",
-            ),
-            *requirements(metadata if names is None else names, shared, safe, copy),
-            (is_clock(clock), f"clock must have a method now(), not be {clock!r}"),
-        )
-        self._ttl = ttl
-        self._max_entries = max_entries
-        self._sameness = Sameness("Cache", names or (), shared, safe)
-        self._copy = copy
-        self._clock = clock
+    ttl: float = field(metadata=ruled(seconds(FOREVER)))
+    _: KW_ONLY
+    max_entries: int = option(1000, whole(1, MOST))
+    metadata: Iterable[str] = option((), KEYS)
+    shared: bool = option(False, FLAG)
+    safe: Safe = option(None, SAFE)
+    copy: Copy = option(copying.deepcopy, COPY)
+
+    def __post_init__(self) -> None:
+        self.metadata = listed(self.metadata)
+        check_options(self)
+        self._sameness = Sameness("Cache", self.metadata, self.shared, self.safe)
         self.clear()
 
     def __call__(self, call: Call) -> Flow:
@@ -93,21 +80,21 @@ class Cache:
         if key is None:
             yield call
             return None
-        answers, now = self._answers, self._clock.now()
+        answers, now = self._answers, call.clock.now()
         kept = answers.get(key, now)
-        answer = kept and copied(kept, self._copy)
+        answer = kept and copied(kept, self.copy)
         if answer is not None:
             return given(call, answer, HIT)
         outcome = yield unhooked(call)
         if outcome.ok and outcome.responses:  # not what an interceptor further in has made up
-            kept = copied(outcome, self._copy)
+            kept = copied(outcome, self.copy)
             if kept is not None:
-                answers.put(key, kept, now + self._ttl)  # from when it was sent: the server may have looked at once
+                answers.put(key, kept, now + self.ttl)  # from when it was sent: the server may have looked at once
         return hooked(call, outcome)
 
     def clear(self) -> None:
         """Forget all answers, those to calls that are under way included."""
-        self._answers: Lru[Key, Outcome] = Lru(self._max_entries)
+        self._answers: Lru[Key, Outcome] = Lru(self.max_entries)
 
     def snapshot(self) -> CacheState:
         """What it holds at the moment."""

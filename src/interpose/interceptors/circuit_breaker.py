@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from typing import TypeAlias
 
@@ -16,10 +16,23 @@ from interpose._clock import SYSTEM, Clock
 from interpose._flow import Flow
 from interpose._method import Kind, Side
 from interpose._outcome import Outcome
+from interpose.interceptors.keys import by_target
 from interpose.mechanisms.breaker import Breaker, Mode, Policy, Refusal, Transition
 from interpose.mechanisms.lru import Registry
-from interpose.mechanisms.options import insist, is_clock, is_function_or_none, is_seconds, is_whole
-from interpose.mechanisms.window import CallWindow, TimeWindow, Window, calls, seconds
+from interpose.mechanisms.options import (
+    CLOCK,
+    check_options,
+    hook,
+    is_number,
+    is_seconds,
+    is_whole,
+    must_be,
+    option,
+    optional,
+    whole,
+)
+from interpose.mechanisms.options import seconds as within
+from interpose.mechanisms.window import CallWindow, TimeWindow, Window, seconds
 
 __all__ = [
     "FAILURES",
@@ -28,11 +41,6 @@ __all__ = [
     "CircuitState",
     "Mode",
     "TransitionDetails",
-    "by_method",
-    "by_service",
-    "by_target",
-    "calls",
-    "seconds",
 ]
 
 # What speaks of the server's health. The other codes are answers: a server that says NOT_FOUND is well.
@@ -53,21 +61,6 @@ LONGEST = 86_400.0  # seconds
 Key: TypeAlias = Callable[[Call], str]
 
 _log = logging.getLogger("interpose")
-
-
-def by_target(call: Call) -> str:
-    """A breaker for each target, like "dns:///pay:443"; for each channel that hides its target; on a server one for all."""
-    return "" if call.method.target is None else call.method.target.key
-
-
-def by_service(call: Call) -> str:
-    """A breaker for each service, like "pay.v1.Cards"."""
-    return call.method.service
-
-
-def by_method(call: Call) -> str:
-    """A breaker for each method, like "/pay.v1.Cards/Charge"."""
-    return call.method.full_name
 
 
 class CircuitOpen(errors.Unavailable):
@@ -104,6 +97,26 @@ class TransitionDetails:
     failures: int
 
 
+# - what holds of its options -
+
+
+def _is_share(value: object) -> bool:
+    return is_number(value) and 0 < value <= 1
+
+
+def _is_window(value: object) -> bool:
+    return isinstance(value, (TimeWindow, CallWindow))
+
+
+def _are_failures(codes: object) -> bool:
+    return (
+        isinstance(codes, Collection)
+        and len(codes) > 0
+        and all(isinstance(code, StatusCode) and code is not StatusCode.OK for code in codes)
+    )
+
+
+@dataclass(eq=False, repr=False)
 class CircuitBreaker:
     """Refuse calls at once while the server fails, and let `probes` of them try it after `open_for` seconds.
 
@@ -130,61 +143,38 @@ class CircuitBreaker:
     on_transition: called with `TransitionDetails` after each change of mode, in order; what it raises is logged.
     """
 
-    def __init__(
-        self,
-        failure_rate: float = 0.5,
-        *,
-        minimum: int = 20,
-        window: Window = seconds(30),  # noqa: B008  it is copied
-        open_for: float = 30.0,
-        probes: int = 3,
-        slow_call: float | None = None,
-        codes: Collection[StatusCode] = FAILURES,
-        key: Key = by_target,
-        clock: Clock = SYSTEM,
-        on_transition: Callable[[TransitionDetails], object] | None = None,
-    ) -> None:
-        counts = isinstance(window, (TimeWindow, CallWindow))
-        insist(
-            "CircuitBreaker",
-            (_is_share(failure_rate), f"failure_rate must be a number above 0, up to 1, not {failure_rate!r}"),
-            (is_whole(minimum, 1, 10**9), f"minimum must be a whole number from 1, not {minimum!r}"),
-            (counts, f"window must be seconds(…) or calls(…), not {window!r}"),
-            (
-                not counts or not is_whole(minimum, 1, 10**9) or minimum <= window.capacity,
-                f"minimum must fit into the window, or it never opens: {minimum!r} of {window!r}",
-            ),
-            (
-                is_seconds(open_for, LONGEST),
-                f"open_for must be above 0 and below {LONGEST:g} seconds, not {open_for!r}",
-            ),
-            (is_whole(probes, 1, MAX_PROBES), f"probes must be a whole number from 1 to {MAX_PROBES}, not {probes!r}"),
-            (
-                slow_call is None or is_seconds(slow_call, LONGEST),
-                f"slow_call must be None or above 0 and below {LONGEST:g} seconds, not {slow_call!r}",
-            ),
-            (_are_failures(codes), f"codes must be a set like {{StatusCode.UNAVAILABLE}}, without OK, not {codes!r}"),
-            (callable(key), f"key must be a function of the call, like by_method, not {key!r}"),
-            (is_clock(clock), f"clock must have a method now(), not be {clock!r}"),
-            (
-                is_function_or_none(on_transition),
-                f"on_transition must be a function of TransitionDetails, not {on_transition!r}",
-            ),
+    failure_rate: float = option(0.5, must_be("a number above 0, up to 1", _is_share))
+    _: KW_ONLY
+    minimum: int = option(20, whole(1))
+    window: Window = option(seconds(30), must_be("seconds(…) or calls(…)", _is_window))
+    open_for: float = option(30.0, within(LONGEST))
+    probes: int = option(3, whole(1, MAX_PROBES))
+    slow_call: float | None = option(
+        None, optional(f"above 0 and below {LONGEST:g} seconds", lambda value: is_seconds(value, LONGEST))
+    )
+    codes: Collection[StatusCode] = option(
+        FAILURES, must_be("a set like {StatusCode.UNAVAILABLE}, without OK", _are_failures)
+    )
+    key: Key = option(by_target, must_be("a function of the call, like by_method", callable))
+    clock: Clock = option(SYSTEM, CLOCK)
+    on_transition: Callable[[TransitionDetails], object] | None = option(None, hook("TransitionDetails"))
+
+    def __post_init__(self) -> None:
+        minimum, window = self.minimum, self.window
+        never = _is_window(window) and is_whole(minimum, 1) and minimum > window.capacity
+        check_options(
+            self, (not never, f"minimum must fit into the window, or it never opens: {minimum!r} of {window!r}")
         )
-        self._policy = Policy(failure_rate, minimum, window, open_for, probes)
-        self._slow_call = slow_call
-        self._codes = frozenset(codes)
-        self._key = key
-        self._clock = clock
-        self._on_transition = on_transition
+        self._policy = Policy(self.failure_rate, minimum, window, self.open_for, self.probes)
+        self._codes = frozenset(self.codes)
         self._refused = 0
         self._mode = Mode.CLOSED  # of a breaker that is new
         self._breakers: Registry[str, Breaker] = Registry(MAX_KEYS, self._new)
         self._held: dict[str, Breaker] = {}  # by an operator, who named their keys; these are not forgotten
 
     def __call__(self, call: Call) -> Flow:
-        breaker = self._breaker(self._key(call))
-        began = self._clock.now()
+        breaker = self._breaker(self.key(call))
+        began = self.clock.now()
         admitted = breaker.admit(began)
         if isinstance(admitted, Refusal):
             self._refused += 1
@@ -194,13 +184,13 @@ class CircuitBreaker:
             outcome = yield call
             healthy = self._healthy(call, outcome, began)
         finally:  # also if the flow is closed: a probe's place is given back
-            breaker.report(admitted, healthy, self._clock.now())
+            breaker.report(admitted, healthy, self.clock.now())
 
     # - for operators -
 
     def snapshot(self) -> dict[str, CircuitState]:
         """What each breaker does at the moment, by key; only those that calls have gone through."""
-        now = self._clock.now()
+        now = self.clock.now()
         return {key: _state(breaker, now) for key, breaker in self._all()}
 
     @property
@@ -224,11 +214,11 @@ class CircuitBreaker:
         if key is None:
             self._mode = mode
             for name, breaker in self._all():
-                breaker.force(mode, self._clock.now())
+                breaker.force(mode, self.clock.now())
                 self._release(name)
             return
         breaker = self._breaker(key)
-        breaker.force(mode, self._clock.now())
+        breaker.force(mode, self.clock.now())
         if mode is self._mode:
             self._release(key)
         else:
@@ -255,19 +245,19 @@ class CircuitBreaker:
         if breaker is None:
             breaker = self._breakers[key]
         if self._mode is not mode:  # an operator has come between, and may not have found it
-            breaker.force(self._mode, self._clock.now())
+            breaker.force(self._mode, self.clock.now())
         return breaker
 
     def _new(self, key: str) -> Breaker:
         return Breaker(self._policy, self._teller(key), self._mode)
 
     def _teller(self, key: str) -> Callable[[Transition], None] | None:
-        return None if self._on_transition is None else partial(self._told, key)
+        return None if self.on_transition is None else partial(self._told, key)
 
     def _told(self, key: str, transition: Transition) -> None:
-        assert self._on_transition is not None
+        assert self.on_transition is not None
         try:
-            self._on_transition(TransitionDetails(key=key, **transition._asdict()))
+            self.on_transition(TransitionDetails(key=key, **transition._asdict()))
         except Exception:
             _log.exception("on_transition failed; the circuit breaker is %s all the same", transition.after.value)
 
@@ -281,7 +271,7 @@ class CircuitBreaker:
 
     def _was_slow(self, call: Call, outcome: Outcome) -> bool:
         # A stream lasts as long as it is wanted.
-        return self._slow_call is not None and call.kind is Kind.UNARY_UNARY and outcome.elapsed > self._slow_call
+        return self.slow_call is not None and call.kind is Kind.UNARY_UNARY and outcome.elapsed > self.slow_call
 
 
 def _served(call: Call, outcome: Outcome, began: float) -> bool:
@@ -309,15 +299,3 @@ def _refused(refusal: Refusal) -> CircuitOpen:
 def _state(breaker: Breaker, now: float) -> CircuitState:
     calls, failures = breaker.tally(now)
     return CircuitState(mode=breaker.mode, calls=calls, failures=failures, retry_in=breaker.retry_in(now))
-
-
-def _is_share(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= 1
-
-
-def _are_failures(codes: object) -> bool:
-    return (
-        isinstance(codes, Collection)
-        and len(codes) > 0
-        and all(isinstance(code, StatusCode) and code is not StatusCode.OK for code in codes)
-    )

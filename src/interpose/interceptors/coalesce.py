@@ -15,10 +15,13 @@ from grpc import StatusCode
 
 from interpose import errors
 from interpose._call import Call
-from interpose._clock import FOREVER, SYSTEM, Clock
+from interpose._clock import FOREVER, SYSTEM
 from interpose._flow import Flow, wait
 from interpose._outcome import Outcome
 from interpose.interceptors.answers import (
+    COPY,
+    KEYS,
+    SAFE,
     Copy,
     Key,
     Safe,
@@ -27,10 +30,9 @@ from interpose.interceptors.answers import (
     given,
     hooked,
     listed,
-    requirements,
     unhooked,
 )
-from interpose.mechanisms.options import insist, is_clock
+from interpose.mechanisms.options import FLAG, check_options, option
 
 COALESCED = "x-coalesced"
 MARK = (COALESCED, "true")
@@ -52,6 +54,7 @@ class CoalesceState:
     waiting: int
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class Coalesce:
     """While a call is under way, let the same calls wait for its outcome, and send none of them. Client.
 
@@ -70,28 +73,18 @@ class Coalesce:
     safe:     True, or a function of the call: also where the proto does not say so. False: never.
     copy:     makes each caller a response of its own. None: they all get the same object; for responses that nobody can
               change.
-    clock:    where the time is read; the one that was given to the channel.
     """
 
-    def __init__(
-        self,
-        *,
-        metadata: Iterable[str] = (),
-        shared: bool = False,
-        safe: Safe = None,
-        copy: Copy = copying.deepcopy,
-        clock: Clock = SYSTEM,
-    ) -> None:
-        names = listed(metadata)
-        insist(
-            "Coalesce",
-            *requirements(metadata if names is None else names, shared, safe, copy),
-            (is_clock(clock), f"clock must have a method now(), not be {clock!r}"),
-        )
-        self._sameness = Sameness("Coalesce", names or (), shared, safe)
-        self._own = OWN | OF_IDENTITY if shared else OWN
-        self._copy = copy
-        self._clock = clock
+    metadata: Iterable[str] = option((), KEYS)
+    shared: bool = option(False, FLAG)
+    safe: Safe = option(None, SAFE)
+    copy: Copy = option(copying.deepcopy, COPY)
+
+    def __post_init__(self) -> None:
+        self.metadata = listed(self.metadata)
+        check_options(self)
+        self._sameness = Sameness("Coalesce", self.metadata, self.shared, self.safe)
+        self._own = OWN | OF_IDENTITY if self.shared else OWN
         self._flights: dict[tuple[Key, bool], _Flight] = {}  # changed in single steps, so threads need no lock
 
     def __call__(self, call: Call) -> Flow:
@@ -108,7 +101,7 @@ class Coalesce:
                 yield call
                 return None
             outcome = yield from self._follow(call, key, flight, until)
-            answer = outcome and copied(outcome, self._copy)
+            answer = outcome and copied(outcome, self.copy)
             if answer is not None:
                 _note(answer)
                 return given(call, answer, MARK)
@@ -141,7 +134,7 @@ class Coalesce:
             # Perhaps by the garbage collector, in the middle of anything: nothing may be sent from here.
             SYSTEM.call_later(0, partial(_tell, waiting, None))
         else:
-            told = copied(outcome, self._copy) if self._is_everybodys(outcome) else None
+            told = copied(outcome, self.copy) if self._is_everybodys(outcome) else None
             # A future that waits goes on right here, callbacks of its application and all: not in the context of this RPC.
             Context().run(_tell, waiting, told)
 
@@ -175,12 +168,12 @@ class Coalesce:
         timeout, deadline = call.timeout, call.deadline
         if timeout is None or timeout >= FOREVER:
             return deadline
-        ends = self._clock.now() + timeout
+        ends = call.clock.now() + timeout
         return ends if deadline is None or ends < deadline else deadline
 
     def _what_is_left(self, call: Call, until: float | None) -> Call:
         """The call with the time that it has after it has waited."""
-        return call if until is None else call.with_timeout(until - self._clock.now())
+        return call if until is None else call.with_timeout(until - call.clock.now())
 
 
 class _Flight:

@@ -8,7 +8,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -16,13 +16,23 @@ from grpc import StatusCode
 
 from interpose import errors
 from interpose._call import Call
-from interpose._clock import SYSTEM, Clock
+from interpose._clock import SYSTEM
 from interpose._executed import not_executed
 from interpose._flow import Flow, wait
 from interpose._method import Kind, Method, Side
-from interpose._patterns import Patterns, faults_of
+from interpose._patterns import Patterns, listed, patterns
 from interpose.mechanisms.concurrency import Aimd, Algorithm, Fixed, Gradient, Limiter, Vegas, Window
-from interpose.mechanisms.options import insist, is_clock, is_function_or_none, is_seconds, is_whole
+from interpose.mechanisms.options import (
+    check_options,
+    hook,
+    is_seconds,
+    is_whole,
+    must_be,
+    option,
+    optional,
+    seconds,
+    whole,
+)
 from interpose.mechanisms.slots import Answer, Asked, Slots
 
 __all__ = [
@@ -102,6 +112,32 @@ class ConcurrencyState:
     partitions: dict[str, int]
 
 
+# - what holds of its options -
+
+ALGORITHMS = "Gradient(…), Vegas(…), Aimd(…), Fixed(…) or a whole number from 1 to 100,000"
+
+
+def _is_limit(value: object) -> bool:
+    if value is None or isinstance(value, int):
+        return value is None or is_whole(value, 1, 100_000)
+    return not isinstance(value, type) and callable(getattr(value, "begin", None))
+
+
+def _is_priority(value: object) -> bool:
+    if not isinstance(value, str):
+        return callable(value)
+    return re.fullmatch(r"[a-z0-9_.-]+", value) is not None and not value.endswith("-bin")
+
+
+def _is_until(value: object) -> bool:
+    return isinstance(value, Until) or value in {until.value for until in Until}
+
+
+def _is_pushback(value: object) -> bool:
+    return value == 0 or is_seconds(value, LONGEST_PUSHBACK)
+
+
+@dataclass(eq=False, repr=False)
 class ConcurrencyLimit:
     """Serve as many calls at once as the server can bear, and refuse the rest, the lowest priority first.
 
@@ -124,71 +160,39 @@ class ConcurrencyLimit:
     exempt:        patterns of methods that are never counted nor refused, as in docs/when.md.
     code:          UNAVAILABLE, as Netflix' server, or RESOURCE_EXHAUSTED.
     pushback:      seconds after which a refused call is welcome, up to a day. None: not said.
-    clock:         where the time is read; the one that was given to the server.
     on_shed:       called with `ShedDetails` after each refusal; what it raises is logged.
 
     ValueError listing every fault of the options.
     """
 
-    def __init__(
-        self,
-        limit: Algorithm | int | None = None,
-        *,
-        queue: int = 8,
-        queue_timeout: float = 0.1,
-        priority: Priority = PRIORITY,
-        partition: Callable[[Call], str] | None = None,
-        until: Until | str = Until.END,
-        exempt: str | Iterable[str] = HEALTH,
-        code: StatusCode = StatusCode.UNAVAILABLE,
-        pushback: float | None = 1.0,
-        clock: Clock = SYSTEM,
-        on_shed: Callable[[ShedDetails], object] | None = None,
-    ) -> None:
-        exempt = exempt if isinstance(exempt, str) or not isinstance(exempt, Iterable) else tuple(exempt)
-        number = isinstance(limit, int)
-        insist(
-            "ConcurrencyLimit",
-            (
-                limit is None or (is_whole(limit, 1, 100_000) if number else _is_algorithm(limit)),
-                f"limit must be Gradient(…), Vegas(…), Aimd(…), Fixed(…) or a whole number from 1 to 100,000, not {limit!r}",
-            ),
-            (is_whole(queue, 0, MOST_WAITING), f"queue must be a whole number from 0 to {MOST_WAITING}, not {queue!r}"),
-            (
-                is_seconds(queue_timeout, LONGEST),
-                f"queue_timeout must be above 0 and below {LONGEST:g} seconds, not {queue_timeout!r}",
-            ),
-            (
-                callable(priority) or _is_key(priority),
-                f"priority must be a key of metadata in lower case, like 'x-priority', or a function, not {priority!r}",
-            ),
-            (
-                is_function_or_none(partition),
-                f"partition must be a function of the call that gives a text, or None, not {partition!r}",
-            ),
-            (_is_until(until), f"until must be Until.END or Until.FIRST_MESSAGE, not {until!r}"),
-            *((False, fault) for fault in faults_of(exempt, "exempt")),
-            (code in _CODES, f"code must be StatusCode.UNAVAILABLE or RESOURCE_EXHAUSTED, not {code!r}"),
-            (
-                pushback is None or pushback == 0 or is_seconds(pushback, LONGEST_PUSHBACK),
-                f"pushback must be None or a number of seconds from 0, below {LONGEST_PUSHBACK:g}, not {pushback!r}",
-            ),
-            (is_clock(clock), f"clock must have a method now(), not be {clock!r}"),
-            (is_function_or_none(on_shed), f"on_shed must be a function of ShedDetails, not {on_shed!r}"),
-        )
-        begun = limit if isinstance(limit, int) else (Gradient() if limit is None else limit).begin()
-        self._slots = slots = Slots(begun if isinstance(begun, int) else begun.limit, queue)
-        self._meter = None if isinstance(begun, int) else Meter(begun, slots, clock)
-        self._queue_timeout = queue_timeout
-        self._priority = priority
-        self._partition = partition
-        self._first_message = Until(until) is Until.FIRST_MESSAGE
-        self._exempt = Patterns(exempt)
+    limit: Algorithm | int | None = option(None, must_be(ALGORITHMS, _is_limit))
+    _: KW_ONLY
+    queue: int = option(8, whole(0, MOST_WAITING))
+    queue_timeout: float = option(0.1, seconds(LONGEST))
+    priority: Priority = option(
+        PRIORITY, must_be("a key of metadata in lower case, like 'x-priority', or a function", _is_priority)
+    )
+    partition: Callable[[Call], str] | None = option(None, hook("the call that gives a text, or None"))
+    until: Until | str = option(Until.END, must_be("Until.END or Until.FIRST_MESSAGE", _is_until))
+    exempt: str | Iterable[str] = option(HEALTH, patterns)
+    code: StatusCode = option(
+        StatusCode.UNAVAILABLE, must_be("StatusCode.UNAVAILABLE or RESOURCE_EXHAUSTED", _CODES.__contains__)
+    )
+    pushback: float | None = option(
+        1.0, optional(f"a number of seconds from 0, below {LONGEST_PUSHBACK:g}", _is_pushback)
+    )
+    on_shed: Callable[[ShedDetails], object] | None = option(None, hook("ShedDetails"))
+
+    def __post_init__(self) -> None:
+        self.exempt = listed(self.exempt)
+        check_options(self)
+        limit = Gradient() if self.limit is None else self.limit
+        begun = limit if isinstance(limit, int) else limit.begin()
+        self._slots = slots = Slots(begun if isinstance(begun, int) else begun.limit, self.queue)
+        self._meter = None if isinstance(begun, int) else Meter(begun, slots)
+        self._first_message = Until(self.until) is Until.FIRST_MESSAGE
+        self._exempt = Patterns(self.exempt)
         self._counted: set[str] = set()  # names of methods that are not exempt, to save a look at the patterns
-        self._code = code
-        self._pushback = pushback
-        self._clock = clock
-        self._on_shed = on_shed
 
     def __call__(self, call: Call) -> Flow:
         method = call._method
@@ -196,20 +200,20 @@ class ConcurrencyLimit:
             yield call
             return
         partition = None
-        if self._partition is not None or not self._slots.take():
+        if self.partition is not None or not self._slots.take():
             partition = yield from self._asked(call)
         if self._first_message and method.kind.response_streaming:
             yield from self._until_first_message(call, partition)
             return
         meter = self._meter
-        began = 0.0 if meter is None else meter.now()
+        began = 0.0 if meter is None else method.clock.now()
         try:
             outcome = yield call
         except BaseException:
             self._dropped(partition)
             raise
         if meter is not None and method.kind is Kind.UNARY_UNARY:
-            meter.ended(outcome._code, began)
+            meter.ended(outcome._code, began, method.clock.now())
         self._slots.give(partition)
 
     def snapshot(self) -> ConcurrencyState:
@@ -243,7 +247,7 @@ class ConcurrencyLimit:
 
     def _waited(self, call: Call, asked: Asked) -> Any:
         """The answer; None if it does not come in time."""
-        until = self._clock.now() + self._queue_timeout
+        until = call.clock.now() + self.queue_timeout
         try:
             return (yield from wait(asked.answer, deadline=until))
         except errors.DeadlineExceeded:
@@ -260,7 +264,7 @@ class ConcurrencyLimit:
             raise errors.Cancelled("the client has gone", local=True) from None  # asyncio has cancelled the task
 
     def _priority_of(self, call: Call) -> int:
-        priority = self._priority
+        priority = self.priority
         if isinstance(priority, str):
             return _whole(call.metadata.get(priority))
         given = priority(call)
@@ -269,9 +273,9 @@ class ConcurrencyLimit:
         return given
 
     def _partition_of(self, call: Call) -> str | None:
-        if self._partition is None:
+        if self.partition is None:
             return None
-        given = self._partition(call)
+        given = self.partition(call)
         if not isinstance(given, str):
             raise TypeError(f"ConcurrencyLimit: partition must give a text, not {given!r:.100}")
         return given
@@ -306,36 +310,36 @@ class ConcurrencyLimit:
     # - refusing -
 
     def _shed(self, call: Call, asked: Asked, reason: ShedReason) -> errors.StatusError:
-        if self._on_shed is not None:
+        if self.on_shed is not None:
             try:
-                self._on_shed(
+                self.on_shed(
                     ShedDetails(method=call.method, priority=asked.priority, partition=asked.partition, reason=reason)
                 )
             except Exception:
                 _log.exception("on_shed failed; the call is refused all the same")
-        trailing = not_executed(call, self._pushback) if call.side is Side.SERVER else ()
-        return errors.of(self._code)("too many calls at once", trailing_metadata=trailing, local=True)
+        trailing = not_executed(call, self.pushback) if call.side is Side.SERVER else ()
+        return errors.of(self.code)("too many calls at once", trailing_metadata=trailing, local=True)
 
 
 class Meter:
     """How long calls take: gathers them in windows, and lets the algorithm set the limit by each."""
 
-    def __init__(self, limiter: Limiter, slots: Slots, clock: Clock) -> None:
-        self.now = clock.now
+    def __init__(self, limiter: Limiter, slots: Slots) -> None:
         self._limiter = limiter
         self._slots = slots
         self._times: deque[float] = deque(maxlen=KEPT)
         self._most = 0
         self._dropped = 0
-        self._due = clock.now() + LENGTH
+        self._due: float | None = None  # when the window is over; the first begins with the first call that ends
 
-    def ended(self, code: StatusCode, began: float) -> None:
+    def ended(self, code: StatusCode, began: float, now: float) -> None:
         """A unary call has ended that still holds its slot."""
+        if self._due is None:
+            self._due = began + LENGTH
         if code is not StatusCode.OK:
             if code is not StatusCode.DEADLINE_EXCEEDED:
                 return  # a failure may be quick, and says nothing of the load
             self._dropped += 1
-        now = self.now()
         self._times.append(now - began)
         self._most = max(self._most, self._slots.taken)
         if now >= self._due and len(self._times) >= FEWEST:
@@ -343,7 +347,7 @@ class Meter:
 
     def _update(self, now: float) -> None:
         """In turn: a window is over."""
-        if now < self._due:
+        if self._due is None or now < self._due:
             return  # another thread has just seen to it
         times, window_most, dropped = list(self._times), self._most, self._dropped
         self._times.clear()
@@ -358,15 +362,3 @@ def _whole(value: object) -> int:
     if not isinstance(value, str) or not _WHOLE.fullmatch(value):
         return 0
     return max(-MOST_IMPORTANT, min(int(value), MOST_IMPORTANT))
-
-
-def _is_algorithm(value: object) -> bool:
-    return not isinstance(value, type) and callable(getattr(value, "begin", None))
-
-
-def _is_key(value: object) -> bool:
-    return isinstance(value, str) and re.fullmatch(r"[a-z0-9_.-]+", value) is not None and not value.endswith("-bin")
-
-
-def _is_until(value: object) -> bool:
-    return isinstance(value, Until) or value in {until.value for until in Until}

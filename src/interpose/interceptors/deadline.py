@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import KW_ONLY, dataclass, field
+
 from interpose import context, errors
 from interpose._call import Call
-from interpose._clock import FOREVER, SYSTEM, Clock
+from interpose._clock import FOREVER
 from interpose._flow import Flow
 from interpose._method import Side
-from interpose.mechanisms.options import insist, is_clock, is_seconds
+from interpose.mechanisms.options import check_options, is_seconds, must_be, option, optional, ruled
 
 
+def _is_time(value: object) -> bool:
+    return is_seconds(value, FOREVER)
+
+
+@dataclass(eq=False, repr=False)
 class Deadline:
     """Let no RPC take longer than `seconds`, nor longer than the RPC whose handler makes it.
 
@@ -25,33 +32,25 @@ class Deadline:
 
     seconds:     the limit of an RPC.
     per_attempt: the limit of each attempt, within that; for a `Retry` inside of this.
-    clock:       where the time is read; the one that was given to the channel or server.
     """
 
-    def __init__(self, seconds: float, *, per_attempt: float | None = None, clock: Clock = SYSTEM) -> None:
-        insist(
-            "Deadline",
-            (is_seconds(seconds, FOREVER), f"seconds must be a number above 0 and below {FOREVER:g}, not {seconds!r}"),
-            (
-                per_attempt is None or is_seconds(per_attempt, FOREVER),
-                f"per_attempt must be None or a number of seconds above 0, not {per_attempt!r}",
-            ),
-            (is_clock(clock), f"clock must have a method now(), not be {clock!r}"),
-        )
-        self._seconds = seconds
-        self._per_attempt = per_attempt
-        self._clock = clock
+    seconds: float = field(metadata=ruled(must_be(f"a number above 0 and below {FOREVER:g}", _is_time)))
+    _: KW_ONLY
+    per_attempt: float | None = option(None, optional("a number of seconds above 0", _is_time))
+
+    def __post_init__(self) -> None:
+        check_options(self)
 
     def __call__(self, call: Call) -> Flow:
-        now = self._clock.now()
-        ends = now + self._seconds
+        now = call.clock.now()
+        ends = now + self.seconds
         if call.side is Side.CLIENT and (incoming := context.deadline()) is not None:
             ends = min(ends, incoming)
         call = call.with_deadline(ends)
         if call.deadline is not None and call.deadline <= now:
             raise errors.DeadlineExceeded(TOO_LATE[call.side], local=True)
-        if self._per_attempt is not None and (call.timeout is None or call.timeout > self._per_attempt):
-            call = call.with_timeout(self._per_attempt)
+        if self.per_attempt is not None and (call.timeout is None or call.timeout > self.per_attempt):
+            call = call.with_timeout(self.per_attempt)
         yield call
 
 

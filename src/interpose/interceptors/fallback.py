@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy as copying
 import logging
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 from grpc import StatusCode
@@ -15,7 +15,7 @@ from interpose._call import Call
 from interpose._flow import Flow, wait
 from interpose._method import Method
 from interpose._outcome import Outcome
-from interpose.mechanisms.options import insist, is_function_or_none
+from interpose.mechanisms.options import check_options, hook, is_function_or_none, must_be, option, ruled
 
 _log = logging.getLogger("interpose")
 
@@ -35,6 +35,40 @@ class FallbackDetails:
     outcome: Outcome
 
 
+# - what holds of its options -
+
+CODES = f"a set like {{StatusCode.UNAVAILABLE}}, without {NAMES_OF_NEVER}"
+
+
+def _answer_faults(name: str, answer: object) -> Iterator[str]:
+    if answer is None:
+        yield f"{name} must be a message, a list of messages, or a function of (call, outcome)"
+    if isinstance(answer, Iterator):
+        yield f"{name} must be a list of messages, not {answer!r}: an iterator would answer one RPC"
+    if isinstance(answer, type):
+        yield f"{name} must be a message or a function of (call, outcome), not the class {answer!r}"
+
+
+def _may_be_answered(codes: object) -> bool:
+    return (
+        isinstance(codes, Collection)
+        and len(codes) > 0
+        and all(isinstance(code, StatusCode) and code not in NEVER for code in codes)
+    )
+
+
+def _can_be_copied(answer: Any, copy: Callable[[Any], Any]) -> bool:
+    """Is there a copy of it? A function's answers are not copied, nor is what else was wrong already."""
+    if callable(answer) or isinstance(answer, Iterator):
+        return True
+    try:
+        copy(answer.response if isinstance(answer, Outcome) else answer)
+    except Exception:
+        return False
+    return True
+
+
+@dataclass(eq=False, repr=False)
 class Fallback:
     """Answer an RPC that has failed, with an answer of yours. Put it outside of `Retry`, so that all attempts come first.
 
@@ -57,45 +91,26 @@ class Fallback:
     message given here ends the first call of the method, whether it fails or not. ValueError for bad options.
     """
 
-    def __init__(
-        self,
-        answer: Any,
-        *,
-        codes: Collection[StatusCode] = PASSING,
-        copy: Callable[[Any], Any] | None = copying.deepcopy,
-        on_fallback: Callable[[FallbackDetails], object] | None = None,
-    ) -> None:
-        insist(
-            "Fallback",
-            (answer is not None, "answer must be a message, a list of messages, or a function of (call, outcome)"),
+    answer: Any = field(metadata=ruled(_answer_faults))
+    _: KW_ONLY
+    codes: Collection[StatusCode] = option(PASSING, must_be(CODES, _may_be_answered))
+    copy: Callable[[Any], Any] | None = copying.deepcopy
+    on_fallback: Callable[[FallbackDetails], object] | None = option(None, hook("FallbackDetails"))
+
+    def __post_init__(self) -> None:
+        copy = self.copy
+        copies = is_function_or_none(copy) and (copy is None or _can_be_copied(self.answer, copy))
+        check_options(
+            self,
             (
-                not isinstance(answer, Iterator),
-                f"answer must be a list of messages, not {answer!r}: an iterator would answer one RPC",
-            ),
-            (
-                not isinstance(answer, type),
-                f"answer must be a message or a function of (call, outcome), not the class {answer!r}",
-            ),
-            (
-                _may_be_answered(codes),
-                f"codes must be a set like {{StatusCode.UNAVAILABLE}}, without {NAMES_OF_NEVER}, not {codes!r}",
-            ),
-            (
-                is_function_or_none(copy) and (copy is None or _can_be_copied(answer, copy)),
+                copies,
                 f"copy must be a function that copies the answer, or None for one that nobody can change, not {copy!r}",
             ),
-            (
-                is_function_or_none(on_fallback),
-                f"on_fallback must be a function of FallbackDetails, not {on_fallback!r}",
-            ),
         )
-        self._answer = answer
-        self._codes = frozenset(codes)
-        self._copy = copy
-        self._on_fallback = on_fallback
+        self._codes = frozenset(self.codes)
 
     def __call__(self, call: Call) -> Flow:
-        answer = self._answer
+        answer = self.answer
         if not callable(answer):
             _insist_on_type(call.method, answer)
         outcome = yield call
@@ -106,7 +121,7 @@ class Fallback:
             if answer is None:
                 return None
             _insist_on_type(call.method, answer)
-        elif self._copy is not None:
+        elif self.copy is not None:
             answer = self._copied(answer)
         answered = answer if isinstance(answer, Outcome) else Outcome.success(_response(call, answer))
         if answered.ok:
@@ -115,15 +130,15 @@ class Fallback:
         return answered
 
     def _copied(self, answer: Any) -> Any:
-        assert self._copy is not None
+        assert self.copy is not None
         if isinstance(answer, Outcome):
-            return answer.with_response(self._copy(answer.response))
-        return self._copy(answer)
+            return answer.with_response(self.copy(answer.response))
+        return self.copy(answer)
 
     def _tell(self, call: Call, outcome: Outcome) -> None:
-        if self._on_fallback is not None:
+        if self.on_fallback is not None:
             try:
-                self._on_fallback(FallbackDetails(call=call, outcome=outcome))
+                self.on_fallback(FallbackDetails(call=call, outcome=outcome))
             except Exception:
                 _log.exception("on_fallback failed; the RPC is answered all the same")
 
@@ -144,22 +159,3 @@ def _insist_on_type(method: Method, answer: Any) -> None:
                 "give it an answer of that type, or keep the method out with when(…)",
                 local=True,
             )
-
-
-def _can_be_copied(answer: Any, copy: Callable[[Any], Any]) -> bool:
-    """Is there a copy of it? A function's answers are not copied, nor is what else was wrong already."""
-    if callable(answer) or isinstance(answer, Iterator):
-        return True
-    try:
-        copy(answer.response if isinstance(answer, Outcome) else answer)
-    except Exception:
-        return False
-    return True
-
-
-def _may_be_answered(codes: object) -> bool:
-    return (
-        isinstance(codes, Collection)
-        and len(codes) > 0
-        and all(isinstance(code, StatusCode) and code not in NEVER for code in codes)
-    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from contextlib import suppress
 from dataclasses import dataclass
 from random import Random
@@ -13,10 +13,21 @@ from grpc import StatusCode
 
 from interpose import errors
 from interpose._call import Call
-from interpose._clock import FOREVER, SYSTEM, Clock
+from interpose._clock import FOREVER
 from interpose._flow import Flow
 from interpose._outcome import Outcome
-from interpose.mechanisms.options import insist, is_clock, is_flag, is_function_or_none, is_number, is_seconds, is_whole
+from interpose.mechanisms.options import (
+    FLAG,
+    check_options,
+    hook,
+    is_flag,
+    is_number,
+    is_seconds,
+    is_whole,
+    must_be,
+    option,
+    optional,
+)
 
 _log = logging.getLogger("interpose")
 
@@ -61,6 +72,27 @@ class InjectedFault:
     break_after: int | None = None
 
 
+# - what holds of its options -
+
+PERCENT = must_be("a number from 0 to 100", lambda percent: is_number(percent) and 0 <= percent <= 100)
+
+
+def _is_delay(value: object) -> bool:
+    return is_seconds(value, NEVER)
+
+
+def _is_failure(value: object) -> bool:
+    return isinstance(value, StatusCode) and value is not StatusCode.OK
+
+
+def _is_count(value: object) -> bool:
+    return is_whole(value, 0, MOST_MESSAGES)
+
+
+def _is_most(value: object) -> bool:
+    return is_whole(value, 1, MOST_ACTIVE)
+
+
 @dataclass(eq=False, repr=False, kw_only=True)
 class FaultInjection:
     """Delay, abort or lose RPCs, and break streams, by percentage; for tests and rehearsals, on a client or a server.
@@ -85,68 +117,38 @@ class FaultInjection:
     match: a function of the call; where it gives False nothing happens.
     max_active: how many RPCs may suffer at the same time, each until it has ended; others are spared. None: any number.
     seed: a whole number; the n-th RPC that matches then has the same faults in every run. None: chance.
-    clock: the one that was given to the channel or server.
     on_fault: called with `InjectedFault` before each; what it raises is logged.
     """
 
-    enabled: bool | Callable[[], bool] = False
-    delay: float | None = None
-    delay_percent: float = 100
-    abort: StatusCode | None = None
-    abort_percent: float = 100
-    drop_percent: float = 0
-    break_after: int | None = None
-    break_percent: float = 100
-    headers: bool = False
-    match: Callable[[Call], bool] | None = None
-    max_active: int | None = None
-    seed: int | None = None
-    clock: Clock = SYSTEM
-    on_fault: Callable[[InjectedFault], object] | None = None
+    enabled: bool | Callable[[], bool] = option(
+        False, must_be("True, False or a function", lambda on: is_flag(on) or callable(on))
+    )
+    delay: float | None = option(None, optional(f"a number of seconds above 0 and below {NEVER:g}", _is_delay))
+    delay_percent: float = option(100, PERCENT)
+    abort: StatusCode | None = option(None, optional("a code like StatusCode.UNAVAILABLE, without OK", _is_failure))
+    abort_percent: float = option(100, PERCENT)
+    drop_percent: float = option(0, PERCENT)
+    break_after: int | None = option(None, optional("a number of messages, 0 or more", _is_count))
+    break_percent: float = option(100, PERCENT)
+    headers: bool = option(False, FLAG)
+    match: Callable[[Call], bool] | None = option(None, hook("the call"))
+    max_active: int | None = option(None, optional(f"a whole number from 1 to {MOST_ACTIVE}", _is_most))
+    seed: int | None = option(
+        None, optional("a whole number", lambda seed: isinstance(seed, int) and not is_flag(seed))
+    )
+    on_fault: Callable[[InjectedFault], object] | None = option(None, hook("InjectedFault"))
 
     def __post_init__(self) -> None:
-        insist("FaultInjection", *self._requirements())
+        alone = self.headers is not True or (self.delay is None and self.abort is None)
+        check_options(
+            self, (alone, "with headers=True each call tells its own delay and abort: leave these options out")
+        )
         # Permits are taken and given back by one operation each, which threads cannot tear: no lock is needed.
         self._permits = None if self.max_active is None else [None] * self.max_active
         self._chance = Random(self.seed)
         self._unsaid = [True]
         if self.enabled is True:
             self._say_so()
-
-    def _requirements(self) -> Iterator[tuple[bool, str]]:
-        """What must hold of the options, and what to write instead."""
-        enabled, delay, abort = self.enabled, self.delay, self.abort
-        yield is_flag(enabled) or callable(enabled), f"enabled must be True, False or a function, not {enabled!r}"
-        yield (
-            delay is None or is_seconds(delay, NEVER),
-            f"delay must be None or a number of seconds above 0 and below {NEVER:g}, not {delay!r}",
-        )
-        yield (
-            abort is None or (isinstance(abort, StatusCode) and abort is not StatusCode.OK),
-            f"abort must be None or a code like StatusCode.UNAVAILABLE, without OK, not {abort!r}",
-        )
-        yield (
-            self.break_after is None or is_whole(self.break_after, 0, MOST_MESSAGES),
-            f"break_after must be None or a number of messages, 0 or more, not {self.break_after!r}",
-        )
-        for name, percent in self._percentages.items():
-            yield is_number(percent) and 0 <= percent <= 100, f"{name} must be a number from 0 to 100, not {percent!r}"
-        yield is_flag(self.headers), f"headers must be True or False, not {self.headers!r}"
-        yield (
-            self.headers is not True or (delay is None and abort is None),
-            "with headers=True each call tells its own delay and abort: leave these options out",
-        )
-        yield is_function_or_none(self.match), f"match must be a function of the call, not {self.match!r}"
-        yield (
-            self.max_active is None or is_whole(self.max_active, 1, MOST_ACTIVE),
-            f"max_active must be None or a whole number from 1 to {MOST_ACTIVE}, not {self.max_active!r}",
-        )
-        yield (
-            self.seed is None or (isinstance(self.seed, int) and not is_flag(self.seed)),
-            f"seed must be None or a whole number, not {self.seed!r}",
-        )
-        yield is_clock(self.clock), f"clock must have a method now(), not be {self.clock!r}"
-        yield is_function_or_none(self.on_fault), f"on_fault must be a function of InjectedFault, not {self.on_fault!r}"
 
     @property
     def _percentages(self) -> dict[str, float]:
@@ -231,7 +233,7 @@ class FaultInjection:
         """Let so much time pass, and send nothing; False if the RPC ended meanwhile, by its deadline or its caller."""
         if not seconds:
             return True
-        ends = self.clock.now() + seconds
+        ends = call.clock.now() + seconds
         limit = call.deadline
         # A flow cannot sleep, but a call that would be sent at its deadline is not sent at all.
         outcome = yield call.after(seconds).with_deadline(ends)

@@ -6,30 +6,40 @@ import itertools
 import logging
 import math
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
+from functools import partial
 
 from grpc import StatusCode
 
 from interpose._call import DEFAULT_BUFFER, Call
-from interpose._clock import FOREVER, SYSTEM, Clock
+from interpose._clock import FOREVER, Clock
 from interpose._flow import Chain, Flow
 from interpose._method import Side
 from interpose._outcome import Outcome
 from interpose.interceptors.repeating import (
     ATTEMPT,
-    MAX_BUFFER,
+    BUFFER,
+    FAILURES,
     MAX_METHODS,
     UNAVAILABLE,
     Declared,
-    are_failures,
     asked_by_server,
     is_safe,
     may_pass,
     numbered,
 )
-from interpose.mechanisms.budget import Budget, RetryBudget, is_budget
+from interpose.mechanisms.budget import BUDGET, Budget, RetryBudget
 from interpose.mechanisms.once import Once
-from interpose.mechanisms.options import insist, is_clock, is_flag, is_function_or_none, is_whole
+from interpose.mechanisms.options import (
+    check_options,
+    hook,
+    is_flag,
+    is_function_or_none,
+    is_number,
+    must_be,
+    option,
+    whole,
+)
 from interpose.mechanisms.pushback import NO_MORE
 from interpose.mechanisms.quantile import Observed, Quantile, quantile
 
@@ -39,6 +49,18 @@ MAX_COPIES = 100
 OTHERS = "other methods"  # beyond MAX_METHODS, whose delays are observed each by itself
 
 _log = logging.getLogger("interpose")
+
+
+def _is_delay(delay: object) -> bool:
+    return isinstance(delay, Quantile) or (is_number(delay) and 0 <= delay < FOREVER)
+
+
+# What is not safe cannot be hedged, so False is not among the values.
+SAFE = must_be(
+    "None, True or a function of the call",
+    lambda safe: safe is not False and (is_flag(safe) or is_function_or_none(safe)),
+    ": what is not safe cannot be hedged",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +88,7 @@ class HedgeState:
     over_budget: int
 
 
+@dataclass(eq=False, repr=False)
 class Hedge:
     """Send up to `copies` of a call, one every `delay` seconds, and give the first good answer; the others are cancelled.
 
@@ -91,48 +114,22 @@ class Hedge:
     safe:     may a call be executed twice? None: only if its proto says so (`idempotency_level` NO_SIDE_EFFECTS or
               IDEMPOTENT). True, or a function of the call: you say.
     buffer:   bytes of a request stream that are kept for the copies; beyond them there are no more.
-    clock:    where latencies are measured; the one that was given to the channel.
     on_hedge: called with `HedgeDetails` when a copy has ended; what it raises is logged.
     """
 
-    def __init__(
-        self,
-        copies: int = 2,
-        *,
-        delay: float | Quantile = 0.05,
-        codes: Collection[StatusCode] = UNAVAILABLE,
-        budget: Budget | None = None,
-        safe: Declared = None,
-        buffer: int = DEFAULT_BUFFER,
-        clock: Clock = SYSTEM,
-        on_hedge: Callable[[HedgeDetails], object] | None = None,
-    ) -> None:
-        insist(
-            "Hedge",
-            (is_whole(copies, 2, MAX_COPIES), f"copies must be a whole number from 2 to {MAX_COPIES}, not {copies!r}"),
-            (_is_delay(delay), f"delay must be 0 or more seconds, or quantile(0.95), not {delay!r}"),
-            (are_failures(codes), f"codes must be a set like {{StatusCode.UNAVAILABLE}}, without OK, not {codes!r}"),
-            (
-                budget is None or is_budget(budget),
-                f"budget must be None or a budget like RetryBudget() or Unlimited(), not {budget!r}",
-            ),
-            (
-                safe is not False and (is_flag(safe) or is_function_or_none(safe)),
-                f"safe must be None, True or a function of the call, not {safe!r}: what is not safe cannot be hedged",
-            ),
-            (is_whole(buffer, 0, MAX_BUFFER), f"buffer must be a whole number of bytes from 0, not {buffer!r}"),
-            (is_clock(clock), f"clock must have a method now(), not be {clock!r}"),
-            (is_function_or_none(on_hedge), f"on_hedge must be a function of HedgeDetails, not {on_hedge!r}"),
-        )
-        self._copies = copies
-        self._quantile = delay if isinstance(delay, Quantile) else None
-        self._delay = 0.0 if isinstance(delay, Quantile) else delay
-        self._codes = frozenset(codes)
-        self._budget = RetryBudget() if budget is None else budget
-        self._safe = safe
-        self._buffer = buffer
-        self._clock = clock
-        self._on_hedge = on_hedge
+    copies: int = option(2, whole(2, MAX_COPIES))
+    _: KW_ONLY
+    delay: float | Quantile = option(0.05, must_be("0 or more seconds, or quantile(0.95)", _is_delay))
+    codes: Collection[StatusCode] = option(UNAVAILABLE, FAILURES)
+    budget: Budget | None = option(None, BUDGET)
+    safe: Declared = option(None, SAFE)
+    buffer: int = option(DEFAULT_BUFFER, BUFFER)
+    on_hedge: Callable[[HedgeDetails], object] | None = option(None, hook("HedgeDetails"))
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        self._codes = frozenset(self.codes)
+        self._budget = RetryBudget() if self.budget is None else self.budget
         self._observed: dict[str, Observed] = {}  # by method
         self._unsafe = Once(MAX_METHODS)  # the methods of which it was said
         self._sent = self._won = self._over_budget = 0
@@ -149,19 +146,22 @@ class Hedge:
         if call.side is Side.SERVER or not self._may_hedge(call):
             yield call
             return
-        observed = self._observed_of(call)
-        delay = self._delay if observed is None else observed.value
+        observed, delay = None, self.delay
+        if isinstance(delay, Quantile):
+            observed = self._observed_of(call, delay)
+            delay = observed.value
         if call.kind.request_streaming and call._asks.buffer is None:
-            call = call.buffered(self._buffer)
-        self._budget.began(self._clock.now())
-        hedged = call.hedged(copies=self._copies, delay=delay, verdict=self._verdict, ready=self._ready)
+            call = call.buffered(self.buffer)
+        self._budget.began(call.clock.now())
+        ready = partial(self._ready, call.clock)
+        hedged = call.hedged(copies=self.copies, delay=delay, verdict=self._verdict, ready=ready)
         outcome = yield from Chain((_Copies(self, delay, observed),))(hedged)
         if outcome.error is not None and outcome.attempts > 1 and not outcome.ok:
             outcome.error.add_note(f"Hedge: none of {outcome.attempts} copies had a good answer")
 
     def _may_hedge(self, call: Call) -> bool:
-        safe = is_safe(self._safe, call)
-        if not safe and self._safe is None and self._unsafe.first(call.method.full_name):
+        safe = is_safe(self.safe, call)
+        if not safe and self.safe is None and self._unsafe.first(call.method.full_name):
             _log.info(
                 "Hedge sends %s once, without copies, since nothing says that it is safe to execute twice. If it is, set "
                 "idempotency_level in its proto, or write Hedge(safe=True) for it; docs/hedge.md",
@@ -171,9 +171,9 @@ class Hedge:
 
     # - what the copies ask -
 
-    def _ready(self) -> bool:
+    def _ready(self, clock: Clock) -> bool:
         """May another copy be sent?"""
-        may = self._budget.spend(self._clock.now())
+        may = self._budget.spend(clock.now())
         if not may:
             self._over_budget += 1
         return may
@@ -190,7 +190,7 @@ class Hedge:
 
     def _ended(self, details: HedgeDetails) -> None:
         """A copy has ended."""
-        outcome, now = details.outcome, self._clock.now()
+        outcome, now = details.outcome, details.call.clock.now()
         if details.number:
             self._sent += 1
             self._won += outcome.ok
@@ -198,21 +198,19 @@ class Hedge:
             self._budget.succeeded(now)
         elif self._is_nonfatal(outcome) or asked_by_server(outcome) == NO_MORE:
             self._budget.failed(now)
-        if self._on_hedge is not None:
+        if self.on_hedge is not None:
             try:
-                self._on_hedge(details)
+                self.on_hedge(details)
             except Exception:
                 _log.exception("on_hedge failed; the RPC goes on all the same")
 
     # - latencies -
 
-    def _observed_of(self, call: Call) -> Observed | None:
-        if self._quantile is None:
-            return None
+    def _observed_of(self, call: Call, share: Quantile) -> Observed:
         observed, method = self._observed, call.method.full_name
         if method not in observed and len(observed) >= MAX_METHODS:
             method = OTHERS  # of a proxy that passes on whatever name it is given
-        return observed.get(method) or observed.setdefault(method, Observed(self._quantile))
+        return observed.get(method) or observed.setdefault(method, Observed(share))
 
 
 class _Copies:
@@ -230,7 +228,7 @@ class _Copies:
             call = numbered(call, number)
         watch = None
         if self._observed is not None and not number:
-            watch = _Watch(self._observed, self._hedge._clock, call.delay)
+            watch = _Watch(self._observed, call)
             call = call.tap(initial_metadata=watch.stop) if call.kind.response_streaming else call
         outcome = yield call
         # Once it is late the first copy counts, however it ends. Cancelled since another one has won, it would have taken
@@ -242,14 +240,14 @@ class _Copies:
 
 
 class _Watch:
-    """Measures until it is stopped for the first time. pause: seconds until it begins."""
+    """Measures until it is stopped for the first time, from when the call is sent."""
 
     __slots__ = ("_began", "_clock", "_observed", "_runs")
 
-    def __init__(self, observed: Observed, clock: Clock, pause: float) -> None:
+    def __init__(self, observed: Observed, call: Call) -> None:
         self._observed = observed
-        self._clock = clock
-        self._began = clock.now() + pause
+        self._clock = call.clock
+        self._began = call.clock.now() + call.delay
         self._runs = True
 
     @property
@@ -262,9 +260,3 @@ class _Watch:
         if self._runs:
             self._runs = False
             self._observed.add(self.elapsed)
-
-
-def _is_delay(delay: object) -> bool:
-    if isinstance(delay, bool) or not isinstance(delay, (int, float)):
-        return isinstance(delay, Quantile)
-    return 0 <= delay < FOREVER

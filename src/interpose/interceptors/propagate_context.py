@@ -2,22 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import KW_ONLY, dataclass
+from typing import Any
 from urllib.parse import quote
 
 from interpose import context, errors
 from interpose._call import Call
-from interpose._clock import FOREVER, SYSTEM, Clock
+from interpose._clock import FOREVER
 from interpose._flow import Flow
 from interpose._metadata import Metadata
 from interpose._method import Side
 from interpose.context import Inherited
-from interpose.mechanisms.options import insist, is_clock, is_flag, is_seconds
+from interpose.mechanisms.options import FLAG, check_options, is_seconds, must_be, option
 
 REQUEST_ID = "x-request-id"
 READABLE = "/:@!$&'()*+,;=?#[]|"  # of a subject; what else is not a letter, a digit or one of -._~ is percent-encoded
 
 
+# - what holds of its options -
+
+
+def _is_key(key: object) -> bool:
+    try:
+        Metadata([(key, b"" if str(key).endswith("-bin") else "")])  # type: ignore[list-item]  # that is the question
+    except (ValueError, TypeError, AttributeError):
+        return False
+    return True
+
+
+def _is_text_key(key: object) -> bool:
+    return key is None or (_is_key(key) and not str(key).lower().endswith("-bin"))
+
+
+def _keys_faults(name: str, keys: Any) -> Iterator[str]:
+    if isinstance(keys, str):
+        yield f"{name} must be a tuple of keys, like ({keys!r},), not one text"
+    elif not all(map(_is_key, keys)):
+        yield f"{name} must be metadata keys, like 'x-tenant', not {keys!r}"
+
+
+@dataclass(eq=False, repr=False)
 class PropagateContext:
     """Let the calls that a handler makes inherit from the RPC that it handles. Put it on both sides of a service:
 
@@ -45,47 +70,27 @@ class PropagateContext:
     identity: a metadata key, like "x-caller", under which the next service is told who makes the incoming call: the subject
               that `Authenticate` found, percent-encoded, and never its token. None: it is not told. The next service must
               believe it only of callers that it knows, by their own token or certificate.
-    clock:    where the time is read; the one that was given to the channel or server.
     """
 
-    def __init__(
-        self,
-        metadata: Iterable[str] = (),
-        *,
-        margin: float = 0.0,
-        cancel: bool = True,
-        identity: str | None = None,
-        clock: Clock = SYSTEM,
-    ) -> None:
-        keys = () if isinstance(metadata, str) else tuple(metadata)
-        insist(
-            "PropagateContext",
-            (not isinstance(metadata, str), f"metadata must be a tuple of keys, like ({metadata!r},), not one text"),
-            (all(map(_is_key, keys)), f"metadata must be metadata keys, like 'x-tenant', not {keys!r}"),
-            (
-                margin == 0 or is_seconds(margin, FOREVER),
-                f"margin must be a number of seconds, 0 or more, not {margin!r}",
-            ),
-            (is_flag(cancel), f"cancel must be True or False, not {cancel!r}"),
-            (
-                identity is None or (_is_key(identity) and not identity.lower().endswith("-bin")),
-                f"identity must be None or a metadata key for text, like 'x-caller', not {identity!r}",
-            ),
-            (
-                not isinstance(identity, str) or identity.lower() not in [str(key).lower() for key in keys],
-                f"identity must be a key of its own, not {identity!r}, which is in metadata as well",
-            ),
-            (is_clock(clock), f"clock must have a method now(), not be {clock!r}"),
-        )
-        self._keys = tuple(key.lower() for key in keys)
+    metadata: Iterable[str] = option((), _keys_faults)
+    _: KW_ONLY
+    margin: float = option(
+        0.0, must_be("a number of seconds, 0 or more", lambda margin: margin == 0 or is_seconds(margin, FOREVER))
+    )
+    cancel: bool = option(True, FLAG)
+    identity: str | None = option(None, must_be("None or a metadata key for text, like 'x-caller'", _is_text_key))
+
+    def __post_init__(self) -> None:
+        self.metadata = self.metadata if isinstance(self.metadata, str) else tuple(self.metadata)
+        identity, keys = self.identity, [str(key).lower() for key in self.metadata]
+        own = not isinstance(identity, str) or isinstance(self.metadata, str) or identity.lower() not in keys
+        check_options(self, (own, f"identity must be a key of its own, not {identity!r}, which is in metadata as well"))
+        self._keys = tuple(keys)
         self._identity = identity and identity.lower()
-        self._margin = margin
-        self._cancel = cancel
-        self._clock = clock
 
     def __call__(self, call: Call) -> Flow:
         if call.side is Side.SERVER:
-            context.set_inherited(Inherited(call.deadline, call.metadata, call.scope() if self._cancel else None))
+            context.set_inherited(Inherited(call.deadline, call.metadata, call.scope() if self.cancel else None))
         elif (inherited := context.inherited()) is not None:
             call = self._heir(call, inherited)
         yield call
@@ -93,11 +98,11 @@ class PropagateContext:
     def _heir(self, call: Call, inherited: Inherited) -> Call:
         """The outgoing call with what it inherits."""
         if inherited.deadline is not None:
-            ends = inherited.deadline - self._margin
-            if ends <= self._clock.now():
+            ends = inherited.deadline - self.margin
+            if ends <= call.clock.now():
                 raise errors.DeadlineExceeded("no time is left of the incoming RPC for this call", local=True)
             call = call.with_deadline(ends)
-        if self._cancel and inherited.scope is not None:
+        if self.cancel and inherited.scope is not None:
             if inherited.scope.over:
                 raise errors.Cancelled(
                     "the incoming RPC has ended: a call that shall outlive it is made in context.detached()", local=True
@@ -115,11 +120,3 @@ class PropagateContext:
         if request_id is not None and REQUEST_ID not in call.metadata and REQUEST_ID not in self._keys:
             pairs.append((REQUEST_ID, request_id))
         return call.with_metadata(*pairs) if pairs else call
-
-
-def _is_key(key: object) -> bool:
-    try:
-        Metadata([(key, b"" if str(key).endswith("-bin") else "")])  # type: ignore[list-item]  # that is the question
-    except (ValueError, TypeError, AttributeError):
-        return False
-    return True

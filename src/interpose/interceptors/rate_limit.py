@@ -10,22 +10,23 @@ import time
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import lru_cache
 from typing import Any, Protocol, TypeAlias
 
 from grpc import StatusCode
 
-from interpose import context, errors
+from interpose import errors
 from interpose._call import NOTHING, Call
 from interpose._clock import SYSTEM, Clock
 from interpose._executed import not_executed
 from interpose._flow import Flow, wait
 from interpose._metadata import Pair
 from interpose._method import Side
-from interpose.mechanisms import addresses, pushback
+from interpose.interceptors.keys import by_identity
+from interpose.mechanisms import pushback
 from interpose.mechanisms.gcra import Gcra, Together
-from interpose.mechanisms.options import insist, is_clock, is_flag, is_function_or_none, is_whole
+from interpose.mechanisms.options import FLAG, check_options, hook, insist, is_flag, is_whole, must_be, option, optional
 from interpose.mechanisms.rate import Rate
 from interpose.mechanisms.seldom import Seldom
 
@@ -37,10 +38,6 @@ __all__ = [
     "RateLimitState",
     "RateLimited",
     "RefusalDetails",
-    "by_identity",
-    "by_metadata",
-    "by_method",
-    "by_peer",
 ]
 
 _log = logging.getLogger("interpose")
@@ -59,52 +56,6 @@ Key: TypeAlias = Callable[[Call], str | None]
 Keys: TypeAlias = tuple[str | None, ...]  # of one call: one per rate; None: that rate does not count it
 Early: TypeAlias = tuple[int, ...]  # by how many nanoseconds a call comes too early, for each limit; 0 or less: in time
 Decision: TypeAlias = Early | None  # None: the store does not answer, and the call passes unchecked
-
-
-_CLIENT = Side.CLIENT
-_real_ip = context._real_ip.get
-_identity = context._identity.get
-
-
-# --- keys -----------------------------------------------------------------------------------------------------------
-
-
-def by_peer(call: Call) -> str:
-    """A count for each host that calls: its IPv4 address, or the first 64 bits of an IPv6 one; behind `RealIp` the client's.
-
-    Not for each connection, which cost a client nothing. All that come through a unix socket are one. On a client there is
-    a count for each target.
-    """
-    if call._side is _CLIENT:
-        return str(call.method.target or "")
-    address = _real_ip()
-    return addresses.holder_of_peer(call.peer or "") if address is None else addresses.holder(address)
-
-
-def by_identity(call: Call) -> str:
-    """A count for each caller whose identity is known, and `by_peer` for all others; on a client for each target."""
-    identity = None if call._side is _CLIENT else _identity()
-    return by_peer(call) if identity is None else f"{identity.issuer or ''}\0{identity.subject}"
-
-
-def by_method(call: Call) -> str:
-    """A count for each method, like "/pay.v1.Cards/Charge"."""
-    return call.method.full_name
-
-
-def by_metadata(key: str) -> Key:
-    """A count for each value that calls have under a metadata key, and `by_peer` for those without.
-
-    A client is free in what it sends: use a key that something before this has verified. Values are not logged.
-    """
-
-    def by_value(call: Call) -> str:
-        value = call.metadata.get(key)
-        if value is None:
-            return by_peer(call)
-        return f"{key}:{value.hex() if isinstance(value, bytes) else value}"
-
-    return by_value
 
 
 def bounded(key: object) -> str | None:
@@ -195,11 +146,12 @@ class Unanswered(Exception):
 class Limiter(Protocol):
     """The counts of one `RateLimit`."""
 
-    def take(self, keys: Keys, patience: int) -> Decision | Generator[Any, Any, Decision]:
+    def take(self, keys: Keys, patience: int, clock: Clock) -> Decision | Generator[Any, Any, Decision]:
         """Let one more call pass under all keys, unless it comes more than `patience` nanoseconds too early for one.
 
-        keys: one per rate; None: that rate does not count the call. None as the answer: let it pass unchecked. A store
-        that has to be waited for gives a part of a flow, for `yield from`. `Unanswered` if it does not know.
+        keys: one per rate; None: that rate does not count the call. clock: that of the call. None as the answer: let it
+        pass unchecked. A store that has to be waited for gives a part of a flow, for `yield from`. `Unanswered` if it
+        does not know.
         """
         ...
 
@@ -211,7 +163,7 @@ class Limiter(Protocol):
 class Store(Protocol):
     """Where counts are kept: `LocalStore`, or `interpose.contrib.redis.RedisStore`."""
 
-    def limiter(self, rates: Sequence[Rate], *, one_key: bool, patience: float, clock: Clock) -> Limiter:
+    def limiter(self, rates: Sequence[Rate], *, one_key: bool, patience: float) -> Limiter:
         """The counts of these rates. one_key: all have the same key. patience: the longest wait, in seconds."""
         ...
 
@@ -230,14 +182,14 @@ class LocalStore:
         )
         self._max_keys = max_keys
 
-    def limiter(self, rates: Sequence[Rate], *, one_key: bool = True, patience: float = 0.0, clock: Clock) -> Limiter:
+    def limiter(self, rates: Sequence[Rate], *, one_key: bool = True, patience: float = 0.0) -> Limiter:
         """The counts of these rates, in this process."""
         share = max(1, self._max_keys // len(rates))
         made = list[tuple[Gcra, int]]()
         for rate in rates:
             parts, step = rate.ticks(NANOSECONDS)
             made.append((Gcra(step, rate.at_once, share, math.ceil(patience * NANOSECONDS) * parts), parts))
-        return _One(*made[0], clock) if len(made) == 1 and ONE_STEP else _Several(made, clock)
+        return _One(*made[0]) if len(made) == 1 and ONE_STEP else _Several(made)
 
 
 # Without a GIL a decision is several steps.
@@ -247,22 +199,21 @@ ONE_STEP: bool = getattr(sys, "_is_gil_enabled", lambda: True)()
 class _One:
     """One rate. This is what most calls go through."""
 
-    def __init__(self, rate: Gcra, parts: int, clock: Clock) -> None:
+    def __init__(self, rate: Gcra, parts: int) -> None:
         self._rate = rate
         self._take = rate.take
         self._parts = parts
-        now = nanoseconds(clock)
-        self._now = now if parts == 1 else lambda: now() * parts
 
-    def quick(self, key: str | None) -> bool:
+    def quick(self, key: str | None, clock: Clock) -> bool:
         """Let one more pass, if it is in time."""
-        return key is None or self._take(key, self._now()) <= 0
+        return key is None or self._take(key, nanoseconds(clock) * self._parts) <= 0
 
-    def take(self, keys: Keys, patience: int) -> Early:
+    def take(self, keys: Keys, patience: int, clock: Clock) -> Early:
         (key,) = keys
         if key is None:
             return (0,)
-        return (-(-self._take(key, self._now(), patience * self._parts) // self._parts),)
+        parts = self._parts
+        return (-(-self._take(key, nanoseconds(clock) * parts, patience * parts) // parts),)
 
     def __len__(self) -> int:
         return len(self._rate)
@@ -271,26 +222,30 @@ class _One:
 class _Several:
     """Several rates."""
 
-    def __init__(self, rates: Sequence[tuple[Gcra, int]], clock: Clock) -> None:
+    def __init__(self, rates: Sequence[tuple[Gcra, int]]) -> None:
         self._rates = rates
         self._together = Together(rates)
-        self._now = nanoseconds(clock)
 
-    def take(self, keys: Keys, patience: int) -> Early:
-        return tuple(self._together.take(keys, self._now(), patience))
+    def take(self, keys: Keys, patience: int, clock: Clock) -> Early:
+        return tuple(self._together.take(keys, nanoseconds(clock), patience))
 
     def __len__(self) -> int:
         return sum(len(rate) for rate, _ in self._rates)
 
 
-def nanoseconds(clock: Clock) -> Callable[[], int]:
+def nanoseconds(clock: Clock) -> int:
     """The time of a clock in whole nanoseconds."""
-    return time.monotonic_ns if clock is SYSTEM else lambda: round(clock.now() * NANOSECONDS)
+    return time.monotonic_ns() if clock is SYSTEM else round(clock.now() * NANOSECONDS)
 
 
 # --- the interceptor ------------------------------------------------------------------------------------------------
 
 
+def _is_wait(value: object) -> bool:
+    return is_flag(value) or (isinstance(value, (int, float)) and 0 <= value <= LONGEST_WAIT)
+
+
+@dataclass(eq=False, repr=False)
 class RateLimit:
     """Refuse calls that come faster than a limit, for each caller; or on a client, delay them.
 
@@ -314,61 +269,44 @@ class RateLimit:
             `ratelimit-reset` (seconds until the whole burst is there again) in the trailing metadata. That costs some
             10 microseconds on the wire. Refused calls always have them.
     dry_run: count, log and call `on_refuse`, but let every call pass at once.
-    clock:  where the time is read; the one that was given to the channel or server.
     on_refuse: called with `RefusalDetails` for each call that came too early; what it raises is logged.
 
     The log has a warning at most once a minute, with the number of calls that were refused.
     """
 
-    def __init__(
-        self,
-        limits: Rate | Limit | str | Iterable[Rate | Limit | str],
-        *,
-        burst: int | None = None,
-        key: Key = by_identity,
-        store: Store | None = None,
-        wait: bool | float = False,
-        trailers: bool = False,
-        dry_run: bool = False,
-        clock: Clock = SYSTEM,
-        on_refuse: Callable[[RefusalDetails], object] | None = None,
-    ) -> None:
-        rates, keys, faults = _limits(limits, burst, key)
-        insist(
-            "RateLimit",
-            *((False, fault) for fault in faults),
-            (callable(key), f"key must be a function of the call, like by_peer, not {key!r}"),
-            (
-                store is None or callable(getattr(store, "limiter", None)),
-                f"store must be a LocalStore or a RedisStore, not {store!r}",
-            ),
-            (
-                is_flag(wait) or (isinstance(wait, (int, float)) and 0 <= wait <= LONGEST_WAIT),
-                f"wait must be True, False or a number of seconds from 0 to {LONGEST_WAIT:g}, not {wait!r}",
-            ),
-            (is_flag(trailers), f"trailers must be True or False, not {trailers!r}"),
-            (is_flag(dry_run), f"dry_run must be True or False, not {dry_run!r}"),
-            (is_clock(clock), f"clock must have a method now(), not be {clock!r}"),
-            (is_function_or_none(on_refuse), f"on_refuse must be a function of RefusalDetails, not {on_refuse!r}"),
-        )
-        self._rates = rates
-        self._keys = keys
-        self._one_key = all(one is keys[0] for one in keys)
-        self._patience = LONGEST_WAIT if wait is True else float(wait)
-        self._store = LocalStore() if store is None else store
-        self._limiter = self._store.limiter(rates, one_key=self._one_key, patience=self._patience, clock=clock)
+    limits: Rate | Limit | str | Iterable[Rate | Limit | str]
+    _: KW_ONLY
+    burst: int | None = None
+    key: Key = option(by_identity, must_be("a function of the call, like by_peer", callable))
+    store: Store | None = option(
+        None, optional("a LocalStore or a RedisStore", lambda one: callable(getattr(one, "limiter", None)))
+    )
+    wait: bool | float = option(
+        False, must_be(f"True, False or a number of seconds from 0 to {LONGEST_WAIT:g}", _is_wait)
+    )
+    trailers: bool = option(False, FLAG)
+    dry_run: bool = option(False, FLAG)
+    on_refuse: Callable[[RefusalDetails], object] | None = option(None, hook("RefusalDetails"))
+
+    def __post_init__(self) -> None:
+        self._rates, self._keys, faults = _limits(self.limits, self.burst, self.key)
+        check_options(self, *((False, fault) for fault in faults))
+        self._one_key = all(one is self._keys[0] for one in self._keys)
+        self._patience = LONGEST_WAIT if self.wait is True else float(self.wait)
+        self._store = LocalStore() if self.store is None else self.store
+        self._limiter = self._store.limiter(self._rates, one_key=self._one_key, patience=self._patience)
         # Not where what is left has to be told.
-        self._quick = None if trailers else getattr(self._limiter, "quick", None)
-        self._trailers = trailers
-        self._dry_run = dry_run
-        self._clock = clock
-        self._on_refuse = on_refuse
+        self._quick = None if self.trailers else getattr(self._limiter, "quick", None)
         self._warned = Seldom(60)
         self._admitted = self._delayed = self._unchecked = self._refused = 0
 
     def __call__(self, call: Call) -> Flow:
         # What most calls are: in time, for one limit that is counted here.
-        if self._quick is not None and call._asks is NOTHING and self._quick(bounded(self._keys[0](call))):
+        if (
+            self._quick is not None
+            and call._asks is NOTHING
+            and self._quick(bounded(self._keys[0](call)), call._method.clock)
+        ):
             self._admitted += 1
             yield call
             return None
@@ -376,11 +314,11 @@ class RateLimit:
 
     def _considered(self, call: Call) -> Flow:
         if call.delay:  # a retry that waits: it comes when it is sent
-            yield from _until_sent(call, self._clock)
+            yield from _until_sent(call)
             call = call.after(0.0)
         keys, patience = self._keys_of(call), self._patience_of(call)
         try:
-            early = self._limiter.take(keys, patience)
+            early = self._limiter.take(keys, patience, call.clock)
             if isinstance(early, Generator):
                 early = yield from early
         except Unanswered as unanswered:
@@ -392,7 +330,7 @@ class RateLimit:
             call = self._too_early(call, keys, early, by, patience)
         self._admitted += 1
         outcome = yield call
-        if self._trailers and early is not None and call.side is Side.SERVER:
+        if self.trailers and early is not None and call.side is Side.SERVER:
             return outcome.with_trailing_metadata(*_told(self._rates, keys, early))
         return None
 
@@ -424,10 +362,10 @@ class RateLimit:
 
     def _patience_of(self, call: Call) -> int:
         """How many nanoseconds the call may wait."""
-        if self._dry_run or not self._patience:
+        if self.dry_run or not self._patience:
             return 0
         deadline = call.deadline
-        left = self._patience if deadline is None else min(self._patience, deadline - self._clock.now())
+        left = self._patience if deadline is None else min(self._patience, deadline - call.clock.now())
         return max(int(left * NANOSECONDS), 0)
 
     def _too_early(self, call: Call, keys: Keys, early: Early, by: int, patience: int) -> Call:
@@ -440,34 +378,32 @@ class RateLimit:
             (rate, key) for rate, key, one in zip(self._rates, self._keys, early, strict=True) if one == by
         )
         retry_in = by / NANOSECONDS
-        self._warn(rate)
-        if self._on_refuse is not None:
-            details = RefusalDetails(
-                call=call, limit=rate, key=str(key(call)), retry_in=retry_in, dry_run=self._dry_run
-            )
+        self._warn(rate, call.clock.now())
+        if self.on_refuse is not None:
+            details = RefusalDetails(call=call, limit=rate, key=str(key(call)), retry_in=retry_in, dry_run=self.dry_run)
             self._tell(details)
-        if not self._dry_run:
+        if not self.dry_run:
             raise refusal(call, retry_in, _told(self._rates, keys, early))
         return call
 
     def _refuse_unchecked(self, call: Call, unanswered: Unanswered) -> None:
         """Nothing is known of the call. Raises, unless this is a dry run."""
-        if self._dry_run:
+        if self.dry_run:
             return
         self._refused += 1
         trailing = not_executed(call, unanswered.retry_in)
         raise errors.Unavailable("the rate limit cannot be checked", trailing_metadata=trailing, local=True)
 
-    def _warn(self, rate: Rate) -> None:
-        count = self._warned.happened(self._clock.now())
+    def _warn(self, rate: Rate, now: float) -> None:
+        count = self._warned.happened(now)
         if count:
-            did = "would have refused" if self._dry_run else "has refused"
+            did = "would have refused" if self.dry_run else "has refused"
             _log.warning("RateLimit %s %d calls since its last warning; the last one met %s", did, count, rate)
 
     def _tell(self, details: RefusalDetails) -> None:
-        assert self._on_refuse is not None
+        assert self.on_refuse is not None
         try:
-            self._on_refuse(details)
+            self.on_refuse(details)
         except Exception:
             _log.exception("on_refuse failed; the call is refused all the same")
 
@@ -499,10 +435,10 @@ def _left(rate: Rate, early: float) -> int:
     return 0 if early > 0 else math.floor(-early * rate.count / rate.per + 1e-6)
 
 
-def _until_sent(call: Call, clock: Clock) -> Generator[Any, Any, None]:
+def _until_sent(call: Call) -> Generator[Any, Any, None]:
     """Wait out the delay of a call."""
     sent: Future[None] = Future()
-    alarm = clock.call_later(call.delay, lambda: sent.set_result(None))
+    alarm = call.clock.call_later(call.delay, lambda: sent.set_result(None))
     try:
         yield from wait(sent)
     finally:

@@ -12,9 +12,10 @@ from interpose._call import Call
 from interpose._executed import came_from_a_stub, told_by_server
 from interpose._method import Idempotency, Side
 from interpose._outcome import Outcome
-from interpose._wording import EXONERATING, Meaning, meaning_of, sent_by_peer
+from interpose._wording import EXONERATING, INCRIMINATING, Meaning, meaning_of, sent_by_peer
 from interpose.errors import StatusError
 from interpose.mechanisms import pushback
+from interpose.mechanisms.options import flag_or_function, must_be, whole
 
 ATTEMPT = "x-retry-attempt"  # as go-grpc-middleware has it; `grpc-previous-rpc-attempts` is for gRPC's core alone
 
@@ -26,6 +27,7 @@ PASSING = frozenset({StatusCode.UNAVAILABLE, StatusCode.RESOURCE_EXHAUSTED})
 REPEATABLE = frozenset({Idempotency.NO_SIDE_EFFECTS, Idempotency.IDEMPOTENT})
 
 MAX_BUFFER = 2**31 - 1  # bytes; no message of gRPC is larger
+BUFFER = whole(0, MAX_BUFFER, " of bytes")
 MAX_METHODS = 1024  # of which something is remembered; what a proxy passes on may have any name
 
 
@@ -55,8 +57,9 @@ def was_not_executed(call: Call, outcome: Outcome, before: int, unconnected: boo
     could not connect, and that the call does not wait until it can?
 
     It never left, for an interceptor further in refused it or there were no credentials; no connection was made; the
-    transport says that the server did not look at it; or a server of ours says that it refused it. A status that a
-    server or a proxy sent proves nothing else: a handler may have passed on what its own dependency said.
+    connection ended before the server looked at it (GOAWAY); or a server of ours says that it refused it. A status that
+    a server or a proxy sent proves nothing else: a handler may have passed on what its own dependency said. Nor does
+    REFUSED_STREAM, which proxies send as well.
     """
     if not outcome.attempts:
         return outcome.local and not came_from_a_stub(outcome)
@@ -91,9 +94,23 @@ def was_not_executed_by_convention(call: Call, outcome: Outcome) -> bool:
     return (
         outcome.code is StatusCode.UNAVAILABLE
         and not outcome.initial_metadata
-        and meaning_of(outcome.code, outcome.details) is not Meaning.CUT_OFF
+        and meaning_of(outcome.code, outcome.details) not in INCRIMINATING
         and told_by_server(call, outcome.trailing_metadata) is not False
     )
+
+
+def are_failures(codes: object) -> bool:
+    """Is it a collection of status codes, all of them failures?"""
+    return isinstance(codes, Collection) and all(
+        isinstance(code, StatusCode) and code is not StatusCode.OK for code in codes
+    )
+
+
+SAFE = flag_or_function("the call")
+FAILURES = must_be("a set like {StatusCode.UNAVAILABLE}, without OK", are_failures)
+SOME_FAILURES = must_be(
+    "a set like {StatusCode.UNAVAILABLE}, without OK", lambda codes: are_failures(codes) and len(codes) > 0
+)
 
 
 def numbered(call: Call, number: int) -> Call:
@@ -111,10 +128,3 @@ def may_pass(outcome: Outcome) -> bool:
     error = outcome.error
     passes = isinstance(error, StatusError) and (not error.local or outcome.code in PASSING)
     return passes and meaning_of(outcome.code, outcome.details) is not Meaning.TOO_LARGE
-
-
-def are_failures(codes: object) -> bool:
-    """Is it a collection of status codes, all of them failures?"""
-    return isinstance(codes, Collection) and all(
-        isinstance(code, StatusCode) and code is not StatusCode.OK for code in codes
-    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, ClassVar
@@ -12,20 +12,20 @@ from typing import Any, ClassVar
 from grpc import StatusCode
 
 from interpose._call import DEFAULT_BUFFER, Call
-from interpose._clock import FOREVER, SYSTEM, Clock
+from interpose._clock import FOREVER
 from interpose._details import GONE
 from interpose._flow import MAX_RESENDS, Chain, Flow
 from interpose._method import Kind, Side
 from interpose._outcome import Outcome
 from interpose.interceptors.repeating import (
     ATTEMPT,
+    BUFFER,
     BY_CONVENTION,
-    MAX_BUFFER,
     MAX_METHODS,
+    SOME_FAILURES,
     UNAVAILABLE,
     Convention,
     Safe,
-    are_failures,
     asked_by_server,
     cannot_connect,
     is_safe,
@@ -36,9 +36,20 @@ from interpose.interceptors.repeating import (
     was_not_executed_by_convention,
 )
 from interpose.mechanisms.backoff import Backoff, exponential
-from interpose.mechanisms.budget import Budget, RetryBudget, is_budget
+from interpose.mechanisms.budget import BUDGET, Budget, RetryBudget
 from interpose.mechanisms.once import Once
-from interpose.mechanisms.options import insist, is_clock, is_flag, is_function_or_none, is_seconds, is_whole
+from interpose.mechanisms.options import (
+    check_options,
+    hook,
+    is_flag,
+    is_function_or_none,
+    is_seconds,
+    is_whole,
+    must_be,
+    option,
+    optional,
+    ruled,
+)
 from interpose.mechanisms.pushback import NO_MORE
 
 __all__ = ["ATTEMPT", "BY_CONVENTION", "Retry", "RetryDetails", "RetryState"]
@@ -70,14 +81,35 @@ class RetryState:
     over_budget: int
 
 
+# - what holds of its options -
+
+BACKOFF = must_be("a function like exponential(0.1, cap=5.0)", callable)
+
+
+def _is_attempts(value: object) -> bool:
+    return is_whole(value, 1, MAX_RESENDS)
+
+
+def _is_safe(value: object) -> bool:
+    return is_flag(value) or is_function_or_none(value) or isinstance(value, Convention)
+
+
+def _is_time(value: object) -> bool:
+    return is_seconds(value, FOREVER)
+
+
+def _are_errors(errors: object) -> bool:
+    return isinstance(errors, tuple) and all(isinstance(kind, type) and issubclass(kind, Exception) for kind in errors)
+
+
 @dataclass(eq=False, repr=False)
 class Retry:
     """Send a call again while it fails with one of `codes`, after a pause that grows.
 
     A call that nobody has declared safe is sent again only if it is certain that it was not executed: it never left, no
-    connection was made, the transport says that the server did not look at it, or a limiter of ours refused it. What a
-    server or a proxy says of itself, UNAVAILABLE included, proves nothing. The log says once per method, at INFO, when
-    that alone was in the way, and what to do.
+    connection was made, a GOAWAY says that the server did not look at it, or a limiter of ours refused it. What a server
+    or a proxy says of itself, UNAVAILABLE and REFUSED_STREAM included, proves nothing. The log says once per method, at
+    INFO, when that alone was in the way, and what to do.
 
     Never once a response message has been delivered, unless `resume` says how to go on. No retry outlives the deadline:
     if the pause would, the last failure is the answer now. The failure that the caller sees is the server's own, with a
@@ -98,7 +130,8 @@ class Retry:
     safe:     may a call be executed twice? None: yes if its proto says so (`idempotency_level` NO_SIDE_EFFECTS or
               IDEMPOTENT). True, False, or a function of the call: you say. BY_CONVENTION: as None, but UNAVAILABLE
               without metadata in front of it is taken for "not executed", unless the connection or the server ended
-              under the call. Servers that pass their dependencies' failures on, and proxies, do not keep to that.
+              under the call, or a proxy answered with an HTTP status. Servers that pass their dependencies' failures
+              on, and proxies, do not keep to that.
     retry_if: a function of the outcome. True: it is worth another attempt whatever its code, also OK; False: it is not;
               None: the codes decide. The call has to be safe all the same. What it raises is logged, and means None.
     per_attempt: seconds in which the server has to begin to answer (client; see `Call.answered_within`). An attempt
@@ -110,7 +143,6 @@ class Retry:
               is given says that such calls are safe, unless `safe` denies it. If it raises, the failure stands.
     errors:   exceptions of a handler that are worth calling it again (server). To name one says that it left nothing
               half done, unless `safe` denies it.
-    clock:    where deadlines are read; the one that was given to the channel or server.
     on_retry: called with `RetryDetails` before each retry, to count them; what it raises is logged.
 
     gRPC's core retries on its own if the service config says so, and the two multiply: see `channel_options`.
@@ -118,66 +150,27 @@ class Retry:
 
     from_service_config: ClassVar[Callable[..., Chain]]  # `service_config.from_service_config`, set there: it makes us
 
-    attempts: int = 4
+    attempts: int = option(4, must_be(f"a whole number from 1 (never again) to {MAX_RESENDS}", _is_attempts))
     _: KW_ONLY
-    codes: Collection[StatusCode] = UNAVAILABLE
-    backoff: Backoff = field(default_factory=lambda: exponential(0.1, cap=5.0))
-    budget: Budget | None = None
-    safe: Safe = None
-    retry_if: Callable[[Outcome], bool | None] | None = None
-    per_attempt: float | None = None
-    buffer: int = DEFAULT_BUFFER
-    resume: Callable[[Call, Any], Call | None] | None = None
-    errors: tuple[type[Exception], ...] = ()
-    clock: Clock = SYSTEM
-    on_retry: Callable[[RetryDetails], object] | None = None
+    codes: Collection[StatusCode] = option(UNAVAILABLE, SOME_FAILURES)
+    backoff: Backoff = field(default_factory=lambda: exponential(0.1, cap=5.0), metadata=ruled(BACKOFF))
+    budget: Budget | None = option(None, BUDGET)
+    safe: Safe = option(None, must_be("None, True, False, BY_CONVENTION or a function of the call", _is_safe))
+    retry_if: Callable[[Outcome], bool | None] | None = option(None, hook("the outcome"))
+    per_attempt: float | None = option(None, optional(f"above 0 and below {FOREVER:g} seconds", _is_time))
+    buffer: int = option(DEFAULT_BUFFER, BUFFER)
+    resume: Callable[[Call, Any], Call | None] | None = option(None, hook("(call, last response)"))
+    errors: tuple[type[Exception], ...] = option(
+        (), must_be("a tuple of exception classes, like (KeyError,)", _are_errors)
+    )
+    on_retry: Callable[[RetryDetails], object] | None = option(None, hook("RetryDetails"))
 
     def __post_init__(self) -> None:
-        insist("Retry", *self._requirements())
+        check_options(self)
         self._codes = frozenset(self.codes)
         self._budget = RetryBudget() if self.budget is None else self.budget
         self._unsafe = Once(MAX_METHODS)  # the methods of which it was said
         self._retries = self._over_budget = 0
-
-    def _requirements(self) -> Iterator[tuple[bool, str]]:
-        """What must hold of the options, and what to write instead."""
-        codes, safe = self.codes, self.safe
-        yield (
-            is_whole(self.attempts, 1, MAX_RESENDS),
-            f"attempts must be a whole number from 1 (never again) to {MAX_RESENDS}, not {self.attempts!r}",
-        )
-        yield (
-            are_failures(codes) and len(codes) > 0,
-            f"codes must be a set like {{StatusCode.UNAVAILABLE}}, without OK, not {codes!r}",
-        )
-        yield callable(self.backoff), f"backoff must be a function like exponential(0.1, cap=5.0), not {self.backoff!r}"
-        yield (
-            self.budget is None or is_budget(self.budget),
-            f"budget must be None or a budget like RetryBudget() or Unlimited(), not {self.budget!r}",
-        )
-        yield (
-            is_flag(safe) or is_function_or_none(safe) or isinstance(safe, Convention),
-            f"safe must be None, True, False, BY_CONVENTION or a function of the call, not {safe!r}",
-        )
-        yield is_function_or_none(self.retry_if), f"retry_if must be a function of the outcome, not {self.retry_if!r}"
-        yield (
-            self.per_attempt is None or is_seconds(self.per_attempt, FOREVER),
-            f"per_attempt must be None or above 0 and below {FOREVER:g} seconds, not {self.per_attempt!r}",
-        )
-        yield (
-            is_whole(self.buffer, 0, MAX_BUFFER),
-            f"buffer must be a whole number of bytes from 0, not {self.buffer!r}",
-        )
-        yield (
-            is_function_or_none(self.resume),
-            f"resume must be a function of (call, last response), not {self.resume!r}",
-        )
-        yield (
-            _are_errors(self.errors),
-            f"errors must be a tuple of exception classes, like (KeyError,), not {self.errors!r}",
-        )
-        yield is_clock(self.clock), f"clock must have a method now(), not be {self.clock!r}"
-        yield is_function_or_none(self.on_retry), f"on_retry must be a function of RetryDetails, not {self.on_retry!r}"
 
     @staticmethod
     def channel_options(options: Iterable[tuple[str, Any]] | None = ()) -> list[tuple[str, Any]]:
@@ -209,7 +202,7 @@ class Retry:
 
     def _begin(self, call: Call) -> _Course:
         """What is sent at first, ready to be sent again."""
-        self._budget.began(self.clock.now())
+        self._budget.began(call.clock.now())
         course = _Course(call)
         if call.side is Side.CLIENT:
             if call.kind.request_streaming and call._asks.buffer is None:
@@ -223,12 +216,12 @@ class Retry:
     def _next(self, course: _Course, outcome: Outcome) -> RetryDetails | None:
         """The retry that follows this outcome; None: the outcome stands."""
         if outcome.ok and self.retry_if is None:  # most end here
-            self._budget.succeeded(self.clock.now())
+            self._budget.succeeded(course.call.clock.now())
             return None
         course.delivered += outcome.responses
         worth = self._is_worth_it(course.call, outcome)
         asked = None if outcome.ok and not worth else asked_by_server(outcome)
-        self._report(outcome, worth, asked)
+        self._report(course.call.clock.now(), outcome, worth, asked)
         if not worth or course.number + 1 >= self.attempts or not (course.received or outcome.replayable):
             return None
         pause = self.backoff(course.step + 1) if asked is None else asked
@@ -236,7 +229,7 @@ class Retry:
         call = None if course.obstacle else self._again(course, outcome)
         if call is None:
             return None
-        if not self._budget.spend(self.clock.now()):  # asked last: a yes is counted
+        if not self._budget.spend(course.call.clock.now()):  # asked last: a yes is counted
             course.obstacle = "the budget for retries is used up"
             self._over_budget += 1
             return None
@@ -277,15 +270,15 @@ class Retry:
             self.per_attempt is not None
             and outcome.code is StatusCode.DEADLINE_EXCEEDED
             and call.side is Side.CLIENT
-            and (call.deadline is None or self.clock.now() < call.deadline)
+            and (call.deadline is None or call.clock.now() < call.deadline)
         )
 
-    def _report(self, outcome: Outcome, worth: bool, asked: float | None) -> None:
+    def _report(self, now: float, outcome: Outcome, worth: bool, asked: float | None) -> None:
         """Tell the budget of an attempt (gRFC A6); failures that do not pass make no difference to it."""
         if worth or asked == NO_MORE:
-            self._budget.failed(self.clock.now())
+            self._budget.failed(now)
         elif outcome.ok:
-            self._budget.succeeded(self.clock.now())
+            self._budget.succeeded(now)
 
     # - may it be sent again? -
 
@@ -337,7 +330,7 @@ class Retry:
         """Why another attempt would be of no use; empty if it might be."""
         if pause == NO_MORE:
             return "the server asked not to be tried again"
-        if call.deadline is not None and self.clock.now() + pause >= call.deadline:
+        if call.deadline is not None and call.clock.now() + pause >= call.deadline:
             return f"a pause of {pause:.3g} s would outlive the deadline"
         return ""
 
@@ -407,10 +400,6 @@ def _is_over(call: Call, outcome: Outcome) -> bool:
 
 
 # --- options --------------------------------------------------------------------------------------------------------
-
-
-def _are_errors(errors: object) -> bool:
-    return isinstance(errors, tuple) and all(isinstance(kind, type) and issubclass(kind, Exception) for kind in errors)
 
 
 def _has_retry_policy(config: Any) -> bool:

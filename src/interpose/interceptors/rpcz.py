@@ -6,6 +6,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Collection, Iterable
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 from grpc import StatusCode
@@ -19,7 +20,7 @@ from interpose._outcome import Outcome
 from interpose.interceptors.method_records import Records, Rpc
 from interpose.interceptors.rpcz_state import MAX_TEXT, ROWS, RpczState, query, state_of
 from interpose.interceptors.watched import cards, watchable
-from interpose.mechanisms.options import insist, is_clock, is_flag, is_whole
+from interpose.mechanisms.options import CLOCK, FLAG, check_options, insist, is_whole, must_be, option, whole
 from interpose.mechanisms.text import one_line
 from interpose.web.asgi import App, app
 from interpose.web.server import Served
@@ -34,6 +35,15 @@ _OK = StatusCode.OK
 _log = logging.getLogger("interpose")
 
 
+def _are_several(watch: object) -> bool:
+    return isinstance(watch, Iterable) and not isinstance(watch, (str, bytes))
+
+
+def _watch_faults(name: str, watch: Any) -> Iterable[str]:
+    return watchable(watch)[1] if _are_several(watch) else [f"{name} must be a stack, or a list, not {watch!r}"]
+
+
+@dataclass(eq=False, repr=False)
 class Rpcz:
     """Show what all RPCs do, on a page that updates by itself: counts, rates, errors, latencies, and what is in flight.
 
@@ -59,39 +69,22 @@ class Rpcz:
     ValueError listing every fault of the options.
     """
 
-    def __init__(
-        self,
-        watch: Iterable[Any] = (),
-        *,
-        title: str = "",
-        details: bool = False,
-        peers: bool = True,
-        methods: int = MOST_METHODS,
-        clock: Clock = SYSTEM,
-        wall: Callable[[], float] = time.time,
-    ) -> None:
-        several = isinstance(watch, Iterable) and not isinstance(watch, (str, bytes))
-        watched, faults = watchable(watch) if several else ([], [f"watch must be a stack, or a list, not {watch!r}"])
-        insist(
-            "Rpcz",
-            *((False, fault) for fault in faults),
-            (isinstance(title, str), f"title must be a text, not {title!r}"),
-            (is_flag(details), f"details must be True or False, not {details!r}"),
-            (is_flag(peers), f"peers must be True or False, not {peers!r}"),
-            (
-                is_whole(methods, 1, MOST_METHODS),
-                f"methods must be a whole number from 1 to {MOST_METHODS}, not {methods!r}",
-            ),
-            (is_clock(clock), f"clock must have a method now(), not be {clock!r}"),
-            (callable(wall), f"wall must be a function like time.time, not {wall!r}"),
-        )
-        self._watched = [(name, item) for name, item in watched if not isinstance(item, Rpcz)]
-        self._title = one_line(title, MAX_TEXT)
-        self._details = details
-        self._peers = peers
-        self._now = clock.now
-        self._wall = wall
-        self._records = Records(methods)
+    watch: Iterable[Any] = option((), _watch_faults)
+    _: KW_ONLY
+    title: str = option("", must_be("a text", lambda title: isinstance(title, str)))
+    details: bool = option(False, FLAG)
+    peers: bool = option(True, FLAG)
+    methods: int = option(MOST_METHODS, whole(1, MOST_METHODS))
+    clock: Clock = option(SYSTEM, CLOCK)
+    wall: Callable[[], float] = option(time.time, must_be("a function like time.time", callable))
+
+    def __post_init__(self) -> None:
+        self.watch = tuple(self.watch) if _are_several(self.watch) else self.watch
+        check_options(self)
+        self._watched = [(name, item) for name, item in watchable(self.watch)[0] if not isinstance(item, Rpcz)]
+        self._title = one_line(self.title, MAX_TEXT)
+        self._now = self.clock.now
+        self._records = Records(self.methods)
         self._servers, self._clients = (self._records.by_side[side] for side in (SERVER, Side.CLIENT))
         self._began = self._now()
         self._complained = False
@@ -113,7 +106,7 @@ class Rpcz:
             records = self._servers if on_server else self._clients
             record = records.get(name) or self._records.record(call._side, name, call._method.kind)
             # What a server knows of its client is asked for now: once the RPC has ended, it may be gone.
-            peer = call.peer if on_server and self._peers else None
+            peer = call.peer if on_server and self.peers else None
             rpc = Rpc(record, self._now(), call.deadline, peer, context.request_id())
             self._records.in_flight.add(rpc)
         except BaseException:
@@ -129,7 +122,7 @@ class Rpcz:
             rpc.elapsed = now - rpc.started
             rpc.code = outcome._code
             rpc.attempts, rpc.requests, rpc.responses = outcome._attempts, outcome._requests, outcome._responses
-            if self._details and outcome._code is not _OK:
+            if self.details and outcome._code is not _OK:
                 rpc.details = outcome.details[:MAX_TEXT]
             rpc.request_id = rpc.request_id or context.request_id()
             self._records.end(rpc)
@@ -191,7 +184,7 @@ class Rpcz:
             self._records,
             asked,
             now,
-            epoch=self._wall() - now,
+            epoch=self.wall() - now,
             began=self._began,
             title=self._title,
             watched=cards(self._watched, now),

@@ -16,11 +16,10 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import ROUND_DOWN, Decimal
-from typing import Any
+from typing import Any, ClassVar
 
 from grpc import StatusCode
 
-from interpose._clock import SYSTEM, Clock
 from interpose._flow import MAX_RESENDS, Chain, Interceptor
 from interpose._method import Method
 from interpose.interceptors.deadline import Deadline
@@ -40,7 +39,7 @@ from interpose.mechanisms.json_fields import (
     told,
     whole_number,
 )
-from interpose.mechanisms.options import insist, is_clock, is_function_or_none
+from interpose.mechanisms.options import insist, is_function_or_none
 
 LONGEST = 31_536_000  # seconds, a year: longer is a slip, and timers have an end
 
@@ -51,7 +50,6 @@ def from_service_config(
     config: str,
     *,
     budget: Budget | None = None,
-    clock: Clock = SYSTEM,
     on_retry: Callable[[RetryDetails], object] | None = None,
     on_hedge: Callable[[HedgeDetails], object] | None = None,
 ) -> Chain:
@@ -64,7 +62,6 @@ def from_service_config(
 
     config:             the JSON text. ValueError with all of its faults, if it has any.
     budget:             in the place of `retryThrottling`. Without either there is no limit, as in gRFC A6.
-    clock:              where deadlines are read; the one that was given to the channel.
     on_retry, on_hedge: see `Retry` and `Hedge`.
 
     Load balancing, health checks, sizes and `waitForReady` are the core's: give it `left_to_core(config)`.
@@ -73,19 +70,19 @@ def from_service_config(
         "from_service_config",
         (isinstance(config, str), f"config must be the JSON text, not {config!r:.100}; json.dumps() makes one"),
         (budget is None or is_budget(budget), f"budget must be None or like RetryBudget(), not {budget!r}"),
-        (is_clock(clock), f"clock must have a method now(), not be {clock!r}"),
         (is_function_or_none(on_retry), f"on_retry must be a function of RetryDetails, not {on_retry!r}"),
         (is_function_or_none(on_hedge), f"on_hedge must be a function of HedgeDetails, not {on_hedge!r}"),
     )
-    parsed = parse(config)
+    parsed, given_budget = parse(config), budget
     if budget is None:
         throttling = parsed.throttling
         budget = RetryBudget(throttling.max_tokens, throttling.token_ratio) if throttling else Unlimited()
     stacks: dict[str, tuple[Interceptor, ...]] = {}
     for entry in parsed.methods:
-        stack = _interceptors(entry, budget, clock, on_retry, on_hedge)
+        stack = _interceptors(entry, budget, on_retry, on_hedge)
         stacks |= dict.fromkeys(entry.paths, stack)
-    return PerMethod(stacks)
+    alone = given_budget is None and on_retry is None and on_hedge is None
+    return PerMethod(stacks, config if alone else None)
 
 
 Retry.from_service_config = staticmethod(from_service_config)
@@ -109,14 +106,13 @@ def left_to_core(config: str) -> str:
 def _interceptors(
     entry: MethodConfig,
     budget: Budget,
-    clock: Clock,
     on_retry: Callable[[RetryDetails], object] | None,
     on_hedge: Callable[[HedgeDetails], object] | None,
 ) -> tuple[Interceptor, ...]:
     """What an entry asks for; the first is outermost."""
     stack: list[Interceptor] = []
     if entry.timeout is not None:
-        stack.append(Deadline(entry.timeout, clock=clock))
+        stack.append(Deadline(entry.timeout))
     policy = entry.policy
     if isinstance(policy, RetryPolicy):
         stack.append(
@@ -127,7 +123,6 @@ def _interceptors(
                 budget=budget,
                 safe=True,
                 per_attempt=policy.per_attempt,
-                clock=clock,
                 on_retry=on_retry,
             )
         )
@@ -139,7 +134,6 @@ def _interceptors(
                 codes=policy.codes,
                 budget=budget,
                 safe=True,
-                clock=clock,
                 on_hedge=on_hedge,
             )
         )
@@ -147,14 +141,20 @@ def _interceptors(
 
 
 class PerMethod(Chain):
-    """The interceptors of a service config, chosen once per method. Made by `from_service_config`."""
+    """The interceptors of a service config, chosen once per method. Made by `from_service_config`.
 
-    __slots__ = ("_stacks",)
+    config: its text; None if other options were given beside it.
+    """
 
-    def __init__(self, stacks: dict[str, tuple[Interceptor, ...]]) -> None:
+    __slots__ = ("_stacks", "config")
+
+    closed: ClassVar = True
+
+    def __init__(self, stacks: dict[str, tuple[Interceptor, ...]], config: str | None = None) -> None:
         every = (interceptor for stack in stacks.values() for interceptor in stack)
         super().__init__(tuple(dict.fromkeys(every)))
         self._stacks = stacks
+        self.config = config
 
     def select(self, method: Method) -> tuple[Interceptor, ...]:
         path = "/" + method.full_name.removeprefix("/")
@@ -221,11 +221,16 @@ class ServiceConfig:
 
 def parse(text: str) -> ServiceConfig:
     """Read a service config; ValueError with all of its faults, if it has any."""
-    root = decoded(text, "the service config")
-    config = _service_config(root)
-    if root.faults:
-        raise ValueError(f"errors validating service config: [{'; '.join(root.faults)}]")
+    config, faults = judged(text)
+    if faults:
+        raise ValueError(f"errors validating service config: [{'; '.join(faults)}]")
     return config
+
+
+def judged(text: str) -> tuple[ServiceConfig, list[str]]:
+    """Read a service config, and all that is wrong with it, "field:PATH error:TEXT" each."""
+    root = decoded(text, "the service config")
+    return _service_config(root), root.faults
 
 
 # What may stand where: grpc/service_config/service_config.proto, and the core's own perAttemptRecvTimeout.

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeAlias, TypeVar
 
-from interpose.mechanisms.options import insist, is_number, is_whole
+from interpose.mechanisms.options import insist, is_number, is_whole, optional
 
 S = TypeVar("S")
 
@@ -47,6 +47,9 @@ def is_budget(value: object) -> bool:
     return not isinstance(value, type) and all(callable(getattr(value, name, None)) for name in methods)
 
 
+BUDGET = optional("a budget like RetryBudget() or Unlimited()", is_budget)
+
+
 class RetryBudget:
     """Retry while more than half of the tokens are there: gRFC A6, `retryThrottling`.
 
@@ -80,6 +83,11 @@ class RetryBudget:
     def max_tokens(self) -> float:
         """How many there are at most."""
         return self._most / MILLI
+
+    @property
+    def token_ratio(self) -> float:
+        """What a success brings back."""
+        return self._back / MILLI
 
     def began(self, now: float) -> None:
         """A call was sent for the first time: that is free."""

@@ -55,7 +55,7 @@ class Slots:
         self._held: dict[str, int] = {}  # slots of each partition that has any
         self._numbers = itertools.count()
         self._changes = SerialQueue()
-        self._news: deque[Callable[[], object]] = deque()  # answers to give when no turn is on
+        self._answers: deque[Callable[[], object]] = deque()  # answers to give when no turn is on
 
     @property
     def taken(self) -> int:
@@ -72,7 +72,7 @@ class Slots:
         return self._held.copy()
 
     def take(self) -> bool:
-        """Take a slot, for no partition, if one is free and nobody waits."""
+        """Take a slot, for no partition, if one is free and no call waits."""
         if self._queue:
             return False
         try:
@@ -111,9 +111,9 @@ class Slots:
         """Let those that wait have what is free, and give the answers."""
         self._changes.add(self._match)
         self._changes.run()
-        while self._news:
-            with suppress(IndexError):  # another thread tells it
-                self._news.popleft()()
+        while self._answers:
+            with suppress(IndexError):  # another thread reports it
+                self._answers.popleft()()
 
     # - in turn -
 
@@ -173,7 +173,7 @@ class Slots:
             self._free.extend([None] * more)
 
     def _tell(self, asked: Asked, answer: Answer) -> None:
-        self._news.append(partial(_answered, asked, answer))
+        self._answers.append(partial(_answered, asked, answer))
 
 
 def _answered(asked: Asked, answer: Answer) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from interpose.serving.options import CLEAN_UP
 
-REFUSING = "no new calls are taken"  # said when that is so: another process may have the port for itself
+NO_NEW_CALLS = "no new calls are taken"  # said when that is so: another process may have the port for itself
 
 
 class Host(Protocol):

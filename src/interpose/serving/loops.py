@@ -14,11 +14,11 @@ import grpc
 import grpc.aio
 
 from interpose.serving import standard
-from interpose.serving.drain import REFUSING, drain, play_on_loop
+from interpose.serving.drain import NO_NEW_CALLS, drain, play_on_loop
 from interpose.serving.ending import end_on_loop
-from interpose.serving.options import CLEAN_UP, NEWS, CannotServe
-from interpose.serving.readiness import PATIENCE
-from interpose.serving.signals import heard, wakes
+from interpose.serving.options import CLEAN_UP, HEALTH_FLUSH, CannotServe
+from interpose.serving.readiness import CHECK_TIMEOUT
+from interpose.serving.signals import stop_signals, wakes
 from interpose.serving.site import Opened, Site
 
 _log = logging.getLogger("interpose")
@@ -41,7 +41,7 @@ class OnLoop:
 
     def run(self, ready: Callable[[], None]) -> bool:
         """Serve until a signal comes, and drain. False if handlers are left whose RPCs were ended."""
-        with heard(self.signal), asyncio.Runner(loop_factory=_factory(self._site)) as runner:
+        with stop_signals(self.signal), asyncio.Runner(loop_factory=_factory(self._site)) as runner:
             return runner.run(self._run(ready))
 
     def signal(self) -> None:
@@ -49,14 +49,14 @@ class OnLoop:
         if self._loop is None:
             self._early += 1
         else:
-            self._loop.call_soon_threadsafe(self._heard.release)
+            self._loop.call_soon_threadsafe(self._stop_requests.release)
 
     async def _run(self, ready: Callable[[], None]) -> bool:
-        self._heard = asyncio.Semaphore(0)
+        self._stop_requests = asyncio.Semaphore(0)
         self._loop = asyncio.get_running_loop()
         wakes(self._loop)
         for _ in range(self._early):
-            self._heard.release()
+            self._stop_requests.release()
         options = self._site.options
         async with self._life:
             await self._start()
@@ -98,7 +98,7 @@ class OnLoop:
 
     def _on_loop(self, work: Coroutine[Any, Any, Any]) -> Any:
         assert self._loop is not None
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(CHECK_TIMEOUT)
 
     async def _first_signal(self) -> None:
         # Kept to the end, and not cancelled: with it grpc would lose the future that its stop() waits for.
@@ -108,7 +108,7 @@ class OnLoop:
 
     async def _either(self, seconds: float | None, others: Iterable[asyncio.Future[Any]] = ()) -> bool:
         """Wait so long at most, or until one of the others is done, or for a signal; gives whether it was a signal."""
-        signal = asyncio.ensure_future(self._heard.acquire())
+        signal = asyncio.ensure_future(self._stop_requests.acquire())
         await asyncio.wait([signal, *others], timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         if signal.done():
             return True
@@ -120,7 +120,7 @@ class OnLoop:
     async def not_serving(self) -> None:
         if self._site.health is not None:
             await self._site.health.enter_graceful_shutdown()
-            await asyncio.sleep(NEWS)
+            await asyncio.sleep(HEALTH_FLUSH)
 
     async def pause(self, seconds: float) -> bool:
         return seconds > 0 and await self._either(seconds)
@@ -130,7 +130,7 @@ class OnLoop:
         grace = self._site.options.timeout_graceful_shutdown + 2 * CLEAN_UP
         self._stopping = asyncio.ensure_future(self._native.stop(grace))
         await asyncio.sleep(0)  # the server takes no new RPCs from here on
-        _log.info(REFUSING)
+        _log.info(NO_NEW_CALLS)
         await self._end(self._site.ours)
 
     async def finished(self, seconds: float) -> bool:

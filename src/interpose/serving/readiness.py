@@ -18,7 +18,7 @@ _log = logging.getLogger("interpose")
 
 EVERY = 1.0  # seconds between two looks
 IN_A_ROW = 3  # looks of another opinion that change what is said; Kubernetes' failureThreshold
-PATIENCE = 5.0  # seconds; a check that takes longer has failed: what hangs is not ready
+CHECK_TIMEOUT = 5.0  # seconds; a check that takes longer has failed: what hangs is not ready
 
 
 class Readiness:
@@ -29,7 +29,7 @@ class Readiness:
         checks: Sequence[Any],
         call: Callable[[Callable[[], Any]], Any],
         tell: Callable[[bool], object],
-        patience: float = PATIENCE,
+        patience: float = CHECK_TIMEOUT,
     ) -> None:
         self._checks = [(name_of(check), following(check)) for check in checks]
         self._call = call

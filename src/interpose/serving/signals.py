@@ -15,7 +15,7 @@ KILLING = 3  # the signal of this number ends the process where it stands
 
 
 @contextmanager
-def heard(tell: Callable[[], object]) -> Generator[None]:
+def stop_signals(tell: Callable[[], object]) -> Generator[None]:
     """Call `tell` at each of the first two signals that stop. RuntimeError outside of the main thread.
 
     It is called between two steps of the main thread, whatever that is doing, so it must not take a lock.
@@ -53,7 +53,7 @@ def _nothing() -> None:
 
 @contextmanager
 def renewing(tell: Callable[[], object]) -> Generator[None]:
-    """Call `tell` at each SIGHUP, where there is such a signal. As with `heard`, it must not take a lock."""
+    """Call `tell` at each SIGHUP, where there is such a signal. As with `stop_signals`, it must not take a lock."""
     number = getattr(signal, "SIGHUP", None)
     if number is None:
         yield

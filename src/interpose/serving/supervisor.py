@@ -10,12 +10,12 @@ from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Any, Protocol, TypeAlias
 
-from interpose.serving.signals import heard, renewing
+from interpose.serving.signals import renewing, stop_signals
 
 _log = logging.getLogger("interpose")
 
 STOP, RENEW, READY, ENDED = "stop", "renew", "ready", "ended"
-LISTEN = 1.0  # seconds; a signal that the system gives to another thread is heard after so long at most
+LISTEN = 1.0  # seconds; a signal that the system gives to another thread is noticed after so long at most
 QUICK = 10.0  # seconds; a worker that dies sooner is likely to do so again
 FIRST_PAUSE, LONGEST_PAUSE = (
     0.5,
@@ -68,7 +68,7 @@ class Supervisor:
     def run(self, announce: Callable[[list[Worker]], object]) -> int:
         """Serve; gives the exit status: 0 after a signal, that of a worker that could not start."""
         tell = {STOP: lambda: self.notes.put((STOP, None)), RENEW: lambda: self.notes.put((RENEW, None))}
-        with heard(tell[STOP]), renewing(tell[RENEW]):
+        with stop_signals(tell[STOP]), renewing(tell[RENEW]):
             failed = self._start()
             if failed is None:
                 announce(list(self._born))

@@ -13,16 +13,16 @@ from time import monotonic
 import grpc
 
 from interpose.serving import standard
-from interpose.serving.drain import REFUSING, drain, play
+from interpose.serving.drain import NO_NEW_CALLS, drain, play
 from interpose.serving.ending import end
 from interpose.serving.options import CLEAN_UP
-from interpose.serving.signals import heard
+from interpose.serving.signals import stop_signals
 from interpose.serving.site import Opened, Site
 
 _log = logging.getLogger("interpose")
 
 SIGNAL, STOPPED, BROKEN = "signal", "stopped", "broken"
-LISTEN = 1.0  # seconds; a signal that the system gives to another thread is heard by this one after so long at most
+LISTEN = 1.0  # seconds; a signal that the system gives to another thread is noticed by this one after so long at most
 GLANCE = 0.01  # seconds between two looks at handlers that outlive their RPCs
 
 
@@ -40,7 +40,7 @@ class Threads:
     def run(self, ready: Callable[[], None]) -> bool:
         """Serve until a signal comes, and drain. False if handlers are left whose RPCs were ended, in threads."""
         options = self._site.options
-        with heard(self.signal), self._life:
+        with stop_signals(self.signal), self._life:
             self._start()
             ready()
             if self._first() == BROKEN:
@@ -105,7 +105,7 @@ class Threads:
         # Longer than we will take: grpc itself must not cut a call off before we have ended it.
         self._refuses = True
         self._native.stop(self._site.options.timeout_graceful_shutdown + 2 * CLEAN_UP)
-        _log.info(REFUSING)
+        _log.info(NO_NEW_CALLS)
         for context in list(self._site.ours):
             end(context)
 

@@ -22,15 +22,15 @@ from interpose._native import (
     Route,
     cancelled,
     closing,
+    completion_of,
     deadline_of,
     exception_of,
     expired,
     failure,
-    in_vain,
-    news_of,
     no_waiting,
     pause_of,
     time_left,
+    wait_timed_out,
     waits_until,
 )
 from interpose._outcome import OK, Outcome, Received
@@ -232,8 +232,8 @@ class _UnaryResponse(_Starter):
         finally:
             pauses.discard(woken.set)
         if future.done():
-            return news_of(future, driver)
-        return driver.fail, errors.Cancelled(LOCALLY_CANCELLED, local=True) if pauses.closed else in_vain()
+            return completion_of(future, driver)
+        return driver.fail, errors.Cancelled(LOCALLY_CANCELLED, local=True) if pauses.closed else wait_timed_out()
 
     def _send(self, call: Call) -> Outcome:
         """Send a unary request, and wait for the end."""

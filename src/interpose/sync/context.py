@@ -130,7 +130,7 @@ class ServicerContext(Answer, grpc.ServicerContext):  # type: ignore[misc]  # No
         """Is grpc's context that of a sync server? On an asyncio one a plain handler has another."""
         return hasattr(self._native, "cancel")
 
-    def heard(self) -> bool:
+    def wants_status(self) -> bool:
         """Does grpc want to know how the handler failed? On asyncio servers it complains once the client has gone."""
         return self._on_sync_server or self.is_active()
 
@@ -141,7 +141,7 @@ class ServicerContext(Answer, grpc.ServicerContext):  # type: ignore[misc]  # No
 
     def answer(self, outcome: Outcome) -> Any:
         """Send the outcome of the RPC: gives the response, or raises what makes grpc send the status."""
-        if not (outcome._code is OK or self.heard()):
+        if not (outcome._code is OK or self.wants_status()):
             self.over()
             error = unexpected(outcome)
             # A bare RpcError is how a handler learns that its client has gone.

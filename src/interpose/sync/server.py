@@ -24,7 +24,7 @@ from interpose._clock import FOREVER, Clock
 from interpose._codec import Undecodable, decoder, made_here
 from interpose._flow import Driver, Interceptor, Wait, check_sync
 from interpose._messages import Pass, compose, request_of
-from interpose._native import in_vain, news_of, no_waiting, waits_until
+from interpose._native import completion_of, no_waiting, wait_timed_out, waits_until
 from interpose._outcome import Outcome
 from interpose._shell.answer import Stop, arrived, recording
 from interpose._shell.handlers import Compiled, Endpoint, with_function
@@ -56,9 +56,9 @@ def _joined(driver: Driver, step: Wait, context: ServicerContext) -> Any:
     if gone is not None and gone is not grpc.StatusCode.DEADLINE_EXCEEDED:
         return driver.fail(errors.of(gone)(context.details_of(gone), local=True))
     if gone is not None or not future.done():
-        return driver.fail(in_vain())
-    tell, news = news_of(future, driver)
-    return tell(news)
+        return driver.fail(wait_timed_out())
+    tell, value = completion_of(future, driver)
+    return tell(value)
 
 
 def records(clock: Clock, stop: Stop | None) -> type[ServicerContext]:
@@ -356,7 +356,7 @@ def handlers(interceptors: tuple[Interceptor, ...], clock: Clock, stop: Stop | N
     def wrap(handler: Any, name: str, declared: bool = False) -> Any:
         if unchecked:
             _say_what_cannot_run(unchecked.pop())
-        endpoint = Endpoint(handler, name, interceptors, asyncio=False, declared=declared)
+        endpoint = Endpoint(handler, name, interceptors, clock, asyncio=False, declared=declared)
         kind = endpoint.method.kind
         # In the middle of a stream, grpc makes of what cannot be deserialized the end of it.
         deserializer = decoder(handler.request_deserializer) if kind.request_streaming else None

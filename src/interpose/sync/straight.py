@@ -19,11 +19,23 @@ from interpose.context import set_current_call
 
 Behavior: TypeAlias = Callable[..., Any]
 
-# grpc's context on a sync server, and what its private state says of a client that has gone. To read that is a tenth of
-# what `is_active()` costs, which takes a lock. None in a version without them: then `is_active()` is asked.
-_server: Any = importlib.import_module("grpc._server")
-GONE = getattr(_server, "_CANCELLED", None)
-NATIVE: Any = None if GONE is None else getattr(_server, "_Context", None)
+
+def privates(module: str = "grpc._server") -> tuple[Any, Any]:
+    """grpc's context on a sync server, and what its private state says of a client that has gone.
+
+    To read that is a tenth of what `is_active()` costs, which takes a lock. None twice in a version that keeps it in
+    another way: then `is_active()` is asked.
+    """
+    try:
+        server: Any = importlib.import_module(module)
+        sets_state = "_state" in server._Context.__init__.__code__.co_names
+        sets_client = "client" in server._RPCState.__init__.__code__.co_names
+        return (server._Context, server._CANCELLED) if sets_state and sets_client else (None, None)
+    except (ImportError, AttributeError):
+        return None, None
+
+
+NATIVE, GONE = privates()
 
 
 def straight(endpoint: Endpoint, record: type[Any], ended: Behavior, go_on: Behavior) -> Behavior:  # noqa: C901, PLR0915
@@ -61,8 +73,8 @@ def straight(endpoint: Endpoint, record: type[Any], ended: Behavior, go_on: Beha
             response = handler(argument, context)
         except BaseException as raised:
             error = raised
-        heard = native._state.client is not GONE if type(native) is NATIVE else native.is_active()
-        if error is None and heard and not context.decided:
+        active = native._state.client is not GONE if type(native) is NATIVE else native.is_active()
+        if error is None and active and not context.decided:
             outcome: Any = Answered()
             outcome._response, outcome._elapsed = response, now() - started
         else:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from interpose._clock import SYSTEM
 
-PATIENCE = 20.0  # real seconds that a test waits for something to be due
+HANG_TIMEOUT = 20.0  # real seconds after which a wait or a call in a test counts as hung
 
 
 class _Alarm:
@@ -26,18 +26,18 @@ class _Alarm:
 
 
 class FakeClock:
-    """Time that stands still until a test moves it; hand it to `intercept_channel`, `server_interceptor` and policies.
+    """Time that passes only when a test moves it; hand it to `intercept_channel`, `intercept_server` and `play`.
 
     clock = FakeClock()
-    channel = intercept_channel(channel, CircuitBreaker(open_for=30, clock=clock), clock=clock)
+    channel = intercept_channel(channel, Cache(ttl=30), clock=clock)
     clock.advance(30)
 
     start: the time that it shows at first, in seconds.
-    auto: whoever sleeps, or sets a timer, moves it on by that much at once and goes on. A test of backoffs then needs
+    auto: code that sleeps, or sets a timer, moves it on by that much at once and goes on. A test of backoffs then needs
         no second thread. Not for hedged calls, whose copies would all leave at once, nor for timeouts on an asyncio
         server, which would be over at once.
 
-    A deadline that grpc was told runs in real time all the same.
+    A deadline that grpc itself has runs in real time all the same.
     """
 
     def __init__(self, start: float = 1000.0, *, auto: bool = False) -> None:
@@ -94,12 +94,12 @@ class FakeClock:
     def wait_for(self, waiting: int = 1) -> None:
         """Block until that many sleep or have set a timer: then is the time to `advance`. TimeoutError after 20 s."""
         with self._changed:
-            if not self._changed.wait_for(lambda: self.waiting >= waiting, PATIENCE):
+            if not self._changed.wait_for(lambda: self.waiting >= waiting, HANG_TIMEOUT):
                 raise TimeoutError(f"{self.waiting} wait on the clock, not {waiting}")
 
     async def reached(self, waiting: int = 1) -> None:
         """The same for a test that shares its loop with what it tests: `await clock.reached()`."""
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(HANG_TIMEOUT):
             while self.waiting < waiting:  # noqa: ASYNC110  timers are set by any thread
                 await asyncio.sleep(0)
 

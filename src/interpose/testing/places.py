@@ -23,11 +23,10 @@ from interpose._flow import Interceptor
 from interpose._metadata import Metadata
 from interpose._method import Kind, Side
 from interpose.testing.acts import Act
+from interpose.testing.clock import HANG_TIMEOUT
 from interpose.testing.echo import Attempt, Echo, Stub
 
 NO_RETRIES = [("grpc.enable_retries", 0)]  # an attempt is an attempt: the core's own would multiply with ours
-
-PATIENCE = 20  # seconds that a call in a test may take before it counts as hung
 
 
 @dataclass
@@ -174,7 +173,7 @@ class _AioRpc:
         self._run(self._open(() if here else interceptors, clock))
 
     def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(HANG_TIMEOUT)
 
     async def _open(self, interceptors: tuple[Interceptor, ...], clock: Clock) -> None:
         channel: Any = grpc.aio.insecure_channel(await self._serving.__aenter__(), NO_RETRIES)
@@ -227,7 +226,7 @@ class _AioRpc:
         await self._serving.__aexit__(None, None, None)
         others = asyncio.all_tasks() - {asyncio.current_task()}
         if others:
-            await asyncio.wait(others, timeout=PATIENCE)
+            await asyncio.wait(others, timeout=HANG_TIMEOUT)
 
 
 def _request(kind: Kind, requests: tuple[Any, ...]) -> Any:

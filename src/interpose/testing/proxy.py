@@ -22,7 +22,7 @@ NO_LINGER = struct.pack("ii", 1, 0)  # SO_LINGER with no time left: closing send
 
 
 class FaultProxy:
-    """Passes bytes between clients and a server, and misbehaves when told to; for as long as it is entered.
+    """Passes bytes between clients and a server, and misbehaves on command; for as long as it is entered.
 
     target: the server, as a client would write it: "127.0.0.1:5000" or "unix:/run/echo.sock".
     """
@@ -81,11 +81,11 @@ class FaultProxy:
         self.dropping(quiet).result()
 
     def dropping(self, quiet: float = QUIET) -> Future[None]:
-        """The same for who must not block: `await asyncio.wrap_future(proxy.dropping())`."""
+        """The same for code that must not block: `await asyncio.wrap_future(proxy.dropping())`."""
 
         async def drop() -> None:
             for pipe in list(self._pipes):
-                while (left := pipe.heard + quiet - self._loop.time()) > 0:  # noqa: ASYNC110  it is time that counts
+                while (left := pipe.last_received + quiet - self._loop.time()) > 0:  # noqa: ASYNC110  it is time that counts
                     await asyncio.sleep(left)
                 pipe.drop()
 
@@ -125,7 +125,7 @@ class FaultProxy:
             else:
                 host, _, port = self._server.rpartition(":")
                 server = await asyncio.open_connection(host, int(port))
-        except OSError:  # the server is down, and so is what stands before it
+        except OSError:  # the server is down, and so is what is before it
             writer.transport.abort()
             return
         pipe = _Pipe(self, (reader, writer), server)
@@ -151,7 +151,7 @@ class _Pipe:
         self._proxy = proxy
         self._client_reader, self._client_writer = client
         self._server_reader, self._server_writer = server
-        self.heard = proxy._loop.time()  # when bytes last came
+        self.last_received = proxy._loop.time()  # when bytes last came
 
     async def run(self) -> None:
         """Pass bytes both ways, until both ends are closed or one is broken."""
@@ -170,8 +170,8 @@ class _Pipe:
         writing = asyncio.ensure_future(self._write(queue, writer))
         try:
             while data := await reader.read(CHUNK):
-                self.heard = asyncio.get_running_loop().time()
-                await queue.put((self.heard + self._proxy._delay, data))
+                self.last_received = asyncio.get_running_loop().time()
+                await queue.put((self.last_received + self._proxy._delay, data))
             await queue.put((0.0, b""))
             await writing
         finally:

@@ -13,7 +13,7 @@ from typing import Any
 from interpose.web.site import Site
 
 PLACE = "/rpcz"
-PATIENCE = 5.0  # seconds that a connection has for its request, and for each part of the answer
+REQUEST_TIMEOUT = 5.0  # seconds that a connection has for its request, and for each part of the answer
 CONNECTIONS = 16  # at once; one more is closed unread
 BACKLOG = 16
 
@@ -106,7 +106,7 @@ def _listening(host: str, port: int) -> socket.socket:
 class _Handler(BaseHTTPRequestHandler):
     """One connection, with one request: HTTP/1.0, so that no connection outlives its answer."""
 
-    timeout = PATIENCE
+    timeout = REQUEST_TIMEOUT
     server_version, sys_version = "interpose", ""
     error_message_format, error_content_type = "%(code)d %(message)s\n", "text/plain; charset=utf-8"
 
@@ -132,4 +132,4 @@ class _Handler(BaseHTTPRequestHandler):
         raise AttributeError(name)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Nothing: what strangers ask for is no news."""
+        """Log nothing: what unknown clients ask for is no news."""

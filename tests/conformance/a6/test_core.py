@@ -91,7 +91,7 @@ def test_retry(way: Way) -> None:
     """The first attempt fails, the second has the answer; it carries its number, and came after the pause."""
     clock = FakeClock(auto=True)
 
-    with peer(REFUSED, ANSWERED) as server, way.client(server.target, retry(clock=clock), clock=clock) as client:
+    with peer(REFUSED, ANSWERED) as server, way.client(server.target, retry(), clock=clock) as client:
         reply = client.call()
 
     assert reply.ok and reply.messages == ["answer"]
@@ -107,7 +107,7 @@ def test_retry_send_recv_batch(way: Way) -> None:
 
     with (
         peer((fail(UNAVAILABLE),), ANSWERED) as server,
-        way.client(server.target, retry(clock=clock), clock=clock) as client,
+        way.client(server.target, retry(), clock=clock) as client,
     ):
         reply = client.call(*messages)
 
@@ -121,7 +121,7 @@ def test_retry_send_initial_metadata_refs(way: Way) -> None:
     clock = FakeClock(auto=True)
     given = (("x-short", "s"), ("x-long", "l" * 2000), ("x-bytes-bin", b"\0\xff"))
 
-    with peer(REFUSED, ANSWERED) as server, way.client(server.target, retry(clock=clock), clock=clock) as client:
+    with peer(REFUSED, ANSWERED) as server, way.client(server.target, retry(), clock=clock) as client:
         client.call(metadata=given)
 
     seen = [{key: value for key, value in turn.metadata if key in dict(given)} for turn in server.turns]
@@ -135,7 +135,7 @@ def test_retry_recv_message_replay(way: Way) -> None:
 
     with (
         peer((fail(UNAVAILABLE),), (fail(UNAVAILABLE),), ANSWERED) as server,
-        way.client(server.target, retry(clock=clock), clock=clock) as client,
+        way.client(server.target, retry(), clock=clock) as client,
     ):
         reply = client.call()
 
@@ -150,7 +150,7 @@ def test_retry_streaming(way: Way) -> None:
 
     with (
         peer((read(2), fail(UNAVAILABLE)), ANSWERED) as server,
-        way.client(server.target, retry(clock=clock), clock=clock) as client,
+        way.client(server.target, retry(), clock=clock) as client,
     ):
         rpc = client.start(say=("a", "b"))
         clock.wait_for()
@@ -174,7 +174,7 @@ def test_retry_streaming_succeeds_before_replay_finished(way: Way) -> None:
 
     with (
         peer((read(3), fail(UNAVAILABLE)), (read(1), send("answer"), fail(UNAVAILABLE, "second"))) as server,
-        way.client(server.target, retry(2, clock=clock), clock=clock) as client,
+        way.client(server.target, retry(2), clock=clock) as client,
     ):
         rpc = client.start(say=("a", "b", "c"))
         reply = rpc.end()
@@ -191,7 +191,7 @@ def test_an_early_answer_ends_the_replay(way: Way) -> None:
 
     with (
         peer((read(3), fail(UNAVAILABLE)), (read(1), send("answer"))) as server,
-        way.client(server.target, retry(clock=clock), clock=clock) as client,
+        way.client(server.target, retry(), clock=clock) as client,
     ):
         rpc = client.start(say=("a", "b", "c"))
         reply = rpc.end()
@@ -212,7 +212,7 @@ def test_retry_too_many_attempts(way: Way) -> None:
 
     with (
         peer((read(1), fail(UNAVAILABLE, "first")), (read(1), fail(UNAVAILABLE, "second"))) as server,
-        way.client(server.target, retry(2, clock=clock), clock=clock) as client,
+        way.client(server.target, retry(2), clock=clock) as client,
     ):
         reply = client.call()
 
@@ -242,7 +242,7 @@ def test_two_policies_do_not_multiply(way: Way) -> None:
 
     with (
         peer(REFUSED, REFUSED) as server,
-        way.client(server.target, retry(2, clock=clock), clock=clock, options=options) as client,
+        way.client(server.target, retry(2), clock=clock, options=options) as client,
     ):
         reply = client.call()
 
@@ -323,7 +323,7 @@ def test_response_metadata_does_not_commit_what_is_safe(way: Way) -> None:
 
     with (
         peer((read(1), headers(("x-node", "7")), fail(UNAVAILABLE)), (headers(("x-node", "8")), *ANSWERED)) as server,
-        way.client(server.target, retry(safe=True, clock=clock), clock=clock) as client,
+        way.client(server.target, retry(safe=True), clock=clock) as client,
     ):
         reply = client.call()
 
@@ -387,7 +387,7 @@ def test_retry_server_pushback_delay(way: Way) -> None:
 
     with (
         peer(REFUSED, refused_later, REFUSED, ANSWERED) as server,
-        way.client(server.target, retry(4, clock=clock), clock=clock) as client,
+        way.client(server.target, retry(4), clock=clock) as client,
     ):
         reply = client.call()
 
@@ -446,7 +446,7 @@ def test_retry_per_attempt_recv_timeout_on_last_attempt(way: Way) -> None:
 def test_a_stream_that_has_begun_may_last(way: Way) -> None:
     """The time of an attempt is for the beginning of its answer; behind the first message it has no end."""
     clock, go_on = FakeClock(), threading.Event()
-    policy = retry(per_attempt=1.0, safe=True, clock=clock)
+    policy = retry(per_attempt=1.0, safe=True)
 
     with (
         peer((read(1), send("first"), wait_for(go_on), send("second"))) as server,
@@ -495,7 +495,7 @@ def test_retry_exceeds_buffer_size_in_subsequent_batch(way: Way) -> None:
 def test_retry_exceeds_buffer_size_in_delay(way: Way) -> None:
     """A message that overflows it while a retry waits goes with that retry, which is then the last."""
     clock = FakeClock()
-    once_later = retry(buffer=2, backoff=lambda number: 1.0 if number == 1 else 0.0, clock=clock)
+    once_later = retry(buffer=2, backoff=lambda number: 1.0 if number == 1 else 0.0)
 
     with (
         peer((read(1), fail(UNAVAILABLE, "first")), (read(2), fail(UNAVAILABLE, "second"))) as server,
@@ -537,7 +537,7 @@ def test_retry_cancel_during_delay(way: Way) -> None:
 
     with (
         peer(REFUSED) as server,
-        way.client(server.target, retry(backoff=lambda _: FOR_EVER, clock=clock), clock=clock) as client,
+        way.client(server.target, retry(backoff=lambda _: FOR_EVER), clock=clock) as client,
     ):
         rpc = client.start(timeout=None)
         clock.wait_for()
@@ -556,7 +556,7 @@ def test_retry_cancel_during_delay_by_the_deadline(way: Way) -> None:
 
     with (
         peer(REFUSED) as server,
-        way.client(server.target, retry(backoff=lambda _: FOR_EVER, clock=clock), clock=clock) as client,
+        way.client(server.target, retry(backoff=lambda _: FOR_EVER), clock=clock) as client,
     ):
         reply = client.call()
 
@@ -586,7 +586,7 @@ def test_retry_cancellation(way: Way) -> None:
 
     with (
         peer(REFUSED, (read(1), wait_for_the_client_to_go)) as server,
-        way.client(server.target, retry(clock=clock), clock=clock) as client,
+        way.client(server.target, retry(), clock=clock) as client,
     ):
         rpc = client.start()
         server.wait_read(1, attempt=1)
@@ -632,7 +632,7 @@ def test_an_awaitable_that_is_dropped_goes_on(way: Way) -> None:
 
     with (
         peer(REFUSED, ANSWERED) as server,
-        way.client(server.target, retry(clock=clock), clock=clock) as client,
+        way.client(server.target, retry(), clock=clock) as client,
     ):
         rpc = client.start()
         clock.wait_for()

@@ -61,7 +61,7 @@ def test_retry_unary(way: Way) -> None:
     exists: tuple[Step, ...] = (read(1), fail(ALREADY_EXISTS))
     broken: tuple[Step, ...] = (read(1), fail(INTERNAL))
     clock = FakeClock(auto=True)
-    policy = retry(codes={ALREADY_EXISTS}, safe=True, budget=Unlimited(), clock=clock)
+    policy = retry(codes={ALREADY_EXISTS}, safe=True, budget=Unlimited())
     script = [ANSWERED, exists, ANSWERED, exists, exists, ANSWERED]
     script += [broken, exists, broken, exists, exists, broken, *[exists] * 4]
 
@@ -89,7 +89,7 @@ def test_retry_throttling(way: Way) -> None:
 
     with (
         peer(*script) as server,
-        way.client(server.target, retry(budget=budget, clock=clock), clock=clock) as client,
+        way.client(server.target, retry(budget=budget), clock=clock) as client,
     ):
         trace = [(client.call().code, len(server.turns), budget.tokens) for _ in range(12)]
 
@@ -128,7 +128,7 @@ def test_one_retry_necessary(way: Way) -> None:
     """The second attempt has the answer, and carries the number 1 where the first carried none."""
     clock = FakeClock(auto=True)
 
-    with peer(REFUSED, ANSWERED) as server, way.client(server.target, retry(clock=clock), clock=clock) as client:
+    with peer(REFUSED, ANSWERED) as server, way.client(server.target, retry(), clock=clock) as client:
         reply = client.call()
 
     assert reply.ok and reply.messages == ["answer"]
@@ -140,7 +140,7 @@ def test_exceed_max_attempts(way: Way) -> None:
     """Four attempts, numbered up to 3; grpc's own header for the number is left to grpc."""
     clock = FakeClock(auto=True)
 
-    with peer(*[REFUSED] * 4) as server, way.client(server.target, retry(clock=clock), clock=clock) as client:
+    with peer(*[REFUSED] * 4) as server, way.client(server.target, retry(), clock=clock) as client:
         reply = client.call()
 
     assert reply.code is UNAVAILABLE
@@ -155,7 +155,7 @@ def test_multiple_requests(way: Way) -> None:
 
     with (
         peer((read(2), fail(UNAVAILABLE)), (read(2), send("answer"))) as server,
-        way.client(server.target, retry(clock=clock), clock=clock) as client,
+        way.client(server.target, retry(), clock=clock) as client,
     ):
         reply = client.call("a", "b")
 
@@ -170,7 +170,7 @@ def test_multiple_successive_requests(way: Way) -> None:
 
     with (
         peer(REFUSED, (read(2), fail(UNAVAILABLE)), (read(3), send("answer"))) as server,
-        way.client(server.target, retry(clock=clock), clock=clock) as client,
+        way.client(server.target, retry(), clock=clock) as client,
     ):
         rpc = client.start(say=("a",))
         for attempt, message in enumerate(("b", "c")):
@@ -189,7 +189,7 @@ def test_no_retry_after_receiving(way: Way) -> None:
 
     with (
         peer(REFUSED, (read(1), send("answer"), fail(UNAVAILABLE, "later"))) as server,
-        way.client(server.target, retry(safe=True, clock=clock), clock=clock) as client,
+        way.client(server.target, retry(safe=True), clock=clock) as client,
     ):
         reply = client.call()
 
@@ -204,7 +204,7 @@ def test_retry_while_the_header_is_awaited(way: Way) -> None:
 
     with (
         peer(REFUSED, (headers(("x-node", "8")), *ANSWERED)) as server,
-        way.client(server.target, retry(clock=clock), clock=clock) as client,
+        way.client(server.target, retry(), clock=clock) as client,
     ):
         rpc = client.start()
         rpc.finish()
@@ -241,7 +241,7 @@ def test_asking_a_call_about_itself_does_not_commit_it(way: Way) -> None:
     """grpc-go commits when it hands out the stream's context; nothing that our calls tell is of one attempt only."""
     clock = FakeClock()
 
-    with peer(REFUSED, ANSWERED) as server, way.client(server.target, retry(clock=clock), clock=clock) as client:
+    with peer(REFUSED, ANSWERED) as server, way.client(server.target, retry(), clock=clock) as client:
         rpc = client.start()
         clock.wait_for()
         told = (rpc.native.done(), rpc.native.cancelled(), rpc.native.time_remaining() > 0)
@@ -261,7 +261,7 @@ def test_replaying_close_send(way: Way) -> None:
 
     with (
         peer((read_all, fail(UNAVAILABLE)), (read_all, send(*messages))) as server,
-        way.client(server.target, retry(clock=clock), clock=clock) as client,
+        way.client(server.target, retry(), clock=clock) as client,
     ):
         reply = client.call("a", "b")
 
@@ -296,7 +296,7 @@ def test_several_pushback_values(values: tuple[bytes, ...], pauses: list[float],
 
     with (
         saying(UNAVAILABLE.value[0], *said) as target,
-        way.client(target, retry(2, clock=clock), clock=clock) as client,
+        way.client(target, retry(2), clock=clock) as client,
     ):
         reply = client.call()
 
@@ -308,7 +308,7 @@ def test_several_pushback_values(values: tuple[bytes, ...], pauses: list[float],
 def test_pushback_that_core_cannot_read(way: Way) -> None:
     """From a server that is not grpc's own it spoils the status, for core; there is no retry, even if that one would be."""
     clock = FakeClock(auto=True)
-    policy = retry(codes={UNAVAILABLE, UNKNOWN, INTERNAL}, safe=True, clock=clock)
+    policy = retry(codes={UNAVAILABLE, UNKNOWN, INTERNAL}, safe=True)
 
     with (
         saying(UNAVAILABLE.value[0], (PUSHBACK.encode(), b"xxx")) as target,
@@ -327,7 +327,7 @@ def test_one_second_pushback(way: Way) -> None:
 
     with (
         peer((read(1), pushback("1000"), fail(UNAVAILABLE)), ANSWERED) as server,
-        way.client(server.target, retry(clock=clock), clock=clock) as client,
+        way.client(server.target, retry(), clock=clock) as client,
     ):
         reply = client.call()
 
@@ -342,7 +342,7 @@ def test_pushback_of_nothing(way: Way) -> None:
 
     with (
         peer((read(1), pushback("0"), fail(UNAVAILABLE)), ANSWERED) as server,
-        way.client(server.target, retry(clock=clock), clock=clock) as client,
+        way.client(server.target, retry(), clock=clock) as client,
     ):
         reply = client.call()
 
@@ -367,7 +367,7 @@ def test_one_request_needs_no_buffer(way: Way) -> None:
 
     with (
         peer(REFUSED, ANSWERED) as server,
-        way.client(server.target, retry(buffer=0, clock=clock), clock=clock) as client,
+        way.client(server.target, retry(buffer=0), clock=clock) as client,
     ):
         reply = client.call("x" * 500_000)
 
@@ -390,7 +390,7 @@ def test_retry_stats(way: Way) -> None:
             (read(1), trailers((PUSHBACK, "10"), told), fail(UNAVAILABLE, "not now")),
             (headers(("x-node", "8")), *ANSWERED),
         ) as server,
-        way.client(server.target, retry(clock=clock), events_of_attempts(events), clock=clock) as client,
+        way.client(server.target, retry(), events_of_attempts(events), clock=clock) as client,
     ):
         client.call()
 
@@ -429,7 +429,7 @@ def test_cancel_while_a_retry_waits_for_its_turn(way: Way) -> None:
 
     with (
         peer(REFUSED, (wait_for_the_client_to_go,), streams=1) as server,
-        way.client(server.target, retry(2, clock=clock), clock=clock) as client,
+        way.client(server.target, retry(2), clock=clock) as client,
     ):
         rpc = client.start()
         clock.wait_for()
@@ -474,7 +474,7 @@ def policy(attempts: int) -> str:
 def test_attempts_are_not_clamped(attempts: int, way: Way) -> None:
     """`maxAttempts` counts as it is written, where core and grpc-go make 5 of all that is larger."""
     clock = FakeClock(auto=True)
-    configured = Retry.from_service_config(policy(attempts), clock=clock)
+    configured = Retry.from_service_config(policy(attempts))
 
     with peer(*[REFUSED] * attempts) as server, way.client(server.target, configured, clock=clock) as client:
         reply = client.call()

@@ -41,9 +41,9 @@ class Clock(FakeClock):
             assert self._changed.wait_for(lambda: len(self.pauses) >= timers, PATIENCE), self.pauses
 
 
-def hedge(clock: FakeClock, copies: int = 3, **more: Any) -> Hedge:
+def hedge(copies: int = 3, **more: Any) -> Hedge:
     """A copy each second."""
-    options: dict[str, Any] = {"delay": 1.0, "safe": True, "clock": clock}
+    options: dict[str, Any] = {"delay": 1.0, "safe": True}
     return Hedge(copies, **(options | more))
 
 
@@ -57,7 +57,7 @@ def test_ok(way: Way) -> None:
 
     with (
         peer(SILENT, ANSWERED) as server,
-        way.client(server.target, hedge(clock), clock=clock) as client,
+        way.client(server.target, hedge(), clock=clock) as client,
     ):
         rpc = client.start(timeout=None)
         server.wait_begun(1)
@@ -77,7 +77,7 @@ def test_fatal_status(way: Way) -> None:
 
     with (
         peer(SILENT, (read(1), fail(grpc.StatusCode.INVALID_ARGUMENT, "no"))) as server,
-        way.client(server.target, hedge(clock), clock=clock) as client,
+        way.client(server.target, hedge(), clock=clock) as client,
     ):
         rpc = client.start(timeout=None)
         server.wait_begun(1)
@@ -94,7 +94,7 @@ def test_nonfatal_status(way: Way) -> None:
     """The next copy goes at once, without the delay."""
     clock = Clock()
 
-    with peer(REFUSED, ANSWERED) as server, way.client(server.target, hedge(clock), clock=clock) as client:
+    with peer(REFUSED, ANSWERED) as server, way.client(server.target, hedge(), clock=clock) as client:
         reply = client.call(timeout=None)
 
     assert reply.ok and reply.messages == ["answer"]
@@ -108,7 +108,7 @@ def test_the_delay_resumes(way: Way) -> None:
 
     with (
         peer((read(1), wait_for(refuse), fail(UNAVAILABLE)), SILENT, ANSWERED) as server,
-        way.client(server.target, hedge(clock), clock=clock) as client,
+        way.client(server.target, hedge(), clock=clock) as client,
     ):
         rpc = client.start(timeout=None)
         server.wait_begun(1)
@@ -136,7 +136,7 @@ def test_pushback_no(way: Way) -> None:
             (read(1), wait_for(answer), send("answer")),
             (read(1), pushback("-1"), fail(UNAVAILABLE)),
         ) as server,
-        way.client(server.target, hedge(clock, 4, on_hedge=lambda _: ended.set()), clock=clock) as client,
+        way.client(server.target, hedge(4, on_hedge=lambda _: ended.set()), clock=clock) as client,
     ):
         rpc = client.start(timeout=None)
         server.wait_begun(1)
@@ -158,7 +158,7 @@ def test_pushback_no_to_the_only_copy(way: Way) -> None:
 
     with (
         peer((read(1), pushback("-1"), fail(UNAVAILABLE, "go away"))) as server,
-        way.client(server.target, hedge(clock), clock=clock) as client,
+        way.client(server.target, hedge(), clock=clock) as client,
     ):
         reply = client.call(timeout=None)
 
@@ -173,7 +173,7 @@ def test_pushback_n_ms(way: Way) -> None:
 
     with (
         peer((read(1), pushback("5500"), fail(UNAVAILABLE)), SILENT, ANSWERED) as server,
-        way.client(server.target, hedge(clock), clock=clock) as client,
+        way.client(server.target, hedge(), clock=clock) as client,
     ):
         rpc = client.start(timeout=None)
         clock.wait_set(2)
@@ -196,7 +196,7 @@ def test_all_fail(way: Way) -> None:
     clock = Clock()
     script = [(read(1), fail(UNAVAILABLE, which)) for which in ("first", "second", "third")]
 
-    with peer(*script) as server, way.client(server.target, hedge(clock), clock=clock) as client:
+    with peer(*script) as server, way.client(server.target, hedge(), clock=clock) as client:
         reply = client.call(timeout=None)
 
     assert (reply.code, reply.details) == (UNAVAILABLE, "third")
@@ -210,7 +210,7 @@ def test_no_more_copies_than_allowed(way: Way) -> None:
 
     with (
         peer(SILENT, (read(1), wait_for(answer), send("answer"))) as server,
-        way.client(server.target, hedge(clock, copies=2), clock=clock) as client,
+        way.client(server.target, hedge(copies=2), clock=clock) as client,
     ):
         rpc = client.start(timeout=None)
         server.wait_begun(1)
@@ -232,7 +232,7 @@ def test_no_delay(way: Way) -> None:
 
     with (
         peer(SILENT, SILENT, ANSWERED) as server,
-        way.client(server.target, hedge(clock, delay=0), clock=clock) as client,
+        way.client(server.target, hedge(delay=0), clock=clock) as client,
     ):
         reply = client.call(timeout=None)
         server.wait_ended(3)
@@ -251,7 +251,7 @@ def test_throttled_from_the_beginning(way: Way) -> None:
 
     with (
         peer((read(1), wait_for(answer), send("answer"))) as server,
-        way.client(server.target, hedge(clock, budget=budget), clock=clock) as client,
+        way.client(server.target, hedge(budget=budget), clock=clock) as client,
     ):
         rpc = client.start(timeout=None)
         server.wait_begun(1)
@@ -271,7 +271,7 @@ def test_throttled_by_a_failure(way: Way) -> None:
 
     with (
         peer((read(1), fail(UNAVAILABLE, "first")), (read(1), fail(UNAVAILABLE, "second"))) as server,
-        way.client(server.target, hedge(clock, budget=budget), clock=clock) as client,
+        way.client(server.target, hedge(budget=budget), clock=clock) as client,
     ):
         reply = client.call(timeout=None)
 
@@ -292,7 +292,7 @@ def test_each_copy_is_told_of(way: Way) -> None:
 
     with (
         peer(SILENT, ANSWERED) as server,
-        way.client(server.target, hedge(clock, on_hedge=note), clock=clock) as client,
+        way.client(server.target, hedge(on_hedge=note), clock=clock) as client,
     ):
         rpc = client.start(timeout=None)
         server.wait_begun(1)
@@ -311,7 +311,7 @@ def test_cancelled(way: Way) -> None:
 
     with (
         peer(SILENT, SILENT) as server,
-        way.client(server.target, hedge(clock), clock=clock) as client,
+        way.client(server.target, hedge(), clock=clock) as client,
     ):
         rpc = client.start(timeout=None)
         server.wait_begun(1)
@@ -333,7 +333,7 @@ def test_the_first_message_commits(way: Way) -> None:
 
     with (
         peer(SILENT, (read(1), send("first", "second"), fail(UNAVAILABLE, "later"))) as server,
-        way.client(server.target, hedge(clock), clock=clock) as client,
+        way.client(server.target, hedge(), clock=clock) as client,
     ):
         rpc = client.start(timeout=None)
         server.wait_begun(1)
@@ -352,7 +352,7 @@ def test_each_copy_has_all_requests(way: Way) -> None:
 
     with (
         peer((read(3), wait_for_the_client_to_go), (read(3), send("answer"))) as server,
-        way.client(server.target, hedge(clock), clock=clock) as client,
+        way.client(server.target, hedge(), clock=clock) as client,
     ):
         rpc = client.start(timeout=None, say=("a", "b"))
         server.wait_read(2, attempt=0)
@@ -372,7 +372,7 @@ def test_an_overflowing_buffer_ends_it(way: Way) -> None:
 
     with (
         peer((read(1), wait_for(answer), send("answer"))) as server,
-        way.client(server.target, hedge(clock, buffer=2), clock=clock) as client,
+        way.client(server.target, hedge(buffer=2), clock=clock) as client,
     ):
         rpc = client.start(timeout=None, say=("four",))
         server.wait_read(1, attempt=0)
@@ -392,7 +392,7 @@ def test_hedging_policy(way: Way) -> None:
 
     with (
         peer(SILENT, (read(1), fail(grpc.StatusCode.ABORTED)), (read(1), fail(UNAVAILABLE, "fatal here"))) as server,
-        way.client(server.target, Retry.from_service_config(config, clock=clock), clock=clock) as client,
+        way.client(server.target, Retry.from_service_config(config), clock=clock) as client,
     ):
         rpc = client.start(timeout=None)
         server.wait_begun(1)

@@ -96,7 +96,7 @@ def test_failures(act: Any, server: Any, client: Any, sort: str, metered: Metere
 def test_the_time_is_that_of_the_whole_stream(metered: Metered) -> None:
     """From the call of the stub to the end."""
     clock = FakeClock()
-    play(OtelMetrics(metered.provider, clock=clock), [ok(delay=0.3)], clock=clock, **outgoing(Kind.UNARY_STREAM))
+    play(OtelMetrics(metered.provider), [ok(delay=0.3)], clock=clock, **outgoing(Kind.UNARY_STREAM))
 
     [point] = metered.points("rpc.client.call.duration")
     assert point.sum == pytest.approx(0.3)
@@ -106,7 +106,7 @@ def test_the_old_names_beside_the_new_ones(metered: Metered, monkeypatch: pytest
     """Each with attributes and a unit of its own."""
     monkeypatch.setenv("OTEL_SEMCONV_STABILITY_OPT_IN", "http, rpc/dup")
     clock = FakeClock()
-    play(OtelMetrics(metered.provider, clock=clock), [ok(delay=0.3)], clock=clock, **incoming())
+    play(OtelMetrics(metered.provider), [ok(delay=0.3)], clock=clock, **incoming())
 
     [new] = metered.points("rpc.server.call.duration")
     [old] = metered.points("rpc.server.duration")
@@ -211,7 +211,7 @@ def test_a_meter_that_breaks_hurts_no_rpc(place: Place, late: bool, caplog: pyte
 
     assert all(reply.ok for reply in replies)
     assert [record.message for record in caplog.records if record.name == "interpose"] == [
-        "OtelMetrics failed; RPCs go on, and its later failures are not told"
+        "OtelMetrics failed; RPCs go on, and its later failures are not logged"
     ]
 
 

@@ -19,8 +19,8 @@ from prometheus_client.openmetrics.exposition import generate_latest
 from interpose import intercept_channel, intercept_server
 from interpose.contrib.prometheus import PrometheusMetrics
 from interpose.interceptors import CircuitBreaker, ConcurrencyLimit, Hedge, RateLimit, Retry
-from interpose.interceptors.circuit_breaker import calls
 from interpose.mechanisms.budget import Unlimited
+from interpose.mechanisms.window import calls
 from interpose.testing import FakeClock, ok, play
 from tests.interceptors.driving import failing, incoming
 
@@ -48,7 +48,7 @@ class Store:
     def limiter(self, *_: Any, **__: Any) -> Store:
         return self
 
-    def take(self, keys: Any, patience: int) -> tuple[int, ...] | None:
+    def take(self, keys: Any, patience: int, clock: Any) -> tuple[int, ...] | None:
         return None if self.away else (0,) * len(keys)
 
     def __len__(self) -> int:
@@ -64,7 +64,7 @@ class Storm:
         self.down = False
         options: Any = {"registry": self.registry, "histogram": True, "labels": {"job": "shop"}}
         self.metrics = PrometheusMetrics(**options)
-        self._slow = PrometheusMetrics(**options, clock=self.clock)
+        self._slow = PrometheusMetrics(**options)
         self._slots = ConcurrencyLimit(1, queue=0, exempt=[f"/{SERVICE}/{name}" for name in ("Get", "Search", "Ping")])
         self._released = threading.Event()  # the rest of a stream
         self._released.set()
@@ -81,12 +81,11 @@ class Storm:
         limit = RateLimit(
             f"{ADMITTED} per {TICK} seconds",
             key=lambda call: "everyone" if call.method.name == "Ping" else None,
-            clock=self.clock,
         )
-        shared = RateLimit("1/second", store=self._store, clock=self.clock)  # type: ignore[arg-type]  # a bare one
+        shared = RateLimit("1/second", store=self._store)  # type: ignore[arg-type]  # a bare one
         self.metrics.watch("server", limit, shared, self._slots)
         with futures.ThreadPoolExecutor(4) as pool:
-            server = intercept_server(grpc.server(pool), self.metrics, limit, shared, self._slots)
+            server = intercept_server(grpc.server(pool), self.metrics, limit, shared, self._slots, clock=self.clock)
             unary = grpc.unary_unary_rpc_method_handler(self._answer)
             stream = grpc.unary_stream_rpc_method_handler(self._watch)
             handlers = {"Get": unary, "Search": unary, "Ask": unary, "Ping": unary, "Watch": stream}
@@ -109,20 +108,22 @@ class Storm:
         yield b"b"
 
     def _clients(self) -> None:
-        retry = Retry(3, safe=True, backoff=lambda _: 0.0, clock=self.clock)
+        retry = Retry(3, safe=True, backoff=lambda _: 0.0)
         breaker = CircuitBreaker(minimum=5, window=calls(10), open_for=2 * TICK, clock=self.clock)
-        hedge = Hedge(2, delay=0.0, safe=True, clock=self.clock)
-        stubborn = Retry(3, safe=True, backoff=lambda _: 0.0, budget=Unlimited(), clock=self.clock)
+        hedge = Hedge(2, delay=0.0, safe=True)
+        stubborn = Retry(3, safe=True, backoff=lambda _: 0.0, budget=Unlimited())
         self.metrics.watch("client", retry, breaker, hedge, self._held)
         self._get = self._stub("Get", self.metrics, retry, breaker)
         self._insist = self._stub("Get", self.metrics, stubborn)
         self._search = self._stub("Search", self.metrics, hedge)
         self._ask = self._stub("Ask", self.metrics)
         self._ping = self._stub("Ping", self.metrics)
-        self._stream = intercept_channel(self._channel, self.metrics).unary_stream(f"/{SERVICE}/Watch")
+        self._stream = intercept_channel(self._channel, self.metrics, clock=self.clock).unary_stream(
+            f"/{SERVICE}/Watch"
+        )
 
     def _stub(self, name: str, *stack: Any) -> Callable[[bytes], Code]:
-        multicallable = intercept_channel(self._channel, *stack).unary_unary(
+        multicallable = intercept_channel(self._channel, *stack, clock=self.clock).unary_unary(
             f"/{SERVICE}/{name}", _registered_method=True
         )
 

@@ -129,7 +129,7 @@ def test_buckets_count_what_is_at_most_their_bound(seconds: list[float], bounds:
 def state_of(*seconds: float, bounds: tuple[float, ...] = (1.0, 2.0, 4.0)) -> MethodState:
     """The snapshot after RPCs that took so long."""
     clock = FakeClock()
-    metrics = PrometheusMetrics(registry=CollectorRegistry(), histogram=bounds, clock=clock)
+    metrics = PrometheusMetrics(registry=CollectorRegistry(), histogram=bounds)
     for one in seconds:
         play(metrics, [ok(delay=one)], clock=clock, **outgoing())
     [state] = metrics.snapshot()
@@ -139,7 +139,7 @@ def state_of(*seconds: float, bounds: tuple[float, ...] = (1.0, 2.0, 4.0)) -> Me
 def test_a_snapshot() -> None:
     """Requests, errors, messages and latency of each method, on each side, without a scrape."""
     clock = FakeClock()
-    metrics = PrometheusMetrics(registry=CollectorRegistry(), clock=clock)
+    metrics = PrometheusMetrics(registry=CollectorRegistry())
     play(metrics, [ok(delay=2.0)], clock=clock, **outgoing())
     play(metrics, [failing(Code.ABORTED)], clock=clock, **outgoing())
     play(metrics, [failing(Code.NOT_FOUND)], clock=clock, **incoming(Kind.UNARY_STREAM, name="/a.B/C"))

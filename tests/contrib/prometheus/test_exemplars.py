@@ -53,7 +53,7 @@ def exemplars(registry: CollectorRegistry) -> dict[str, Any]:
 def test_the_current_span(registry: CollectorRegistry) -> None:
     """Its ids, beside the seconds and the date: in the bucket that the RPC fell into, and on the counter of its code."""
     clock = FakeClock()
-    metrics = PrometheusMetrics(registry=registry, histogram=(1.0, 2.0), clock=clock, wall=lambda: 1_700_000_000.0)
+    metrics = PrometheusMetrics(registry=registry, histogram=(1.0, 2.0), wall=lambda: 1_700_000_000.0)
     with spanned():
         play(metrics, [ok(delay=1.5)], clock=clock, **incoming())
 
@@ -67,7 +67,7 @@ def test_the_current_span(registry: CollectorRegistry) -> None:
 
 def test_the_format_of_a_scrape(registry: CollectorRegistry) -> None:
     """OpenMetrics, as Prometheus asks for it."""
-    metrics = PrometheusMetrics(registry=registry, histogram=(1.0,), clock=FakeClock(), wall=lambda: 7.5)
+    metrics = PrometheusMetrics(registry=registry, histogram=(1.0,), wall=lambda: 7.5)
     with spanned():
         play(metrics, [failing(Code.ABORTED)], **incoming())
 
@@ -82,7 +82,7 @@ def test_the_last_one_counts(registry: CollectorRegistry) -> None:
     seen = iter([{"trace_id": "one"}, {"trace_id": "two"}, {"trace_id": "three"}])
     dates = iter([1.0, 2.0, 3.0])
     metrics = PrometheusMetrics(
-        registry=registry, histogram=(1.0,), exemplars=lambda: next(seen), wall=lambda: next(dates), clock=FakeClock()
+        registry=registry, histogram=(1.0,), exemplars=lambda: next(seen), wall=lambda: next(dates)
     )
     for outcome in (failing(Code.ABORTED), failing(Code.NOT_FOUND), failing(Code.ABORTED)):
         play(metrics, [outcome], **incoming())

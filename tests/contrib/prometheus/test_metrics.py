@@ -11,7 +11,7 @@ import grpc
 import pytest
 from prometheus_client import CollectorRegistry
 
-from interpose import Call, Flow, Kind, Outcome, Side, errors, intercept_channel
+from interpose import Call, Flow, Kind, Method, Outcome, Side, chain, errors, intercept_channel
 from interpose.contrib.prometheus import PrometheusMetrics
 from interpose.interceptors import CircuitBreaker, Hedge, Retry
 from interpose.mechanisms.budget import Unlimited
@@ -262,8 +262,8 @@ def test_a_flow_that_is_closed(registry: CollectorRegistry, metrics: PrometheusM
 def test_the_time_of_all_attempts_and_pauses(registry: CollectorRegistry) -> None:
     """It is measured around everything further in: what the caller waited."""
     clock = FakeClock(auto=True)
-    metrics = PrometheusMetrics(registry=registry, histogram=(1.0, 2.0, 4.0), clock=clock)
-    retry = Retry(safe=True, backoff=lambda _: 3.0, budget=Unlimited(), clock=clock)
+    metrics = PrometheusMetrics(registry=registry, histogram=(1.0, 2.0, 4.0))
+    retry = Retry(safe=True, backoff=lambda _: 3.0, budget=Unlimited())
     place = Place(asyncio=False, side=Side.CLIENT, kind=Kind.UNARY_UNARY)
 
     with place.open(metrics, retry, script=[failed(Code.UNAVAILABLE), ok()], clock=clock) as rpc:
@@ -355,9 +355,13 @@ def test_a_clock_that_breaks(
     answers: int, place: Place, registry: CollectorRegistry, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The RPC is answered, and the failure is logged once."""
-    metrics = PrometheusMetrics(registry=registry, clock=BrokenClock(answers))  # type: ignore[arg-type]  # broken
+    metrics = PrometheusMetrics(registry=registry)
 
-    with place.open(metrics) as rpc:
+    def breaks(call: Call) -> Flow:  # for what is further in: the RPC itself needs a clock that works
+        broken = Method(call.method.full_name, call.kind, clock=BrokenClock(answers))  # type: ignore[arg-type]
+        yield call._copy("_method", broken)
+
+    with place.open(chain(breaks, metrics)) as rpc:
         replies = [rpc.call("a") for _ in range(3)]
 
     assert all(reply.ok for reply in replies)

@@ -37,7 +37,7 @@ def run(*stack: Interceptor, script: Any = (), calls: int = 1) -> None:
 
 def test_retries_and_their_budget(registry: CollectorRegistry, metrics: PrometheusMetrics) -> None:
     """How many were sent, how many the budget did not allow, and what is left of it."""
-    retry = Retry(3, safe=True, budget=RetryBudget(max_tokens=4), clock=FakeClock(auto=True))
+    retry = Retry(3, safe=True, budget=RetryBudget(max_tokens=4))
     metrics.watch("shop", retry)
 
     run(retry, script=[DOWN, ...], calls=2)
@@ -122,7 +122,7 @@ def test_a_rate_limit(registry: CollectorRegistry, metrics: PrometheusMetrics) -
 def test_a_rate_limit_that_waits(registry: CollectorRegistry, metrics: PrometheusMetrics) -> None:
     """What was delayed is not among what was admitted at once."""
     clock = FakeClock(auto=True)
-    limit = RateLimit("1/second", wait=True, clock=clock)
+    limit = RateLimit("1/second", wait=True)
     metrics.watch("shop", limit)
 
     with CLIENT.open(limit, clock=clock) as rpc:

@@ -21,7 +21,7 @@ from interpose.contrib.redis import RedisState, RedisStore
 from interpose.contrib.redis.lines import line_beside
 from interpose.contrib.redis.script import SCRIPT
 from interpose.interceptors import Limit, RateLimit
-from interpose.interceptors.rate_limit import by_metadata
+from interpose.interceptors.keys import by_metadata
 from interpose.testing import PLACES, Echo, FakeClock, FaultProxy, Place, Stub, ok, play
 from tests.contrib.redis.server import PATIENCE, LosingProxy, RedisServer, client_of, free_port
 from tests.interceptors.driving import requests
@@ -181,7 +181,7 @@ def test_where_no_limit_counts_nothing_is_asked(store: RedisStore, server: Redis
 def test_calls_wait_for_their_turn(store: RedisStore) -> None:
     """The time that Redis says; one that would wait too long takes nothing."""
     clock = FakeClock()
-    limit = RateLimit("1/minute", store=store, wait=True, clock=clock)
+    limit = RateLimit("1/minute", store=store, wait=True)
 
     first, second, third, fourth = [
         play(limit, [ok()] * sent, timeout=timeout, clock=clock)
@@ -305,17 +305,17 @@ def test_a_restart(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "interpose")
     clock = FakeClock()
     with RedisServer() as server:
-        store = RedisStore(a_client(server.port), timeout=PATIENCE, clock=clock)
+        store = RedisStore(a_client(server.port), timeout=PATIENCE)
         limit = RateLimit("1/hour", store=store)
-        before = [decided(limit).code for _ in range(2)]
+        before = [decided(limit, clock=clock).code for _ in range(2)]
         server.stop()
-        without = [decided(limit).code for _ in range(5)]
+        without = [decided(limit, clock=clock).code for _ in range(5)]
         out = store.snapshot()
         clock.advance(1)
-        tried = [decided(limit).code for _ in range(2)]
+        tried = [decided(limit, clock=clock).code for _ in range(2)]
         server.start()
         clock.advance(1)
-        after = [decided(limit).code for _ in range(2)]
+        after = [decided(limit, clock=clock).code for _ in range(2)]
         state = store.snapshot()
         store.close()
 
@@ -545,10 +545,9 @@ def test_all_faults_are_told() -> None:
             fail="ajar",  # type: ignore[arg-type]
             share=2,
             asyncio=1,  # type: ignore[arg-type]
-            clock=1,  # type: ignore[arg-type]
         )
 
-    for name in ("prefix", "timeout", "fail", "share", "asyncio", "clock"):
+    for name in ("prefix", "timeout", "fail", "share", "asyncio"):
         assert f"; {name} must " in str(error.value)
 
 

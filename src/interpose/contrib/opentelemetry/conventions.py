@@ -16,6 +16,7 @@ from urllib.parse import unquote
 from grpc import StatusCode
 
 from interpose._method import UNKNOWN, Method, Side
+from interpose.mechanisms.options import must_be
 from interpose.mechanisms.text import one_line
 
 Semconv: TypeAlias = Literal["new", "old", "both"]
@@ -56,12 +57,9 @@ def chosen(semconv: Semconv | None) -> Semconv:
     return "both" if "rpc/dup" in map(str.strip, os.environ.get(OPT_IN, "").split(",")) else "new"
 
 
-def requirements(semconv: object, status: object) -> tuple[tuple[bool, str], ...]:
-    """What the two options must be, for `insist`."""
-    return (
-        (semconv is None or semconv in SEMCONVS, f'semconv must be "new", "old", "both" or None, not {semconv!r}'),
-        (status in STATUSES, f'status must be "{STATUSES[0]}" or "{STATUSES[1]}", not {status!r}'),
-    )
+# What the two options must be.
+ONE_SEMCONV = must_be('"new", "old", "both" or None', lambda semconv: semconv is None or semconv in SEMCONVS)
+ONE_STATUS = must_be(f'"{STATUSES[0]}" or "{STATUSES[1]}"', STATUSES.__contains__)
 
 
 class Conventions(NamedTuple):

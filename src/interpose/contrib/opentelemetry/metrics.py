@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, NamedTuple, TypeAlias
 from weakref import WeakKeyDictionary
 
@@ -11,22 +12,22 @@ from opentelemetry import metrics
 from opentelemetry.metrics import Meter, MeterProvider
 
 from interpose._call import Call
-from interpose._clock import SYSTEM, Clock
 from interpose._flow import Fitted, Flow
 from interpose._method import Kind, Method, Side
 from interpose.contrib.opentelemetry.conventions import (
     BOUNDARIES,
+    ONE_SEMCONV,
+    ONE_STATUS,
     SCOPE,
     STATUS,
     Attributes,
     Conventions,
     Semconv,
     Value,
-    requirements,
 )
 from interpose.contrib.opentelemetry.faults import Faults
 from interpose.mechanisms.lru import Registry
-from interpose.mechanisms.options import insist, is_clock
+from interpose.mechanisms.options import check_options, must_be, option
 
 MAX_SETS = 1000  # of attributes; beyond 2000 the SDK makes one point of all others, and with it loses the methods
 MAX_METHODS = 1024  # fitted for flows that call this one themselves
@@ -34,6 +35,14 @@ MAX_METHODS = 1024  # fitted for flows that call this one themselves
 Cell: TypeAlias = tuple[Callable[[float, Attributes], None], float, Attributes]  # record, units of a second, attributes
 
 
+PROVIDER = "a MeterProvider, like that of opentelemetry.sdk.metrics, or None"
+
+
+def _is_provider(value: object) -> bool:
+    return value is None or callable(getattr(value, "get_meter", None))
+
+
+@dataclass(eq=False, repr=False)
 class OtelMetrics:
     """Measure how long each RPC takes, from its begin to its end, whatever that is, by method and code.
 
@@ -50,30 +59,18 @@ class OtelMetrics:
     semconv:  "new", "old" or "both" generations of names, as for `Tracing`; old ones are `rpc.server.duration` and
         `rpc.client.duration`, in milliseconds.
     status:   the new attribute of the code: "rpc.status_code", or "rpc.response.status_code" as it was until 1.44.
-    clock:    how long an RPC took; the one that was given to the channel or server.
     """
 
-    def __init__(
-        self,
-        provider: MeterProvider | None = None,
-        *,
-        semconv: Semconv | None = None,
-        status: str = STATUS,
-        clock: Clock = SYSTEM,
-    ) -> None:
-        insist(
-            "OtelMetrics",
-            (
-                provider is None or callable(getattr(provider, "get_meter", None)),
-                f"provider must be a MeterProvider, like that of opentelemetry.sdk.metrics, or None, not {provider!r}",
-            ),
-            *requirements(semconv, status),
-            (is_clock(clock), f"clock must have a method now(), not be {clock!r}"),
-        )
-        self.kept = _kept_of(provider)
-        self.generations = generations(Conventions.of(semconv, status))
+    provider: MeterProvider | None = option(None, must_be(PROVIDER, _is_provider))
+    _: KW_ONLY
+    semconv: Semconv | None = option(None, ONE_SEMCONV)
+    status: str = option(STATUS, ONE_STATUS)
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        self.kept = _kept_of(self.provider)
+        self.generations = generations(Conventions.of(self.semconv, self.status))
         self.faults = Faults("OtelMetrics")
-        self.now = clock.now
         self._known: Registry[Method, Fitted] = Registry(MAX_METHODS, self.fitted)
 
     def __call__(self, call: Call) -> Flow:
@@ -90,20 +87,19 @@ class OtelMetrics:
 class _Measured:
     """One method: what is recorded at the end, by code; made when a code comes for the first time."""
 
-    __slots__ = ("_arrived", "_left", "_method", "_metrics", "_now")
+    __slots__ = ("_arrived", "_left", "_method", "_metrics")
 
     def __init__(self, metrics: OtelMetrics, method: Method) -> None:
         self._metrics = metrics
         self._method = method
-        self._now = metrics.now
         self._arrived: dict[StatusCode, list[Cell]] = {}
         self._left: dict[StatusCode, list[Cell]] = {}
 
     def flow(self, call: Call) -> Flow:
-        started = self._now()
+        started = call.clock.now()
         outcome = yield call
         try:
-            elapsed = self._now() - started
+            elapsed = call.clock.now() - started
             cells = self._arrived if call.side is Side.SERVER else self._left
             for record, units, attributes in cells.get(outcome.code) or self._made(cells, call.side, outcome.code):
                 record(elapsed * units, attributes)

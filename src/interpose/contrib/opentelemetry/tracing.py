@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable
+from dataclasses import KW_ONLY, dataclass
 from typing import Literal
 
 from opentelemetry import context as otel
@@ -16,14 +17,22 @@ from interpose._call import Call
 from interpose._flow import Fitted, Flow
 from interpose._method import Method, Side
 from interpose._outcome import Outcome
-from interpose._patterns import Patterns, faults_of
+from interpose._patterns import Patterns, listed, patterns
 from interpose.contrib.opentelemetry.attempts import Children, Events, Rpc, context_of, current_context
-from interpose.contrib.opentelemetry.conventions import SCOPE, STATUS, Attributes, Conventions, Semconv, requirements
+from interpose.contrib.opentelemetry.conventions import (
+    ONE_SEMCONV,
+    ONE_STATUS,
+    SCOPE,
+    STATUS,
+    Attributes,
+    Conventions,
+    Semconv,
+)
 from interpose.contrib.opentelemetry.faults import Faults
 from interpose.contrib.opentelemetry.propagation import extracted, injected
 from interpose.contrib.opentelemetry.spans import NOTHING, Spans
 from interpose.mechanisms.lru import Registry
-from interpose.mechanisms.options import insist, is_flag
+from interpose.mechanisms.options import FLAG, check_options, must_be, option
 
 _log = logging.getLogger("interpose")
 
@@ -37,6 +46,15 @@ MAX_METHODS = 1024  # fitted for flows that call this one themselves
 _SUPPRESSED = getattr(otel, "_SUPPRESS_INSTRUMENTATION_KEY", "suppress_instrumentation")
 
 
+PROVIDER = "a TracerProvider, like that of opentelemetry.sdk.trace, or None"
+ATTEMPTS_AS = ("events", "spans", None)
+
+
+def _is_provider(value: object) -> bool:
+    return value is None or callable(getattr(value, "get_tracer", None))
+
+
+@dataclass(eq=False, repr=False)
 class Tracing:
     """Make a span of each RPC, which lasts as long as the RPC does: for a stream until its end, whatever that is.
 
@@ -63,37 +81,23 @@ class Tracing:
         is always shown; its text may hold secrets.
     """
 
-    def __init__(
-        self,
-        provider: TracerProvider | None = None,
-        *,
-        semconv: Semconv | None = None,
-        status: str = STATUS,
-        attempts: Literal["events", "spans"] | None = "events",
-        exclude: str | Iterable[str] = HEALTH,
-        exceptions: bool = False,
-    ) -> None:
-        exclude = tuple(exclude) if isinstance(exclude, Iterable) and not isinstance(exclude, str) else exclude
-        insist(
-            "Tracing",
-            (
-                provider is None or callable(getattr(provider, "get_tracer", None)),
-                f"provider must be a TracerProvider, like that of opentelemetry.sdk.trace, or None, not {provider!r}",
-            ),
-            *requirements(semconv, status),
-            (
-                attempts in ("events", "spans", None),
-                f'attempts must be "events", "spans" or None, not {attempts!r}',
-            ),
-            *((False, fault) for fault in faults_of(exclude, "exclude")),
-            (is_flag(exceptions), f"exceptions must be True or False, not {exceptions!r}"),
-        )
-        self.conventions = Conventions.of(semconv, status)
-        self.tracer = trace.get_tracer(SCOPE, tracer_provider=provider)
-        self.attempts = attempts
-        self.exceptions = exceptions
+    provider: TracerProvider | None = option(None, must_be(PROVIDER, _is_provider))
+    _: KW_ONLY
+    semconv: Semconv | None = option(None, ONE_SEMCONV)
+    status: str = option(STATUS, ONE_STATUS)
+    attempts: Literal["events", "spans"] | None = option(
+        "events", must_be('"events", "spans" or None', ATTEMPTS_AS.__contains__)
+    )
+    exclude: str | Iterable[str] = option(HEALTH, patterns)
+    exceptions: bool = option(False, FLAG)
+
+    def __post_init__(self) -> None:
+        self.exclude = listed(self.exclude)
+        check_options(self)
+        self.conventions = Conventions.of(self.semconv, self.status)
+        self.tracer = trace.get_tracer(SCOPE, tracer_provider=self.provider)
         self.faults = Faults("Tracing")
-        self._excluded = Patterns(exclude, owner="Tracing", field="exclude")
+        self._excluded = Patterns(self.exclude, owner="Tracing", field="exclude")
         self._services = services_excluded()
         self._stepped_back = False
         self._known: Registry[Method, Fitted] = Registry(MAX_METHODS, self.fitted)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
 
@@ -12,15 +13,14 @@ from grpc import StatusCode
 from prometheus_client import REGISTRY
 
 from interpose._call import Call
-from interpose._clock import SYSTEM, Clock
 from interpose._flow import Flow, Interceptor, check
 from interpose._method import Kind, Method, Side
-from interpose._patterns import Patterns, faults_of
+from interpose._patterns import Patterns, listed, patterns
 from interpose.contrib.prometheus.collector import Counted, MethodState, Options
 from interpose.contrib.prometheus.counts import MethodCounts
 from interpose.contrib.prometheus.exemplars import current_span, from_function
 from interpose.contrib.prometheus.naming import BUCKETS, LABEL, RESERVED, WORDS, Naming
-from interpose.mechanisms.options import insist, is_clock, is_flag
+from interpose.mechanisms.options import check_options, insist, is_flag, must_be, one_of, option
 
 Exemplars: TypeAlias = "bool | Callable[[], Mapping[str, str] | None]"
 
@@ -33,6 +33,62 @@ _counted: WeakKeyDictionary[Any, Counted] = WeakKeyDictionary()  # by registry
 SERVER = Side.SERVER
 
 
+# - what holds of its options -
+
+BOUNDS = "True, False, or bounds in seconds that grow, like (0.01, 0.1, 1.0)"
+
+
+def _is_registry(value: object) -> bool:
+    return callable(getattr(value, "register", None)) and not isinstance(value, type)
+
+
+def _read_once(histogram: Any) -> Any:
+    several = isinstance(histogram, Iterable) and not isinstance(histogram, str)
+    return tuple(histogram) if several else histogram
+
+
+def _bounds(histogram: Any) -> tuple[Any, ...] | None:
+    """The bounds of the buckets; None for no histogram; an empty tuple for what is none."""
+    if histogram is False:
+        return None
+    if histogram is True:
+        return BUCKETS
+    given = histogram if isinstance(histogram, tuple) else ()
+    return given[:-1] if given[-1:] == (float("inf"),) else given  # it is there anyway
+
+
+def _grow(bounds: tuple[Any, ...]) -> bool:
+    numbers = all(isinstance(bound, (int, float)) and not isinstance(bound, bool) for bound in bounds)
+    if not numbers or not 0 < len(bounds) <= MAX_BUCKETS:
+        return False
+    return bounds[0] > 0 and all(
+        low < high < float("inf") for low, high in zip(bounds, (*bounds[1:], 1e300), strict=True)
+    )
+
+
+def _is_histogram(histogram: object) -> bool:
+    bounds = _bounds(histogram)
+    return bounds is None or _grow(bounds)
+
+
+def _label_faults(option: str, labels: object) -> Iterator[str]:
+    if not (labels is None or isinstance(labels, Mapping)):
+        yield f"{option} must be a dict like {{'zone': 'eu-1'}}, not {labels!r}"
+        return
+    for name, value in (labels or {}).items():
+        if not (isinstance(name, str) and LABEL.fullmatch(name)) or name.startswith("__"):
+            yield f"{option} must have names like 'zone', not {name!r}"
+        if name in RESERVED:
+            yield f"{option} must not have {name!r}: there is such a label already; name it otherwise"
+        if not isinstance(value, str):
+            yield f"{option} must have texts as values, not {value!r} for {name!r}"
+
+
+def _are_exemplars(value: object) -> bool:
+    return is_flag(value) or callable(value)
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
 class PrometheusMetrics:
     """Count RPCs for Prometheus: started, handled by code, messages, in flight, and how long they took.
 
@@ -57,56 +113,29 @@ class PrometheusMetrics:
                OpenMetrics format show them.
     methods:   patterns of methods that have labels of their own, as in docs/when.md. Those that a proto in protobuf's
                pool, a generated stub or a servicer declares have them anyway, and the first four others.
-    clock:     how long an RPC took; the one that was given to the channel or server.
     wall:      seconds since 1970, for exemplars.
 
     ValueError listing every fault of the options; also if the registry counts already with other options, or has series of
     these names that are somebody else's.
     """
 
-    def __init__(
-        self,
-        *,
-        registry: Any = REGISTRY,
-        naming: Naming = "go",
-        histogram: bool | Iterable[float] = False,
-        labels: Mapping[str, str] | None = None,
-        exemplars: Exemplars = True,
-        methods: str | Iterable[str] = (),
-        clock: Clock = SYSTEM,
-        wall: Callable[[], float] = time.time,
-    ) -> None:
-        bounds = _bounds(histogram)
-        labels = {} if labels is None else labels
-        methods = methods if isinstance(methods, str) or not isinstance(methods, Iterable) else tuple(methods)
-        insist(
-            "PrometheusMetrics",
-            (
-                callable(getattr(registry, "register", None)) and not isinstance(registry, type),
-                f"registry must be a prometheus_client.CollectorRegistry(), not {registry!r}",
-            ),
-            (isinstance(naming, str) and naming in WORDS, f"naming must be 'go' or 'python', not {naming!r}"),
-            (
-                bounds is None or _grow(bounds),
-                f"histogram must be True, False, or bounds in seconds that grow, like (0.01, 0.1, 1.0), not {histogram!r}",
-            ),
-            *_label_requirements(labels),
-            (
-                is_flag(exemplars) or callable(exemplars),
-                f"exemplars must be True, False, or a function that gives labels, not {exemplars!r}",
-            ),
-            *((False, fault) for fault in faults_of(methods, "methods")),
-            (is_clock(clock), f"clock must have a method now(), not be {clock!r}"),
-            (callable(wall), f"wall must be a function like time.time, not {wall!r}"),
-        )
-        self._counted = _counted_by(registry, Options(naming, bounds, dict(labels)))
+    registry: Any = option(REGISTRY, must_be("a prometheus_client.CollectorRegistry()", _is_registry))
+    naming: Naming = option("go", one_of(*WORDS))
+    histogram: bool | Iterable[float] = option(False, must_be(BOUNDS, _is_histogram))
+    labels: Mapping[str, str] | None = option(None, _label_faults)
+    exemplars: Exemplars = option(True, must_be("True, False, or a function that gives labels", _are_exemplars))
+    methods: str | Iterable[str] = option((), patterns)
+    wall: Callable[[], float] = option(time.time, must_be("a function like time.time", callable))
+
+    def __post_init__(self) -> None:
+        self.histogram, self.methods = _read_once(self.histogram), listed(self.methods)
+        check_options(self)
+        options = Options(self.naming, _bounds(self.histogram), dict(self.labels or {}))
+        self._counted = _counted_by(self.registry, options)
         self._server: dict[str, MethodCounts] = {}
         self._client: dict[str, MethodCounts] = {}
-        self._methods = Patterns(methods)
-        self._exemplars = exemplars
-        self._trace = from_function(exemplars) if callable(exemplars) else None
-        self._now = clock.now
-        self._wall = wall
+        self._methods = Patterns(self.methods)
+        self._trace = from_function(self.exemplars) if callable(self.exemplars) else None
         self._complained = False
 
     def __call__(self, call: Call) -> Flow:
@@ -120,7 +149,7 @@ class PrometheusMetrics:
                 counts = self._counts_of(call)
             if self._trace is not None:
                 trace = self._trace()
-            began = self._now()
+            began = call._method.clock.now()
             if counts.streams:
                 call = counts.tapped(call)
             counts.begun()
@@ -133,9 +162,9 @@ class PrometheusMetrics:
         try:
             outcome = yield call
         except BaseException:  # the flow is closed, and will not be told of the end
-            self._ended(counts, StatusCode.CANCELLED, began, 1, trace)
+            self._ended(call, counts, StatusCode.CANCELLED, began, 1, trace)
             raise
-        self._ended(counts, outcome._code, began, outcome._attempts, trace)
+        self._ended(call, counts, outcome._code, began, outcome._attempts, trace)
 
     def snapshot(self) -> list[MethodState]:
         """What this process has counted for the registry, by side and method; for those who have no Prometheus."""
@@ -174,7 +203,7 @@ class PrometheusMetrics:
 
     def _counts_of(self, call: Call) -> MethodCounts:
         """The counts of a method, also the next time, unless it is one of those that are counted together."""
-        if self._exemplars is True:
+        if self.exemplars is True:
             self._trace = current_span()  # an application that has served nothing yet may still have to import it
         side, method = call._side, call._method
         counts = self._counted.counts_of(side, method, self._methods)
@@ -182,10 +211,12 @@ class PrometheusMetrics:
             (self._server if side is SERVER else self._client)[method.full_name] = counts
         return counts
 
-    def _ended(self, counts: MethodCounts, code: StatusCode, began: float, attempts: int, trace: Any) -> None:
+    def _ended(
+        self, call: Call, counts: MethodCounts, code: StatusCode, began: float, attempts: int, trace: Any
+    ) -> None:
         try:
-            seconds = self._now() - began
-            counts.ended(code, seconds, attempts, (trace, seconds, self._wall()) if trace else None)
+            seconds = call._method.clock.now() - began
+            counts.ended(code, seconds, attempts, (trace, seconds, self.wall()) if trace else None)
         except BaseException:
             self._complain()
 
@@ -220,36 +251,6 @@ def _counted_by(registry: Any, options: Options) -> Counted:
 
 
 # --- options --------------------------------------------------------------------------------------------------------
-
-
-def _bounds(histogram: Any) -> tuple[Any, ...] | None:
-    """The bounds of the buckets; None for no histogram; an empty tuple for what is none."""
-    if histogram is False:
-        return None
-    if histogram is True:
-        return BUCKETS
-    given = tuple(histogram) if isinstance(histogram, Iterable) and not isinstance(histogram, str) else ()
-    return given[:-1] if given[-1:] == (float("inf"),) else given  # it is there anyway
-
-
-def _grow(bounds: tuple[Any, ...]) -> bool:
-    numbers = all(isinstance(bound, (int, float)) and not isinstance(bound, bool) for bound in bounds)
-    if not numbers or not 0 < len(bounds) <= MAX_BUCKETS:
-        return False
-    return bounds[0] > 0 and all(
-        low < high < float("inf") for low, high in zip(bounds, (*bounds[1:], 1e300), strict=True)
-    )
-
-
-def _label_requirements(labels: object) -> Iterator[tuple[bool, str]]:
-    if not isinstance(labels, Mapping):
-        yield False, f"labels must be a dict like {{'zone': 'eu-1'}}, not {labels!r}"
-        return
-    for name, value in labels.items():
-        good = isinstance(name, str) and LABEL.fullmatch(name) is not None and not name.startswith("__")
-        yield good, f"labels must have names like 'zone', not {name!r}"
-        yield name not in RESERVED, f"labels must not have {name!r}: there is such a label already; name it otherwise"
-        yield isinstance(value, str), f"labels must have texts as values, not {value!r} for {name!r}"
 
 
 def _methods_of(declared: Any) -> Iterator[Method]:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal
 
 from redis.exceptions import RedisError
 
-from interpose._clock import SYSTEM, Clock
+from interpose._clock import Clock
 from interpose._flow import wait
 from interpose.contrib.redis.lines import FAILURES, client_of, is_asyncio, line_beside
 from interpose.contrib.redis.script import Question, numbers_of
 from interpose.interceptors.rate_limit import Early, Keys, Limiter, LocalStore, Rate, Unanswered, digest
-from interpose.mechanisms.options import insist, is_clock, is_flag, is_number
+from interpose.mechanisms.options import FLAG, check_options, is_number, must_be, one_of, option
 from interpose.mechanisms.outage import Outage
 from interpose.mechanisms.seldom import Seldom
 from interpose.mechanisms.text import one_line
@@ -50,6 +50,15 @@ class RedisState:
     left_alone: int
 
 
+def _is_prefix(value: object) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= MAX_PREFIX and not {"{", "}"} & set(value)
+
+
+def _is_timeout(value: object) -> bool:
+    return is_number(value) and 0 < value <= LONGEST_TIMEOUT
+
+
+@dataclass(eq=False, repr=False)
 class RedisStore:
     """Counts in Redis, shared by all processes that use it: `RateLimit("100/second", store=RedisStore(client))`.
 
@@ -70,57 +79,33 @@ class RedisStore:
     fail:    "open": the call passes unchecked. "closed": it is refused with UNAVAILABLE. "local": each process counts for
              itself.
     share:   the part of each rate that a process has then, above 0 up to 1: with 4 processes 0.25.
-    clock:   where the time is read for that.
 
     On a cluster all limits of a call lie on one node: for limits of the same key chosen by it, otherwise by the prefix.
     """
 
-    def __init__(
-        self,
-        client: Any,
-        *,
-        asyncio: bool = False,
-        prefix: str = PREFIX,
-        timeout: float = TIMEOUT,
-        fail: Literal["open", "closed", "local"] = "open",
-        share: float = 1.0,
-        clock: Clock = SYSTEM,
-    ) -> None:
-        given, fault = client_of(client, asyncio)
-        insist(
-            "RedisStore",
-            (not fault, fault),
-            (is_flag(asyncio), f"asyncio must be True or False, not {asyncio!r}"),
-            (
-                isinstance(prefix, str) and 0 < len(prefix) <= MAX_PREFIX and not {"{", "}"} & set(prefix),
-                f"prefix must be a text of 1 to {MAX_PREFIX} characters without braces, not {prefix!r:.200}",
-            ),
-            (
-                is_number(timeout) and 0 < timeout <= LONGEST_TIMEOUT,
-                f"timeout must be above 0 and up to {LONGEST_TIMEOUT:g} seconds, not {timeout!r}",
-            ),
-            (fail in ("open", "closed", "local"), f"fail must be 'open', 'closed' or 'local', not {fail!r}"),
-            (is_number(share) and 0 < share <= 1, f"share must be above 0 and up to 1, not {share!r}"),
-            (is_clock(clock), f"clock must have a method now(), not be {clock!r}"),
-        )
-        self._asyncio = is_asyncio(given)
-        self._given = given
-        self._timeout = timeout
+    client: Any
+    _: KW_ONLY
+    asyncio: bool = option(False, FLAG)
+    prefix: str = option(PREFIX, must_be(f"a text of 1 to {MAX_PREFIX} characters without braces", _is_prefix))
+    timeout: float = option(TIMEOUT, must_be(f"above 0 and up to {LONGEST_TIMEOUT:g} seconds", _is_timeout))
+    fail: Literal["open", "closed", "local"] = option("open", one_of("open", "closed", "local"))
+    share: float = option(1.0, must_be("above 0 and up to 1", lambda share: is_number(share) and 0 < share <= 1))
+
+    def __post_init__(self) -> None:
+        self._given, fault = client_of(self.client, self.asyncio)
+        check_options(self, (not fault, fault))
+        self._asyncio = is_asyncio(self._given)
         self._line: Any = None
-        self._prefix = prefix
-        self._fail = fail
-        self._share = share
-        self._clock = clock
         self._outage = Outage(FAILURES_IN_A_ROW, LEFT_ALONE)
         self._warned = Seldom(60)
         self._answered = self._failed = self._left_alone = 0
 
-    def limiter(self, rates: Sequence[Rate], *, one_key: bool, patience: float, clock: Clock) -> Limiter:
+    def limiter(self, rates: Sequence[Rate], *, one_key: bool, patience: float) -> Limiter:
         """The counts of these rates."""
         local = None
-        if self._fail == "local":
-            shares = [rate.share(self._share) for rate in rates]
-            local = LocalStore().limiter(shares, one_key=one_key, patience=patience, clock=clock)
+        if self.fail == "local":
+            shares = [rate.share(self.share) for rate in rates]
+            local = LocalStore().limiter(shares, one_key=one_key, patience=patience)
         return _RedisLimiter(self, rates, one_key, local)
 
     def unfit(self, asyncio: bool) -> str | None:
@@ -154,13 +139,13 @@ class RedisStore:
             await line.aclose()
 
     def __repr__(self) -> str:
-        return f"RedisStore(prefix={self._prefix!r}, fail={self._fail!r})"
+        return f"RedisStore(prefix={self.prefix!r}, fail={self.fail!r})"
 
     # - for the limiters -
 
-    def may_ask(self) -> bool:
+    def may_ask(self, now: float) -> bool:
         """May Redis be asked? If not, the decision is made without."""
-        if not self._outage.may_ask(self._clock.now()):
+        if not self._outage.may_ask(now):
             self._left_alone += 1
             return False
         return True
@@ -168,7 +153,7 @@ class RedisStore:
     def answer_to(self, question: Question) -> Generator[Any, Any, list[int]]:
         """What Redis answers: by how many microseconds the call comes too early, for each limit."""
         if self._line is None:  # made when it is first needed, for that to a cluster connects at once
-            self._line = line_beside(self._given, self._timeout, self._asyncio)
+            self._line = line_beside(self._given, self.timeout, self._asyncio)
         reply: Any = self._line.ask(question)
         if self._asyncio:
             reply = yield from wait(reply)
@@ -179,21 +164,20 @@ class RedisStore:
             _log.warning("RedisStore: Redis answers again")
         return reply
 
-    def failed(self, error: BaseException) -> None:
+    def failed(self, error: BaseException, now: float) -> None:
         """It has not answered."""
-        now = self._clock.now()
         self._failed += 1
         self._outage.failed(now)
         count = self._warned.happened(now)
         if count:
             why = one_line(f"{type(error).__name__}: {error}", MAX_ERROR)
-            _log.warning("RedisStore: %d failures since the last warning; %s. %s", count, why, _MEANWHILE[self._fail])
+            _log.warning("RedisStore: %d failures since the last warning; %s. %s", count, why, _MEANWHILE[self.fail])
 
-    def without(self, local: Limiter | None, keys: Keys, patience: int) -> Early | None:
+    def without(self, local: Limiter | None, keys: Keys, patience: int, clock: Clock) -> Early | None:
         """The decision without Redis."""
-        if self._fail == "closed":
+        if self.fail == "closed":
             raise Unanswered(LEFT_ALONE)
-        return None if local is None else local.take(keys, patience)  # type: ignore[return-value]  # a local one waits for nothing
+        return None if local is None else local.take(keys, patience, clock)  # type: ignore[return-value]  # a local one waits for nothing
 
 
 _MEANWHILE = {
@@ -215,21 +199,21 @@ class _RedisLimiter:
         self._asked: dict[Keys, Question] = {}
         self._numbers = [numbers_of(rate) for rate in rates]
         # In braces stands what a cluster chooses the node by.
-        named = f"{store._prefix}:{{%s}}" if one_key else f"{{{store._prefix}}}:%s"
+        named = f"{store.prefix}:{{%s}}" if one_key else f"{{{store.prefix}}}:%s"
         self._names = [f"{named}:{rate.count}/{round(rate.per * 10**6)}/{rate.at_once}" for rate in rates]
 
-    def take(self, keys: Keys, patience: int) -> Generator[Any, Any, Early | None]:
+    def take(self, keys: Keys, patience: int, clock: Clock) -> Generator[Any, Any, Early | None]:
         """The decision, as part of a flow: with a sync client it waits for nothing."""
         store = self._store
-        if not store.may_ask():
-            return store.without(self._local, keys, patience)
+        if not store.may_ask(clock.now()):
+            return store.without(self._local, keys, patience, clock)
         try:
             question = self._asked.get(keys) if patience == 0 else None
             question = question or self._question(keys, patience)
             reply = (yield from store.answer_to(question)) if question.count else []
         except FAILURES as error:
-            store.failed(error)
-            return store.without(self._local, keys, patience)
+            store.failed(error, clock.now())
+            return store.without(self._local, keys, patience, clock)
         if question.count == 1 == len(keys):
             return (1000 * reply[0],)
         told = iter(reply)
