@@ -129,7 +129,7 @@ async def test_a_close_finds_the_calls_in_flight(wrap: Any, ours: bool) -> None:
         await asyncio.sleep(0)
         if grace:
             gate.set()
-        got = await asyncio.gather(*asked, return_exceptions=True)
+        got = await asyncio.wait_for(asyncio.gather(*asked, return_exceptions=True), BOUND)
         await closing
         gate.clear()
         assert [one if isinstance(one, bytes) else type(one) for one in got] == [ends, ends]
@@ -186,6 +186,21 @@ async def test_cancelled(echo: str, how: str) -> None:
         if how == "the awaiter that has not begun":
             assert call.cancel()  # as with grpc's own: nobody had awaited it yet
     assert told == [grpc.StatusCode.CANCELLED]
+
+
+async def test_an_awaiter_cancelled_as_the_response_comes_is_cancelled(echo: str) -> None:
+    """Its cancel is not lost, although the RPC has ended well."""
+
+    def cancels(call: Call) -> Flow:
+        yield call
+        task.cancel()
+
+    async with dial(echo, cancels) as channel:
+        call = channel.unary_unary(METHOD)(b"a")
+        task = asyncio.ensure_future(call)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await call.code() is grpc.StatusCode.OK
 
 
 async def test_a_flow_that_sends_again_goes_on_with_what_has_begun() -> None:
