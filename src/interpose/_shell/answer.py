@@ -120,6 +120,34 @@ class Answer:
             self._peer = str(self._native.peer())
         return self._peer
 
+    # - what a handler finds in its context, on either stack -
+
+    def invocation_metadata(self) -> Any:
+        """What the client sent, as interceptors changed it."""
+        changed = None if self._call is None else self._call._metadata
+        return self._native.invocation_metadata() if changed is None else changed
+
+    def peer_identities(self) -> Any:
+        return self._native.peer_identities()
+
+    def peer_identity_key(self) -> Any:
+        return self._native.peer_identity_key()
+
+    def auth_context(self) -> Any:
+        return self._native.auth_context()
+
+    def set_compression(self, compression: Any) -> None:
+        self._native.set_compression(compression)
+
+    def disable_next_message_compression(self) -> None:
+        self._native.disable_next_message_compression()
+
+    def code(self) -> Any:
+        return self._code
+
+    def __getattr__(self, name: str) -> Any:  # what newer versions of grpc add to their context
+        return getattr(self._native, name)
+
     # - one attempt of the handler -
 
     def begin(self, call: Call) -> None:
