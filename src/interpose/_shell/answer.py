@@ -18,6 +18,7 @@ from interpose import errors
 from interpose._call import NOTHING, Arrived, Call
 from interpose._clock import DEADLINE_TOLERANCE, FOREVER, Clock
 from interpose._details import CANCELLED_OR_STOPPED, GONE, status_code, text
+from interpose._messages import request_of
 from interpose._metadata import Metadata
 from interpose._method import Method
 from interpose._outcome import OK, Outcome, told_by
@@ -200,6 +201,18 @@ class Answer:
     def expired(self) -> bool:
         """Has an interceptor's timeout passed?"""
         return self.limit is not None and self.clock.now() >= self.limit
+
+    def message_for(self, call: Call) -> Any:
+        """The request message as interceptors leave it; None of a stream. Raises if the time is up already."""
+        if self.expired():
+            raise errors.DeadlineExceeded("the time was up before the handler was called", local=True)
+        plain = call._asks is NOTHING or call._method.kind.request_streaming
+        return call._request if plain else request_of(call)
+
+    def check_time(self) -> None:
+        """The handler sends a message of a stream: raises if it has taken too long."""
+        if self.expired():
+            raise errors.DeadlineExceeded("the handler took longer than an interceptor allows", local=True)
 
     def began(self, when: float) -> None:
         """The handler was called at that time, with the call as it came in."""

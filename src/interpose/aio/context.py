@@ -9,7 +9,6 @@ from typing import Any, NoReturn
 import grpc
 import grpc.aio
 
-from interpose import errors
 from interpose._call import NOTHING, Call
 from interpose._messages import Pass, compose
 from interpose._native import EOF
@@ -72,8 +71,7 @@ class ServicerContext(Answer, grpc.aio.ServicerContext[Any, Any]):  # type: igno
 
     async def outgoing(self, message: Any) -> Any:
         """One response message as interceptors leave it, with what has to go in front of it."""
-        if self.expired():
-            raise errors.DeadlineExceeded("the handler took longer than an interceptor allows", local=True)
+        self.check_time()
         if self.initial_metadata_due:
             await self.send_initial_metadata_if_due()
         return message if self.on_response is None else self.on_response(message)
