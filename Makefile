@@ -39,8 +39,14 @@ storm:        ## a fleet of clients through faults of every kind, in one table a
 rolling:      ## replace workers of `interpose serve` under load, and count what was lost
 	@scripts/rolling $(ARGS)
 
-check:        ## style, types, and which file imports which
+check:        ## style, types, which file imports which, and the numbers of the prose
 	@scripts/check
+
+docs:         ## build the site, with a reference made from docstrings; a dead link is an error
+	@scripts/docs
+
+prose:        ## count the words of sentences, and the words to replace: docs/design/style.md
+	@scripts/prose $(ARGS)
 
 dist:         ## build wheel and sdist, check them, and run the README's example with the wheel
 	@scripts/dist
@@ -51,4 +57,4 @@ bench:        ## measure what a layer costs
 clean:        ## remove environments, caches and generated code
 	@scripts/clean
 
-.PHONY: help demo test quick test-all test-floors interop flaky torture storm mutants rolling check dist bench clean
+.PHONY: help demo test quick test-all test-floors interop flaky torture storm mutants rolling check prose docs dist bench clean

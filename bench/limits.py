@@ -23,7 +23,7 @@ from bench.processes import can_pin, pin
 from interpose import server_interceptor
 from interpose._clock import SYSTEM
 from interpose.interceptors import LocalStore, Rate, RateLimit
-from interpose.interceptors.rate_limit import by_method
+from interpose.interceptors.keys import by_method
 from interpose.mechanisms.gcra import Gcra
 
 DECISION = 1 / 8

@@ -1,5 +1,6 @@
 """Fixtures of all tests: the sixteen places, and a leak check after every test."""
 
+import logging
 from collections.abc import Iterator
 
 import pytest
@@ -7,6 +8,9 @@ import pytest
 from interpose import context
 from interpose.testing import PLACES, Place, no_leaks
 from tests.protos.compiled import Generated
+
+# Two loops in one process share a socket of grpc's core; the one that comes second logs BlockingIOError, and goes on.
+logging.getLogger("asyncio").addFilter(lambda record: "PollerCompletionQueue._handle_events" not in record.getMessage())
 
 
 @pytest.fixture(params=PLACES, ids=str)

@@ -98,8 +98,8 @@ def test_what_sees_other_calls_is_no_mistake() -> None:
     retry, deadline = when("/a.B/*", Retry()), when("/c.D/*", Deadline(5))
 
     assert "!" not in describe(retry, deadline)
-    assert "! Retry stands outside of Deadline" in describe(Retry(), deadline)
-    assert "! Retry stands outside of Deadline" in describe(retry, Deadline(5))
+    assert "! Retry is outside of Deadline" in describe(Retry(), deadline)
+    assert "! Retry is outside of Deadline" in describe(retry, Deadline(5))
 
 
 def test_a_service_config_is_opened() -> None:
@@ -120,7 +120,7 @@ def test_each_mistake_is_told(rule: interpose._describe.Rule) -> None:
     """Whatever stands in between, once, and with its reason; the classes that a rule names are there."""
     told = describe(MADE[rule.outer], token, MADE[rule.inner], MADE[rule.inner])
 
-    assert f"! {rule.outer} stands outside of {rule.inner}: {rule.why}" in told.splitlines()
+    assert f"! {rule.outer} is outside of {rule.inner}: {rule.why}" in told.splitlines()
     assert told.count("!") == 1
     ours = {*dir(interceptors), *opentelemetry.__all__, "PrometheusMetrics", "Validate"}
     assert {rule.outer, rule.inner} <= ours

@@ -1,6 +1,7 @@
 """README and docs are run: the python blocks of a page in order, in one process and one namespace.
 
-A block that begins with ```proto shop.proto is compiled first, and python blocks import `shop_pb2`.
+A block that begins with ```proto shop.proto is compiled first, and python blocks import `shop_pb2`. One that begins with
+```json shop.json is a file in the folder where they run.
 """
 
 import re
@@ -17,6 +18,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [page for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))] if page.exists()]
 
 FENCE = re.compile(r"^(?P<indent> *)(?P<ticks>```+)(?P<language>[\w-]*)")
+FILE = re.compile(r"^```(?:json|toml) (?P<name>\w+\.(?:json|toml))\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 PROTO = re.compile(r"^```proto (?P<name>\w+\.proto)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 NOT_RUN = re.compile(r"^\s*<!-- not run: \S.*-->\s*$")  # stands directly above the block, and gives a reason
 RUN = "import sys; exec(compile(sys.stdin.buffer.read(), sys.argv[1], 'exec'))"
@@ -50,8 +52,10 @@ def classified(page: str) -> Iterator[tuple[str, str | None]]:
         above = line
 
 
-def compile_protos(page: str, folder: Path) -> None:
-    """Put what protoc makes of the named protos of a page where its python finds it."""
+def write_files(page: str, folder: Path) -> None:
+    """Put what the page calls a file, and what protoc makes of the named protos of a page where its python finds it."""
+    for found in FILE.finditer(page):
+        (folder / found["name"]).write_text(found["text"], "utf-8")
     protos = {found["name"]: found["text"] for found in PROTO.finditer(page)}
     for name, text in protos.items():
         (folder / name).write_text(text, "utf-8")
@@ -67,7 +71,7 @@ def test_what_a_page_shows_works(page: Path, tmp_path: Path) -> None:
     code = program(text)
     if not code.strip():
         pytest.skip("shows no python")
-    compile_protos(text, tmp_path)
+    write_files(text, tmp_path)
 
     python = [sys.executable, "-W", "error", "-c", RUN, str(page)]
     done = subprocess.run(python, input=code.encode(), cwd=tmp_path, capture_output=True, timeout=50, check=False)

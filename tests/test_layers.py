@@ -26,7 +26,9 @@ ARROWS = {
     "aio": {"nouns", "_shell", "aio"},
     "web": {"mechanisms", "web"},
     "contrib": {"nouns", "mechanisms", "interceptors"},
-    "serving": {"nouns", "mechanisms", "interceptors", "_shell", "sync", "aio", "the front door", "serving"},
+    "cli": {"nouns", "mechanisms", "interceptors", "the front door", "cli"},
+    "policy": {"nouns", "mechanisms", "interceptors", "contrib", "_shell", "policy"},
+    "serving": {"nouns", "mechanisms", "interceptors", "_shell", "sync", "aio", "policy", "the front door", "serving"},
     "the front door": {"nouns", "mechanisms", "interceptors", "sync", "aio", "the front door"},
 }
 FREE = {"testing", "demo", "compat"}  # may import everything
@@ -57,6 +59,9 @@ EXTRA_ARROWS = [
     ("interceptors/cache.py", "interpose.interceptors.answers"),
     ("interceptors/coalesce.py", "interpose.interceptors.answers"),
     ("mechanisms/redaction.py", "interpose.mechanisms.runtimes"),
+    # Calls with the same key share a breaker or a limit.
+    ("interceptors/circuit_breaker.py", "interpose.interceptors.keys"),
+    ("interceptors/rate_limit.py", "interpose.interceptors.keys"),
     # Rpcz is what it knows, what it shows of that and of other interceptors, and a page.
     ("interceptors/rpcz.py", "interpose.interceptors"),
     ("interceptors/rpcz.py", "interpose.web"),
@@ -74,8 +79,14 @@ EXTRA_ARROWS = [
     ("contrib/jwks.py", "interpose.contrib.signing_keys"),
 ]
 
+# room: the packages beyond grpcio that its extra brings
+EXTRAS = {
+    "serving": {"uvloop", "prometheus_client"},
+    "cli": {"click", "rich", "google", "grpc_health", "grpc_reflection"},
+}
+
 WAITING = {"threading", "asyncio"}
-MAY_WAIT = {"sync", "aio", "web", "serving"}
+MAY_WAIT = {"sync", "aio", "web", "serving", "policy", "cli"}
 # Hand time, locks, threads and tasks to all who need them.
 KNOWING = {PurePosixPath("_clock.py"): {"threading"}, PurePosixPath("_background.py"): WAITING}
 
@@ -104,7 +115,7 @@ def allowed(file: PurePosixPath, room: str, name: str) -> bool:
         return room in MAY_WAIT or top in KNOWING.get(file, ())
     if top in sys.stdlib_module_names:
         return True
-    if room == "serving" and top in {"uvloop", "prometheus_client"}:
+    if top in EXTRAS.get(room, ()):
         return True
     return room == "contrib" or (top == "grpc" and room != "mechanisms")
 
@@ -240,6 +251,8 @@ def test_every_import_follows_an_arrow() -> None:
         ("aio/calls.py", "import requests"),
         ("contrib/redis.py", "from interpose.aio import channel"),
         ("contrib/redis.py", "import asyncio"),
+        ("cli/call.py", "from interpose.serving import run"),
+        ("cli/call.py", "import requests"),
     ],
 )
 def test_a_line_against_the_layers_is_seen(file: str, line: str) -> None:
@@ -260,6 +273,7 @@ def test_a_line_against_the_layers_is_seen(file: str, line: str) -> None:
         ("sync/channel.py", "import threading, time, grpc\nfrom . import calls\ntime.sleep(1)"),
         ("aio/plain.py", "import asyncio\nfrom interpose.sync.server import a\nfrom ..sync import server"),
         ("contrib/redis.py", "import redis\nfrom interpose.interceptors import ratelimit"),
+        ("cli/call.py", "import asyncio, click\nfrom interpose._method import Kind\nfrom interpose.cli import exits"),
         ("testing/echo.py", "from interpose import Call\nimport pytest, threading, google.protobuf"),
     ],
 )

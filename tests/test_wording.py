@@ -26,7 +26,7 @@ from interpose.mechanisms.budget import Unlimited
 from interpose.testing import failed
 from interpose.testing.echo import Echo, Stub
 from tests.conformance.a6.peer import fail, peer, read_all, send
-from tests.conformance.a6.wire import Reply, answering, cut_off, gone_away, gone_away_behind, refused
+from tests.conformance.a6.wire import Reply, answering, cut_off, gone_away, gone_away_behind, http, refused
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -173,7 +173,8 @@ CAUSES: dict[str, tuple[Callable[[], AbstractContextManager[Client]], Meaning]] 
     "nobody listens anywhere": (lambda: nobody(ROUND_ROBIN, 2), Meaning.UNCONNECTED),
     "no such name": (no_name, Meaning.UNCONNECTED),
     "goaway": (replied(gone_away), Meaning.REFUSED),
-    "refused": (replied(refused), Meaning.REFUSED),
+    "refused": (replied(refused), Meaning.SAID_REFUSED),
+    "a proxy answers": (replied(http(503)), Meaning.FROM_PROXY),
     "a plugin that raises": (without_credentials(), Meaning.NO_CREDENTIALS),
     "a plugin with a bad key": (without_credentials(("Bad Key", "x")), Meaning.NO_CREDENTIALS),
     "sent by the client": (sized(60, client=SMALL), Meaning.TOO_LARGE),
@@ -244,10 +245,16 @@ def test_a_server_that_passes_on_what_its_dependency_said(details: str, kind: Ki
 
 
 @STACKS
-def test_a_server_of_ours_says_that_it_may_have_run(asynchronous: bool) -> None:
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Stream removed (GOAWAY received; Error code: 0; Debug Text: )",
+        "Received RST_STREAM with error code 7",  # which older versions of ours believe, and users of the convention
+    ],
+)
+def test_a_server_of_ours_says_that_it_may_have_run(text: str, asynchronous: bool) -> None:
     """Where the text of a handler would mislead, in whatever version: it is the transport's own."""
     seen = Seen()
-    text = "Stream removed (GOAWAY received; Error code: 0; Debug Text: )"
     with Echo([failed(UNAVAILABLE, text)]).serve(passing) as target:
         Client(target).call(asynchronous, Kind.UNARY_UNARY, seen)
 

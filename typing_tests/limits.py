@@ -18,7 +18,8 @@ from interpose.interceptors import (
     RealIp,
     RefusalDetails,
 )
-from interpose.interceptors.rate_limit import Store, by_identity, by_metadata, by_method, by_peer
+from interpose.interceptors.keys import by_identity, by_metadata, by_method, by_peer
+from interpose.interceptors.rate_limit import Store
 
 
 def tenant(call: Call) -> str | None:

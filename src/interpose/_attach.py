@@ -49,7 +49,7 @@ def intercept_server(server: S, *interceptors: Interceptor, clock: Clock = SYSTE
         orders_pb2_grpc.add_OrdersServicer_to_server(Orders(), server)
 
     server: a `grpc.Server` or a `grpc.aio.Server` without handlers; register them with what comes back, which is one of
-        the same kind, with everything it can do. Interceptors that it was made with stand outside of these.
+        the same kind, with everything it can do. Interceptors that it was made with are outside of these.
     clock: time for deadlines and delays; tests hand in their own.
 
     It costs less than `server_interceptor`, since handlers are wrapped when they are registered, and outcomes say so
@@ -87,7 +87,7 @@ class ServerInterceptor(grpc.ServerInterceptor, grpc.aio.ServerInterceptor):
     def intercept_service(self, continuation: Any, details: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]  # both of them
         """What grpc calls once per RPC; on a sync server under its lock, so nothing but a look-up happens here."""
         found = continuation(details)
-        if found is None:  # a method that nobody knows, on a sync server
+        if found is None:  # a method that a sync server does not have
             return None
         if hasattr(found, "request_streaming"):
             return self._sync.get(found, details.method)

@@ -51,7 +51,7 @@ class Hedging(NamedTuple):
 
 
 class Asks(NamedTuple):
-    """What interceptors asked for beyond what goes on the wire. Hooks stand in the order they see a message."""
+    """What interceptors asked for beyond what goes on the wire. Hooks are in the order in which they see a message."""
 
     delay: float = 0.0
     hedging: Hedging | None = None
@@ -432,7 +432,7 @@ class Call:
 
 
 class Arrived(Call):
-    """The call of an RPC that has come in, before any interceptor asked for anything: that stands on the class."""
+    """The call of an RPC that has come in, before any interceptor asked for anything; its defaults are on the class."""
 
     __slots__ = ()
 
@@ -446,6 +446,23 @@ class Arrived(Call):
     _side = Side.SERVER
     _asks = NOTHING
     _timeout = _deadline = _credentials = _wait_for_ready = _compression = None
+
+
+class Begun(Call):
+    """The call of an RPC that its application has just begun: what no stub can be asked for stands on the class."""
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+
+        def __init__(self) -> None: ...
+
+    else:
+        __init__ = object.__init__
+
+    _side = Side.CLIENT
+    _asks = NOTHING
+    _context = None
 
 
 def _number(name: str, value: Any) -> float:

@@ -1,4 +1,4 @@
-"""Time, handed in: what tells the hour and what rings later. Tests hand in another."""
+"""The clock: monotonic time and timers, injected so that tests can replace it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Serializers and deserializers: what was encoded already, and how they fail as grpc can bear."""
+"""Serializers and deserializers: what was encoded already, and failures in a form that grpc can handle."""
 
 from __future__ import annotations
 
@@ -38,14 +38,19 @@ def encoder(serialize: Callable[[Any], bytes] | None) -> Callable[[Any], bytes]:
 
 
 def encoded(message: Any, encode: Callable[[Any], bytes]) -> Encoded:
-    """The message, serialized to be kept; what the serializer raises becomes INTERNAL, in grpc's words."""
+    """The message, serialized to be kept."""
+    return Encoded(message, bytes_of(message, encode))
+
+
+def bytes_of(message: Any, encode: Callable[[Any], bytes]) -> bytes:
+    """The message, serialized; what the serializer raises becomes INTERNAL, in grpc's words."""
     try:
         data = encode(message)
     except BaseException as error:
         raise errors.Internal("Exception serializing request!", local=True) from error
     if not isinstance(data, bytes):  # grpc.aio would end the call without a word, or not at all
         raise errors.Internal(f"the serializer gave {type(data).__name__}, not bytes", local=True)
-    return Encoded(message, data)
+    return data
 
 
 def plain(request: Any) -> Any:
@@ -57,7 +62,7 @@ def plain(request: Any) -> Any:
 
 
 def guarded(convert: Pass | None) -> Pass | None:
-    """A (de)serializer that fails as grpc can bear: with an Exception whose text can be had.
+    """A (de)serializer that fails in a form that grpc can handle: with an Exception whose text can be had.
 
     Anything else ends a thread of grpc's, and with it a channel or a server, or leaves the peer without a status.
     """
@@ -71,7 +76,9 @@ def guarded(convert: Pass | None) -> Pass | None:
         except BaseException as error:
             if can_be_details(error):
                 raise
-            _log.exception("a serializer or deserializer raised what grpc cannot bear")
+            _log.exception(
+                "a serializer or deserializer raised what grpc cannot handle; raising a RuntimeError instead"
+            )
             raise RuntimeError(f"it raised {type(error).__name__}") from None
 
     _guarded.add(converted)

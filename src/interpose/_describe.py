@@ -58,7 +58,7 @@ RULES = (
     Rule("Authorize", "Rpcz", "calls that are denied are not on the page"),
     Rule("Validate", "AccessLog", "calls that are refused are not in the log"),
     Rule("Validate", "RateLimit", "calls that are refused are not counted"),
-    Rule("Validate", "Authenticate", "strangers have messages judged for nothing"),
+    Rule("Validate", "Authenticate", "messages of unknown callers are judged for nothing"),
     Rule("FaultInjection", "Retry", "faults are not retried, as those of a server would be"),
 )
 
@@ -110,7 +110,7 @@ def _opened(interceptors: tuple[Interceptor, ...], conditions: tuple[When, ...] 
     for interceptor in interceptors:
         if isinstance(interceptor, When):
             yield from _opened(interceptor.interceptors, (*conditions, interceptor))
-        elif isinstance(interceptor, Chain) and type(interceptor) is Chain:
+        elif isinstance(interceptor, Chain) and not interceptor.closed:
             yield from _opened(interceptor.interceptors, conditions)
         else:
             yield _Shown(interceptor, conditions)
@@ -130,7 +130,7 @@ def _mistakes(shown: list[_Shown]) -> Iterator[str]:
         for inner in dict.fromkeys(name_of(one.interceptor) for one in shown[place + 1 :] if _meet(outer, one)):
             for rule in RULES:
                 if (rule.outer, rule.inner) == (name_of(outer.interceptor), inner):
-                    yield f"{rule.outer} stands outside of {rule.inner}: {rule.why}"
+                    yield f"{rule.outer} is outside of {rule.inner}: {rule.why}"
 
 
 def _meet(one: _Shown, other: _Shown) -> bool:

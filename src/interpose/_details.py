@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 
 # bytes on the wire; of more than 8 KiB of trailers a client makes RESOURCE_EXHAUSTED, whatever the status was. The text
-# travels twice with packed details, which shall have some room beside it.
+# travels twice with packed details, which need some room beside it.
 MAX_DETAILS = 2048
 MAX_STATUS = 7168  # the same with the trailing metadata; leaves room for what gRPC itself puts beside them
 
@@ -18,7 +18,7 @@ _OF_FUTURES = (CancelledError, StopIteration)  # an asyncio server takes these f
 _PLAIN = frozenset(range(0x20, 0x7F)) - {ord("%")}  # bytes of a grpc-message that travel as they are, others as %XX
 _BY_NUMBER = {code.value[0]: code for code in grpc.StatusCode}
 
-# What an outcome says of an RPC that nobody listens to any more.
+# What an outcome says of an RPC whose caller no longer listens.
 GONE = {
     grpc.StatusCode.CANCELLED: "the client cancelled",
     grpc.StatusCode.DEADLINE_EXCEEDED: "the deadline passed",

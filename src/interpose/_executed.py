@@ -17,12 +17,12 @@ import grpc
 from interpose._call import Call
 from interpose._metadata import Metadata, Pair
 from interpose._outcome import Outcome
-from interpose._wording import EXONERATING, meaning_of
+from interpose._wording import MISLEADING, meaning_of
 from interpose.mechanisms import pushback as pushbacks
 
 KEY = "interpose-not-executed"
 
-# For whoever ends calls that may be running, like a server at the end of its grace: not even a client that takes
+# For code that ends calls that may be running, like a server at the end of its grace: not even a client that takes
 # UNAVAILABLE for "not processed", `safe=BY_CONVENTION`, sends them again.
 MAY_HAVE_RUN: Pair = (KEY, "unknown")
 
@@ -52,7 +52,7 @@ def told_by_server(call: Call, trailing: Metadata) -> bool | None:
 
 
 def vouched(outcome: Outcome) -> Metadata:
-    """The trailing metadata that a server may send with a failure: with a word that it can stand by.
+    """The trailing metadata that a server may send with a failure: with a word that it can vouch for.
 
     "Not executed" is left out once a handler was called, and of an error that came from an outgoing call: that is the
     word of another server. "May have run" is put in where the text would mislead a client: it is grpc's own for a call
@@ -62,7 +62,7 @@ def vouched(outcome: Outcome) -> Metadata:
     if KEY in trailing and (outcome.attempts or came_from_a_stub(outcome)):
         others = [pair for pair in trailing if pair[0].lower() != KEY or tuple(pair) == MAY_HAVE_RUN]
         trailing = Metadata.trusted(others)
-    if meaning_of(outcome.code, outcome.details) in EXONERATING and MAY_HAVE_RUN not in trailing:
+    if meaning_of(outcome.code, outcome.details) in MISLEADING and MAY_HAVE_RUN not in trailing:
         trailing = trailing.with_pairs(MAY_HAVE_RUN)
     return trailing
 

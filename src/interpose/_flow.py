@@ -9,11 +9,11 @@ This is the file to read. An interceptor yields the call it wants sent and is gi
 
 A `Driver` holds a chain of such generators, one per interceptor, as a stack. A call goes down the stack, each
 interceptor passing its own version on; below the last one it is handed out as a step, *perform this call*.
-The outcome comes back up, and each interceptor lets it stand, replaces it, or yields again to send again.
+The outcome comes back up, and each interceptor keeps it, replaces it, or yields again to send again.
 
-The driver does no I/O. It is a state machine, and a shell turns it: the shell does the step, and tells what came of it.
+The driver does no I/O. It is a state machine, and a shell turns it: the shell does the step, and passes back what came of it.
 
-    step        what the shell does            what it tells
+    step        what the shell does            what it calls
     Call        perform it: send it, and       tell(outcome)
                 for a stream: until its end
     Wait        await it                       answer(value) or fail(exception)
@@ -24,7 +24,7 @@ A chain called inside a flow, `outcome = yield from chain(b, c)(call)`, is put i
 has answered, so it behaves as if it had stood there from the start.
 
 Rules: every call handed out is answered with exactly one outcome. Whatever an interceptor does wrong ends the RPC
-with a status that names it, and never hides a failure that it was told.
+with a status that names it, and never hides a failure that it was given.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ import logging
 import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future
-from typing import Any, NamedTuple, NoReturn, TypeAlias, TypeVar, cast, overload
+from typing import Any, ClassVar, NamedTuple, NoReturn, TypeAlias, TypeGuard, TypeVar, cast, overload
 
 import grpc
 import grpc.aio
@@ -64,7 +64,7 @@ Nested: TypeAlias = (
     "tuple[Generator[Any, Any, Any], Nested] | tuple[()]"  # the same: the innermost, and those outside it
 )
 
-MAX_RESENDS = 1000  # per RPC; far beyond any retry policy, and short of a spin that nobody notices
+MAX_RESENDS = 1000  # per RPC; far beyond any retry policy, and short of a spin that goes unnoticed
 
 _log = logging.getLogger("interpose")
 
@@ -135,7 +135,7 @@ class Race:
         try:
             pause = 0.0 if self._verdict is None else self._verdict(outcome)  # at once, as in gRFC A6
         except Exception:
-            _log.exception("the verdict of a hedged call failed; the failure it was told is the answer")
+            _log.exception("hedge verdict callback raised; using the failed attempt's outcome")
             return None
         if alone and pause and self._deadline is not None and now + pause >= self._deadline:
             return None
@@ -163,7 +163,7 @@ def wait(value: Any, *, deadline: float | None = None) -> Generator[Any, Any, An
 
     A plain value comes straight back; an awaitable is awaited by an asyncio channel or server.
     On a sync channel or server an awaitable raises TypeError in the flow.
-    A `concurrent.futures.Future`, which another RPC may set, is waited for everywhere, and blocks nobody but the thread
+    A `concurrent.futures.Future`, which another RPC may set, is waited for everywhere, and blocks no thread but that
     of a blocking call or of a sync handler.
 
     deadline: how long to wait for a Future, in seconds of the monotonic clock; then, and at the RPC's own deadline, the
@@ -182,6 +182,8 @@ class Chain:
 
     __slots__ = ("interceptors",)
 
+    closed: ClassVar = False  # does it choose in a way that `describe` cannot show?
+
     def __init__(self, interceptors: tuple[Interceptor, ...]) -> None:
         self.interceptors = interceptors
 
@@ -189,7 +191,15 @@ class Chain:
         return (yield cast(Call, Through(self, call)))
 
     def select(self, method: Method) -> tuple[Interceptor, ...]:
+        """Those of its interceptors that see a method."""
         return self.interceptors
+
+    def compiled(self, method: Method) -> Layers:
+        """What runs where it is called inside a flow."""
+        return layers((self,), method, used=False)
+
+    def see(self, method: Method) -> None:
+        """A stub or server is about to use the method."""
 
     def __repr__(self) -> str:
         return f"chain({named(self.interceptors)})"
@@ -209,6 +219,9 @@ class When(Chain):
         condition = self.condition
         applies = condition(method.full_name) if isinstance(condition, Patterns) else condition(method)
         return self.interceptors if applies else ()
+
+    def see(self, method: Method) -> None:
+        self.unmatched.see(method)
 
     def __repr__(self) -> str:
         return f"when({self.said}, {named(self.interceptors)})"
@@ -267,12 +280,12 @@ def layers(
         if asyncio is not None and (fault := unfit(interceptor, asyncio)):
             _log.error("%s: %s", method, fault)
             compiled.append(_faulty(fault))
-        elif is_async(interceptor):
-            compiled.append(_lifted(cast(Callable[[Call], AsyncFlow], interceptor)))
         elif hasattr(interceptor, "fitted"):
             layer, inside = _fitted(interceptor, method)
             compiled += [layer] if layer is not None else []
             innermost += [inside] if inside is not None else []
+        elif is_async(interceptor):
+            compiled.append(_lifted(cast(Callable[[Call], AsyncFlow], interceptor)))
         else:
             compiled.append(cast(Layer, interceptor))
     return (*compiled, *innermost) if asyncio is None else tuple(compiled)
@@ -281,9 +294,9 @@ def layers(
 def _for(interceptors: tuple[Interceptor, ...], method: Method, used: bool) -> Iterator[Interceptor]:
     """Those that see a method, chains opened."""
     for interceptor in interceptors:
-        if isinstance(interceptor, Chain):
-            if used and isinstance(interceptor, When):
-                interceptor.unmatched.see(method)
+        if is_fixed(interceptor):
+            if used:
+                interceptor.see(method)
             yield from _for(_selected(interceptor, method), method, used)
         else:
             yield interceptor
@@ -367,6 +380,11 @@ def named(interceptors: Iterable[Any]) -> str:
     return ", ".join(map(name_of, interceptors))
 
 
+def is_fixed(interceptor: Any) -> TypeGuard[Chain]:
+    """Is it a chain that always holds the same? One that changes while calls run is fitted to a method like a battery."""
+    return isinstance(interceptor, Chain) and not hasattr(interceptor, "fitted")
+
+
 def is_async(interceptor: Any) -> bool:
     """Is it an `async def` generator, or contains one?"""
     if isinstance(interceptor, Chain):
@@ -427,7 +445,7 @@ def check_sync(interceptors: tuple[Interceptor, ...], where: str = "channel") ->
 def check_fit(interceptors: tuple[Interceptor, ...], asyncio: bool) -> None:
     """TypeError if one of them cannot run on a channel or server of this kind."""
     for interceptor in interceptors:
-        if isinstance(interceptor, Chain):
+        if is_fixed(interceptor):
             check_fit(interceptor.interceptors, asyncio)
         elif fault := unfit(interceptor, asyncio):
             raise TypeError(fault)
@@ -468,7 +486,7 @@ def _refuse(interceptor: Any, fault: str) -> NoReturn:
 
 
 class Driver:
-    """The flows of one RPC: hands out steps, is told what came of them, and ends with the outcome of the RPC."""
+    """The flows of one RPC: hands out steps, gets what came of them, and ends with the outcome of the RPC."""
 
     __slots__ = ("__weakref__", "_again", "_asked", "_called", "_flows", "_frames", "_resends", "_sends", "_told")
 
@@ -509,6 +527,13 @@ class Driver:
         """Take over an RPC that has begun without a driver: the flow below those that run has ended with this."""
         driver = cls._with(flows, frames, told)
         return driver, driver._turn(None, _verdict(flows[driver.frames], ending, told))
+
+    @classmethod
+    def under_way(cls, flows: Layers, frames: Nested) -> Driver:
+        """Take over an RPC that has begun without a driver, and whose call has been sent."""
+        driver = cls._with(flows, frames, None)
+        driver._sends = 1
+        return driver
 
     @classmethod
     def _with(cls, flows: Layers, frames: Nested, told: Outcome | None) -> Driver:
@@ -621,7 +646,7 @@ class Driver:
             self._flows = called.pop()[1]
         if type(asked) is Through:
             called.append((depth, self._flows))
-            inner = layers((asked.chain,), asked.call.method, used=False)
+            inner = asked.chain.compiled(asked.call.method)
             self._flows = (*self._flows[:depth], *inner, *self._flows[depth:])
             asked = asked.call
         self._called = called
@@ -686,9 +711,9 @@ def _failed(error: errors.StatusError, told: Outcome | None) -> Outcome:
 
 
 def _fault(layer: Layer, did: str, error: BaseException | None = None, told: Outcome | None = None) -> Outcome:
-    """The outcome when an interceptor is at fault: a failure it was told stands, all else becomes INTERNAL.
+    """The outcome when an interceptor is at fault: a failure it was given is kept, all else becomes INTERNAL.
 
-    The exception's text stays in the log: on a server the details go to a stranger.
+    The exception's text stays in the log: on a server the details go to an unknown caller.
     """
     blame = f"interceptor {name_of(layer)} {did}"
     _log.error("%s", blame, exc_info=error)
@@ -696,7 +721,7 @@ def _fault(layer: Layer, did: str, error: BaseException | None = None, told: Out
         if told.error is not None:
             told.error.add_note(blame)
         return told
-    failure = errors.Internal(blame if told is None else f"{blame} (it had been told OK)", local=True)
+    failure = errors.Internal(blame if told is None else f"{blame} (the outcome it was given was OK)", local=True)
     failure.__cause__ = error
     return _failed(failure, told)
 

@@ -1,4 +1,4 @@
-"""Who calls: the identity of a caller, and the credentials that it is read from."""
+"""The identity of a caller, and the credentials that it is read from."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Name(NamedTuple):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Identity:
-    """Who calls. Verifiers make it, and `context.identity()` gives it to handlers.
+    """The identity of a caller. Verifiers make it, and `context.identity()` gives it to handlers.
 
     subject: who it is, in one text; the only part of it that is logged.
     scopes:  what the caller may do, for `require`.

@@ -68,7 +68,7 @@ class Target:
         self._core = core  # that of grpc's core, which knows of connections
         self._number = next(_numbers)
         self.private = False  # is it known to be encrypted, or to stay on this machine? See `BearerToken`
-        self.modules = modules  # where what stands between us and grpc comes from: that of a native interceptor
+        self.modules = modules  # the modules of what is between us and grpc: that of a native interceptor
 
     @classmethod
     def of(cls, channel: Any) -> Target:
@@ -80,7 +80,7 @@ class Target:
 
     @property
     def key(self) -> str:
-        """Text that tells targets apart: the address, or a name that this one channel has, like "channel 3"."""
+        """Text that distinguishes targets: the address, or a name that this one channel has, like "channel 3"."""
         return self._text or f"channel {self._number}"
 
     def cannot_connect(self) -> bool:

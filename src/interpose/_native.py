@@ -48,6 +48,7 @@ class Route:
         serializer: Callable[[Any], bytes] | None,
         clock: Clock,
         pauses: Pauses,
+        packs: bool = True,  # does the shell serialize unary requests before it hands them over?
     ) -> None:
         self.method = method
         self.layers = layers
@@ -56,7 +57,7 @@ class Route:
         # One for messages and for those that are kept: a second one, made when it is first needed, might be made on a
         # channel that is closed, and there grpc ends the process (registered methods).
         # A stream is serialized on a thread of grpc's, a unary request where the application calls.
-        self.native = make(guarded(self.encode) if self.uploads else self.encode)
+        self.native = make(guarded(self.encode) if self.uploads else self.encode if packs else serializer)
         self.clock = clock
         self.pauses = pauses
 
@@ -65,7 +66,7 @@ Hooked: TypeAlias = Callable[[Kind, Any, Any], Route]  # kind, path, native mult
 
 
 def options_of(details: Any) -> dict[str, Any]:
-    """What the application said of a call, from what grpc tells a native interceptor of it."""
+    """What the application said of a call, from what grpc gives a native interceptor."""
     names = ("timeout", "metadata", "credentials", "wait_for_ready", "compression")
     return {name: getattr(details, name, None) for name in names}
 
@@ -171,7 +172,7 @@ def waits_until(step: Wait, deadline: float | None) -> float | None:
 
 
 def completion_of(future: Future[Any], driver: Driver) -> tuple[Callable[[Any], Any], Any]:
-    """How a driver is told what a Future that is done gave."""
+    """How a driver gets what a Future that is done gave."""
     try:
         return driver.answer, future.result()
     except BaseException as error:
@@ -179,19 +180,19 @@ def completion_of(future: Future[Any], driver: Driver) -> tuple[Callable[[Any], 
 
 
 def wait_timed_out() -> errors.DeadlineExceeded:
-    """What a flow is told whose Future has not come in time."""
+    """What is raised into a flow whose Future has not come in time."""
     return errors.DeadlineExceeded("the deadline passed while an interceptor waited", local=True)
 
 
 def locally_cancelled() -> errors.Cancelled:
-    """What a flow or a part of an RPC is told that the application has cancelled."""
+    """What a flow or a part of an RPC gets when the application has cancelled it."""
     return errors.Cancelled(LOCALLY_CANCELLED, local=True)
 
 
 def no_waiting(step: Wait) -> TypeError:
-    """What a flow that waits for an awaitable is told on a sync channel or server."""
+    """What is raised into a flow that waits for an awaitable on a sync channel or server."""
     close = getattr(step.awaitable, "close", None)
-    if close is not None:  # a coroutine that nobody will await
+    if close is not None:  # a coroutine that will never be awaited
         close()
     if type(step.awaitable).__name__ == "async_generator_asend":  # of the interceptor itself
         return TypeError(f"interceptor {step.asker} is an `async def` generator, and this server is a sync one")

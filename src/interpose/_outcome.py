@@ -17,7 +17,7 @@ OK = grpc.StatusCode.OK
 
 
 class Ended(Protocol):
-    """A native call that has ended: it can still tell the metadata of the response."""
+    """A native call that has ended: it still has the metadata of the response."""
 
     def initial_metadata(self) -> Any: ...
 
@@ -25,11 +25,13 @@ class Ended(Protocol):
 
 
 def told_by(error: StatusError) -> tuple[grpc.StatusCode, str, Metadata]:
-    """Code, details and trailing metadata of an error; of an application's own that fails to tell them, what is certain."""
+    """Code, details and trailing metadata of an error; of an application's own that fails to give them, what is certain."""
     try:
         return error.code(), error.details(), error.trailing_metadata()
     except BaseException:
-        _log.exception("a %s could not tell what it says", type(error).__name__)
+        _log.exception(
+            "a %s could not give its code, details and metadata; using its status_code alone", type(error).__name__
+        )
         return error.status_code, "", Metadata()
 
 
@@ -201,7 +203,7 @@ class Outcome:
 
 
 class Answered(Outcome):
-    """OK, one message each way, no metadata: what nearly every RPC ends with. What is the same in all stands on the class."""
+    """OK, one message each way, no metadata: what nearly every RPC ends with. What is the same in all is on the class."""
 
     __slots__ = ()
 
@@ -218,6 +220,25 @@ class Answered(Outcome):
     _requests = _responses = 1
     _replayable = True
     _initial_metadata = _trailing_metadata = Metadata()
+
+
+class Received(Outcome):
+    """OK, one message each way: what nearly every RPC of a client ends with."""
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+
+        def __init__(self) -> None: ...
+
+    else:
+        __init__ = object.__init__
+
+    _code = OK
+    _details = ""
+    _error = None
+    _requests = _responses = 1
+    _replayable = True
 
 
 _UNSENT = Outcome(replayable=True)

@@ -111,7 +111,7 @@ def _fault_of_glob(glob: str) -> str | None:
     if strange or glob.startswith("/!"):
         return (
             f"has {strange[0] if strange else '!'!r}, which is in no name of a method: several patterns are a list, "
-            "alternatives stand in braces, and anything else is said by a function of the Method"
+            "alternatives are written in braces, and anything else is said by a function of the Method"
         )
     if "{" in glob or "}" in glob or re.search(r"\[[^\]]*$", glob):
         return "has a brace or bracket without its other half"

@@ -22,6 +22,9 @@ def serve(
     reload_dirs: Sequence[str] = (),
     factory: bool = False,
     env_file: str | None = None,
+    policy: str | None = None,
+    policy_allow: Sequence[str] = (),
+    policy_env: Sequence[str] = (),
     tls_key: str | None = None,
     tls_cert: str | None = None,
     tls_client_ca: str | None = None,
@@ -49,13 +52,15 @@ def serve(
         started; or its name, "module:attribute". What follows a `yield` in the function is its clean-up. With
         `factory` it is a function that returns one of these.
     stack: interceptors around all of it, the first outermost; or their name. bare: which of "health", "reflection" and
-        "channelz" stand outside of them.
+        "channelz" are outside of them.
     host, port: where to listen; port 0 takes one that is free. uds: the path of a unix socket, instead.
     loop: "none" is a `grpc.server` on a pool of `threads`, "asyncio" and "uvloop" are a `grpc.aio.server`; "auto" is
         asyncio if the application, or a servicer's method, is async.
     workers: processes that share the port; needs names for app and stack. SIGHUP replaces them one after the other.
     reload: replace it when a Python file changes under `reload_dirs`, or this folder.
     env_file: variables to set before the application is imported.
+    policy: a file whose section `server` stands inside of `stack`, read anew at SIGHUP; see `interpose.policy.load`, also for
+        `policy_allow` and `policy_env`.
     tls_key, tls_cert, tls_client_ca: files in PEM, read anew when they change. With a CA, clients need a certificate.
     health, reflection, channelz: the standard services, of the extra `server`.
     ready: functions that say whether the server is ready, or their names; a `ConcurrencyLimit` is not while it refuses.

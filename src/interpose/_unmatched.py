@@ -12,7 +12,7 @@ from interpose._method import Method
 from interpose._patterns import is_literal
 
 ENOUGH = 16  # distinct methods, after which a pattern that has matched none is reported; a service seldom has more
-MAX_SHOWN = 200  # characters of a method's name, which on a server may be a stranger's
+MAX_SHOWN = 200  # characters of a method's name, which on a server any peer may have chosen
 
 _log = logging.getLogger("interpose")
 

@@ -1,6 +1,6 @@
 """What grpc's own texts mean: the one table of them, each with the versions on which it was seen.
 
-grpc tells what became of a call by a status code, and in most cases the code is all that counts. A few times only the text
+grpc says what became of a call by a status code, and in most cases the code is all that counts. A few times only the text
 beside it says whether the call can have been executed, or whether it ever left. `tests/test_wording.py` makes each row of
 the table happen on a wire, with the newest grpcio and with the oldest that we support.
 
@@ -22,6 +22,8 @@ class Meaning(enum.Enum):
 
     UNCONNECTED = "no connection came about"
     REFUSED = "the server did not look at the stream"
+    SAID_REFUSED = "the stream is said to be refused, which a proxy says of calls that were executed as well"
+    FROM_PROXY = "an HTTP status that no gRPC server sent: a proxy answered, which may have called the server"
     NO_CREDENTIALS = "a credentials plugin failed on this side, and nothing was sent"
     TOO_LARGE = "a message is over a limit, and always will be"
     CUT_OFF = "the connection or the server ended under the call, which may have been executed"
@@ -47,13 +49,16 @@ TABLE = (
     # A GOAWAY that left the stream out (RFC 9113, 6.8). A connection that broke after one had come, with the call under
     # way, reads "Stream removed (Socket closed (GOAWAY received; …))": it proves nothing.
     Wording(Meaning.REFUSED, StatusCode.UNAVAILABLE, _REMOVED + "GOAWAY received;", "1.66.2 to 1.85.3"),
-    # REFUSED_STREAM (RFC 9113, 7).
+    # REFUSED_STREAM (RFC 9113, 7) would be a promise. But haproxy (seen: 2.6.12) says it to its clients whenever the
+    # connection to a server breaks before the response, whatever that server has done: haproxy/haproxy#3414.
     Wording(
-        Meaning.REFUSED,
+        Meaning.SAID_REFUSED,
         StatusCode.UNAVAILABLE,
         _REMOVED + r"(RST_STREAM \()?Received RST_STREAM with error code 7\)*$",
         "1.66.2 to 1.85.3",
     ),
+    # 429, 502, 503 and 504 (gRPC's http-grpc-status-mapping.md).
+    Wording(Meaning.FROM_PROXY, StatusCode.UNAVAILABLE, "^Received http2 header with status: ", "1.66.2 to 1.85.3"),
     Wording(
         Meaning.NO_CREDENTIALS,
         StatusCode.UNAVAILABLE,
@@ -90,11 +95,17 @@ def meaning_of(code: StatusCode, details: str) -> Meaning | None:
     return next((row.meaning for row, text in _COMPILED if row.code is code and text.search(details)), None)
 
 
-# What would tell a client that the call was not executed, if this side had written it.
+# What would say to a client that the call was not executed, if this side had written it.
 EXONERATING = frozenset({Meaning.UNCONNECTED, Meaning.REFUSED, Meaning.NO_CREDENTIALS})
 
+# What a client may take so, by convention or in an older version.
+MISLEADING = EXONERATING | {Meaning.SAID_REFUSED}
+
+# Not even by convention: the call may have been under way.
+INCRIMINATING = frozenset({Meaning.CUT_OFF, Meaning.FROM_PROXY})
+
 # "UNKNOWN:Error received from peer ipv4:127.0.0.1:50051 {grpc_message:…". Of a status that the core made itself the same
-# text has no address. Seen on 1.66.2 to 1.78.0; 1.85.3 no longer says who made a status.
+# text has no address. Seen on 1.66.2 to 1.78.0; 1.85.3 no longer says which side made a status.
 _PEER = re.compile(r"Error received from peer [^ {]")
 
 

@@ -1,6 +1,6 @@
 """What flows leave for handlers and for the calls that handlers make.
 
-Handlers have a parameter `context` of their own, so what they ask stands at the front door too: `interpose.request_id()`,
+Handlers have a parameter `context` of their own, so what they ask is at the front door too: `interpose.request_id()`,
 `interpose.current_call()`, `interpose.deadline()`, `interpose.detached()`.
 """
 
@@ -49,7 +49,7 @@ def real_ip() -> str | None:
 
 
 def identity() -> Identity | None:
-    """Who made the call that is being handled here; None where that is not known. Left by `Authenticate`."""
+    """The caller of the call that is being handled here; None where it is not known. Left by `Authenticate`."""
     return _identity.get()
 
 

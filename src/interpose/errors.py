@@ -35,7 +35,7 @@ class StatusError(grpc.RpcError):
     status_code: ClassVar[grpc.StatusCode] = grpc.StatusCode.UNKNOWN
     _coded: ClassVar[bool] = False  # has the class a code of its own, or of a class between it and this one?
 
-    # What an application's own class has that forgets to call this constructor: its RPC shall end all the same.
+    # What an application's own class has that forgets to call this constructor: its RPC must end all the same.
     _details = ""
     _initial_metadata = _trailing_metadata = Metadata()
     local = False
@@ -223,7 +223,7 @@ class DataLoss(StatusError):
 
 
 class Unauthenticated(StatusError):
-    """UNAUTHENTICATED: it is not known who calls."""
+    """UNAUTHENTICATED: the caller is not known."""
 
     status_code = grpc.StatusCode.UNAUTHENTICATED
 

@@ -18,6 +18,7 @@ import grpc.aio
 import pytest
 
 from interpose import AsyncFlow, Call, Flow, Kind, chain, errors, intercept_channel, when
+from tests.conformance.calls.ways import in_public
 from tests.protos.compiled import Generated
 from tests.protos.features import (
     ANSWERS,
@@ -51,6 +52,7 @@ WAYS: dict[str, Callable[[grpc.aio.Channel], grpc.aio.Channel]] = {
     "stack": lambda channel: intercept_channel(channel, passes, chain(looks, replaces), when("*", looks)),
     "waits": lambda channel: intercept_channel(channel, passes_async, looks),
     "resends": lambda channel: intercept_channel(channel, passes, resends),
+    "in public": lambda channel: in_public(channel, passes, looks),
     "resends_later": lambda channel: intercept_channel(channel, resends_later, looks),
 }
 BARE = ["raw", "passes", "resends"]  # ways that are tested through bare multi-callables too

@@ -12,6 +12,7 @@ import grpc.aio
 import pytest
 
 from interpose import Call, Flow, Kind, errors, intercept_channel
+from tests.conformance.calls.ways import in_public
 from tests.protos.compiled import Generated
 from tests.protos.features import (
     ANSWERS,
@@ -35,6 +36,7 @@ WAYS: dict[str, Wrap] = {
     "passes": lambda channel: intercept_channel(channel, passes),
     "stack": lambda channel: intercept_channel(channel, looks, replaces, passes),
     "resends": lambda channel: intercept_channel(channel, resends),
+    "passes, in public": lambda channel: in_public(channel, passes),
 }
 UDS = grpc.LocalConnectionType.UDS
 READY = grpc.ChannelConnectivity.READY

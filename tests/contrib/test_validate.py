@@ -445,8 +445,8 @@ def test_orders_that_are_wrong() -> None:
     told = describe(Validate(), AccessLog(), RateLimit("1/second"))
 
     assert "1. Validate   Refuse messages that break the rules in their proto" in told
-    assert "! Validate stands outside of AccessLog: calls that are refused are not in the log" in told
-    assert "! Validate stands outside of RateLimit: calls that are refused are not counted" in told
+    assert "! Validate is outside of AccessLog: calls that are refused are not in the log" in told
+    assert "! Validate is outside of RateLimit: calls that are refused are not counted" in told
 
 
 # --- seeing ---------------------------------------------------------------------------------------------------------

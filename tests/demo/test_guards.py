@@ -131,8 +131,8 @@ def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("missing", "claim"),
     [
-        ("Authenticate", "no handler ran for a stranger"),
-        ("Authorize", "no handler ran for a stranger"),
+        ("Authenticate", "no handler ran for a caller without a token"),
+        ("Authorize", "no handler ran for a caller without a token"),
         ("RateLimit", "a caller that came too often"),
         ("ConcurrencyLimit", "of a crowd"),
     ],

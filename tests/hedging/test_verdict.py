@@ -97,7 +97,7 @@ def test_a_verdict_that_fails_is_logged(way: Way, caplog: pytest.LogCaptureFixtu
     ):
         way.call(service, ruled(broken))
 
-    assert said(caplog) == ["the verdict of a hedged call failed; the failure it was told is the answer"]
+    assert said(caplog) == ["hedge verdict callback raised; using the failed attempt's outcome"]
 
 
 def test_ready_is_asked_before_each_copy_but_the_first(way: Way) -> None:

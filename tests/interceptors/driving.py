@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -13,7 +13,7 @@ from google.rpc import error_details_pb2
 
 from interpose import Call, Flow, Interceptor, Kind, Outcome, Side, errors, testing
 from interpose.interceptors import Hedge, Retry
-from interpose.testing import Place, failed
+from interpose.testing import Place, Reply, failed
 from interpose.testing.acts import Act
 
 Given: TypeAlias = dict[str, Any]  # options of `interpose.testing.play`
@@ -120,6 +120,15 @@ class Told:
     def __call__(self, call: Call) -> Flow:
         self.outcomes.append((yield call))
         self.ended.release()
+
+
+def overdue(call: Callable[..., Reply], ended: threading.Semaphore, *requests: str) -> Reply:
+    """A call with little time; on a machine so busy that it ran out before the server had heard of it, with much."""
+    for timeout in (0.05, 3.0):
+        reply = call(*requests, timeout=timeout)
+        if ended.acquire(timeout=5):
+            return reply
+    raise AssertionError("the call has not ended where this was to be seen")
 
 
 def numbers() -> Iterator[str]:

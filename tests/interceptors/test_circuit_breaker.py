@@ -20,11 +20,9 @@ from interpose.interceptors.circuit_breaker import (
     CircuitState,
     Mode,
     TransitionDetails,
-    by_method,
-    by_service,
-    calls,
-    seconds,
 )
+from interpose.interceptors.keys import by_method, by_service
+from interpose.mechanisms.window import calls, seconds
 from interpose.testing import PLACES, Echo, FakeClock, Place, Stub, failed, ok, play, raised
 from tests.interceptors.driving import Told, each, failing, is_server, requests
 

@@ -14,7 +14,7 @@ from interpose import Call, Flow, Kind, Outcome, Side, chain, when
 from interpose.interceptors import Retry
 from interpose.interceptors.fault_injection import FaultInjection, InjectedFault
 from interpose.testing import PLACES, Echo, FakeClock, Place, Stub, failed, ok, play
-from tests.interceptors.driving import Told, each, requests
+from tests.interceptors.driving import Told, each, overdue, requests
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 DATA_LOSS = grpc.StatusCode.DATA_LOSS
@@ -136,8 +136,7 @@ def test_a_request_that_is_lost(place: Place) -> None:
     told = Told()
 
     with place.open(told, FaultInjection(enabled=True, drop_percent=100)) as rpc:
-        reply = rpc.call(*requests(place), timeout=0.05)
-        assert told.ended.acquire(timeout=20)
+        reply = overdue(rpc.call, told.ended, *requests(place))
 
     assert reply.code is DEADLINE_EXCEEDED
     assert rpc.attempts == []
@@ -149,8 +148,7 @@ def test_a_delay_beyond_the_deadline(place: Place) -> None:
     told = Told()
 
     with place.open(told, FaultInjection(enabled=True, delay=3600, abort=DATA_LOSS)) as rpc:
-        reply = rpc.call(*requests(place), timeout=0.05)
-        assert told.ended.acquire(timeout=20)
+        reply = overdue(rpc.call, told.ended, *requests(place))
 
     assert reply.code is DEADLINE_EXCEEDED
     assert [outcome.code is DATA_LOSS for outcome in told.outcomes] == [False]

@@ -18,7 +18,7 @@ from interpose.interceptors import (
     RequestId,
     StaticTokens,
 )
-from interpose.interceptors.rate_limit import by_identity
+from interpose.interceptors.keys import by_identity
 from interpose.mechanisms.concurrency import Fixed
 from interpose.testing import Echo, Stub, incoming, ok, play
 from tests.facts.serving import KINDS, PATIENCE, serving

@@ -24,7 +24,8 @@ from interpose.interceptors import (
     Retry,
 )
 from interpose.interceptors import rate_limit as module
-from interpose.interceptors.rate_limit import MAX_KEY, bounded, by_metadata, by_method, by_peer
+from interpose.interceptors.keys import by_metadata, by_method, by_peer
+from interpose.interceptors.rate_limit import MAX_KEY, bounded
 from interpose.testing import PLACES, Echo, FakeClock, Place, Stub, ok, play
 from tests.interceptors.driving import is_server, requests
 
@@ -531,5 +532,5 @@ def test_an_order_that_is_wrong() -> None:
     """`describe` says so."""
     told = describe(RateLimit("1/second"), RealIp(["10.0.0.0/8"]))
 
-    assert "! RateLimit stands outside of RealIp: all who come through a proxy are counted as one" in told
+    assert "! RateLimit is outside of RealIp: all who come through a proxy are counted as one" in told
     assert "!" not in describe(RealIp(["10.0.0.0/8"]), RateLimit("1/second"))

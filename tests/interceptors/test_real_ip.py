@@ -8,7 +8,7 @@ import pytest
 
 from interpose import Call, Flow, Side, chain, context
 from interpose.interceptors import RateLimit, RealIp
-from interpose.interceptors.rate_limit import by_peer
+from interpose.interceptors.keys import by_peer
 from interpose.testing import PLACES, Place, ok, play
 from tests.interceptors.driving import requests
 

@@ -205,8 +205,8 @@ def test_a_word_counts_for_one_attempt() -> None:
     [
         ("Stream removed (GOAWAY received; Error code: 0; Debug Text: )", True),
         ("GOAWAY received; Error code: 0; Debug Text: ", True),
-        ("Stream removed (RST_STREAM (Received RST_STREAM with error code 7))", True),
-        ("Received RST_STREAM with error code 7", True),
+        ("Stream removed (RST_STREAM (Received RST_STREAM with error code 7))", False),
+        ("Received RST_STREAM with error code 7", False),
         ("Getting metadata from plugin failed with error: no token", True),
         ("Illegal metadata", True),
         ("Stream removed (Socket closed (GOAWAY received; Error code: 0; Debug Text: ))", False),
@@ -247,7 +247,7 @@ def test_what_comes_with_metadata_was_sent_by_a_server(more: Any) -> None:
 @pytest.mark.parametrize(("peer", "attempts"), [("", 2), ("ipv4:127.0.0.1:50051", 1), ("unix:", 1)])
 def test_where_the_core_names_the_peer_a_server_sent_it(peer: str, attempts: int) -> None:
     """As up to grpcio 1.78."""
-    details = "Received RST_STREAM with error code 7"
+    details = "GOAWAY received; Error code: 0"
     debug = f'UNKNOWN:Error received from peer {peer} {{grpc_message:"{details}", grpc_status:14}}'
     told = Outcome(UNAVAILABLE, None, details, errors.Unavailable(details, debug_error_string=debug), replayable=True)
 
@@ -261,7 +261,8 @@ def test_where_the_core_names_the_peer_a_server_sent_it(peer: str, attempts: int
     ("act", "attempts"),
     [
         (failed(UNAVAILABLE), 2),
-        (failed(UNAVAILABLE, "Received http2 header with status: 503"), 2),
+        (failed(UNAVAILABLE, "Received http2 header with status: 503"), 1),
+        (failed(UNAVAILABLE, "Received RST_STREAM with error code 7"), 2),
         (failed(UNAVAILABLE, initial=[("x-node", "7")]), 1),
         (failed(UNAVAILABLE, "Socket closed"), 1),
         (failed(UNAVAILABLE, "Stream removed (Socket closed (GOAWAY received; …))"), 1),

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 from grpc import StatusCode
 
-from interpose.interceptors.circuit_breaker import MAX_KEYS, CircuitBreaker, by_method
+from interpose.interceptors.circuit_breaker import MAX_KEYS, CircuitBreaker
+from interpose.interceptors.keys import by_method
 from interpose.testing import ok, play
 
 THREADS = 8

@@ -8,7 +8,8 @@ import grpc.aio
 import pytest
 
 from interpose import Call, Flow, errors, intercept_channel
-from interpose.interceptors.circuit_breaker import CircuitBreaker, calls
+from interpose.interceptors.circuit_breaker import CircuitBreaker
+from interpose.mechanisms.window import calls
 from interpose.testing import failed
 from interpose.testing.echo import Echo, Stub
 

@@ -68,7 +68,7 @@ def test_raising_before_the_yield_is_internal(bug: str) -> None:
 
 @pytest.mark.parametrize("bug", sorted(BUGS))
 def test_raising_after_success_is_internal(bug: str) -> None:
-    """The RPC had succeeded: INTERNAL, which says that it had been told OK, and counts what had been sent."""
+    """The RPC had succeeded: INTERNAL, which says that it the outcome it was given was OK, and counts what had been sent."""
 
     def breaks(call: Call) -> Flow:
         yield call
@@ -77,7 +77,7 @@ def test_raising_after_success_is_internal(bug: str) -> None:
     outcome = Player().play(breaks)
 
     assert blamed(outcome, name_of(breaks))
-    assert "had been told OK" in outcome.details
+    assert "the outcome it was given was OK" in outcome.details
     assert outcome.attempts == 1
     assert outcome.requests == 1
 

@@ -11,8 +11,9 @@ from grpc import StatusCode
 
 from interpose import Call, Flow, intercept_channel, interceptors, when
 from interpose.interceptors import Cache, CircuitBreaker, Deadline, ExceptionToStatus, Fallback, Retry, RetryBudget
-from interpose.interceptors.circuit_breaker import by_method, seconds
+from interpose.interceptors.keys import by_method
 from interpose.mechanisms.shown import of
+from interpose.mechanisms.window import seconds
 
 
 @pytest.mark.parametrize(

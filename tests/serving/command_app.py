@@ -1,5 +1,6 @@
 """Applications for `interpose serve` in a process of its own."""
 
+import asyncio
 import os
 import signal
 import sys
@@ -21,6 +22,11 @@ stack = [RequestId()]
 def _register(server: Any, greet: Any) -> None:
     handler = grpc.unary_unary_rpc_method_handler(greet, decode, encode)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Shop", {"unary_unary": handler}),))
+
+
+def _say_begun() -> None:
+    sys.stdout.write("begun\n")
+    sys.stdout.flush()
 
 
 def app(server: Any) -> Iterator[None]:
@@ -45,8 +51,7 @@ async def async_app(server: Any) -> AsyncIterator[None]:
 
 def stubborn(server: Any) -> None:
     def greet(text: str, context: Any) -> str:
-        sys.stdout.write("begun\n")
-        sys.stdout.flush()
+        _say_begun()
         time.sleep(600)  # never to its end: the test is that the process does not wait for it
         return text
 
@@ -64,10 +69,34 @@ def slow(server: Any) -> None:
 
     def greet(text: str, context: Any) -> str:
         if text == "wait":
-            sys.stdout.write("begun\n")
-            sys.stdout.flush()
+            _say_begun()
             gate.wait()
         return os.environ["PROMETHEUS_MULTIPROC_DIR"] if text == "metrics" else str(os.getpid())
+
+    _register(server, greet)
+
+
+LASTS = 0.5  # seconds that the calls of the two below take
+
+
+def lasting(server: Any) -> None:
+    """Answers after a while."""
+
+    def greet(text: str, context: Any) -> str:
+        _say_begun()
+        time.sleep(LASTS)  # the work
+        return text
+
+    _register(server, greet)
+
+
+async def async_lasting(server: Any) -> None:
+    """The same on asyncio."""
+
+    async def greet(text: str, context: Any) -> str:
+        _say_begun()
+        await asyncio.sleep(LASTS)  # the work
+        return text
 
     _register(server, greet)
 

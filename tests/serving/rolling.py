@@ -8,6 +8,7 @@ Every call has a number. A handler writes it down before it does anything else; 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import os
 import re
 import signal
@@ -17,12 +18,15 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Coroutine, Iterable, Iterator
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import grpc
+import grpc.aio
 
 from interpose.testing.codec import decode, encode
 
@@ -67,45 +71,71 @@ class Count:
     lost: int = 0  # begun, and not answered in full
     doubled: int = 0  # begun more than once
     refused: int = 0  # failed, and never begun
+    rate: int = 0  # calls in a second, of all clients together
     codes: Counter[str] = field(default_factory=Counter)  # of the failures
 
 
-class Caller(threading.Thread):
-    """A client with a connection of its own, which calls at a steady rate: unary and streams in turn."""
+class Fleet(threading.Thread):
+    """Clients with a connection each, which call at a steady rate, however long answers take: unary and streams in turn.
 
-    def __init__(self, target: str, name: str, rate: float, over: threading.Event) -> None:
-        super().__init__(name=name, daemon=True)
+    They share a thread and its event loop, so that their own cost leaves the machine to the servers.
+    """
+
+    def __init__(self, target: str, clients: int, rate: float) -> None:
+        super().__init__(daemon=True)
         self.answers: dict[str, str] = {}
-        self._channel = grpc.insecure_channel(
-            target, [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
-        )
+        self.lasted = 0.0  # seconds in which calls were begun
+        self._target = target
+        self._clients = clients
         self._pause = 1 / rate
-        self._over = over
+        self._over = threading.Event()
+
+    def stop(self) -> None:
+        """Begin no more calls, and wait for those under way."""
+        self._over.set()
+        self.join()
 
     def run(self) -> None:
-        unary = self._channel.unary_unary(f"/{SERVICE}/unary", encode, decode)
-        stream = self._channel.unary_stream(f"/{SERVICE}/stream", encode, decode)
-        number = 0
-        pending: list[threading.Thread] = []
-        while not self._over.wait(self._pause):
-            number += 1
-            key = f"{self.name}-{number}"
-            work = self._call if number % 2 else self._read
-            pending.append(threading.Thread(target=work, args=(unary if number % 2 else stream, key)))
-            pending[-1].start()
-        for one in pending:
-            one.join()
-        self._channel.close()
+        asyncio.run(self._run())
 
-    def _call(self, method: Any, key: str) -> None:
-        self._note(key, lambda: method(key, timeout=60) == key)
+    async def _run(self) -> None:
+        options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
+        async with AsyncExitStack() as life, asyncio.TaskGroup() as calls:
+            channels = [
+                await life.enter_async_context(grpc.aio.insecure_channel(self._target, options))
+                for _ in range(self._clients)
+            ]
+            works = [
+                work
+                for channel in channels
+                for work in (
+                    partial(self._call, channel.unary_unary(f"/{SERVICE}/unary", encode, decode)),
+                    partial(self._read, channel.unary_stream(f"/{SERVICE}/stream", encode, decode)),
+                )
+            ]
+            begun, number = time.monotonic(), 0
+            while not self._over.is_set():
+                while number * self._pause <= time.monotonic() - begun:  # what is late is made up for
+                    calls.create_task(works[number % len(works)](str(number)))
+                    number += 1
+                await asyncio.sleep(self._pause)
+            self.lasted = time.monotonic() - begun
 
-    def _read(self, method: Any, key: str) -> None:
-        self._note(key, lambda: list(method(key, timeout=60)) == [key] * MESSAGES)
+    async def _call(self, method: Any, key: str) -> None:
+        async def work() -> bool:
+            return bool(await method(key, timeout=60) == key)
 
-    def _note(self, key: str, work: Any) -> None:
+        await self._note(key, work())
+
+    async def _read(self, method: Any, key: str) -> None:
+        async def work() -> bool:
+            return [answer async for answer in method(key, timeout=60)] == [key] * MESSAGES
+
+        await self._note(key, work())
+
+    async def _note(self, key: str, work: Coroutine[Any, Any, bool]) -> None:
         try:
-            self.answers[key] = "OK" if work() else "CUT"
+            self.answers[key] = "OK" if await work else "CUT"
         except grpc.RpcError as error:
             self.answers[key] = f"{error.code().name} {error.details()}"  # type: ignore[attr-defined]  # it is a call
 
@@ -143,22 +173,19 @@ def roll(restarts: int, clients: int, rate: float, *, workers: int = 2, flags: I
             assert process.stderr is not None
             target = re.search(r"serving on (\S+)", _until(process.stderr, "serving on"))
             assert target is not None
-            over = threading.Event()
-            callers = [Caller(target[1], f"c{number}", rate / clients, over) for number in range(clients)]
-            for caller in callers:
-                caller.start()
+            fleet = Fleet(target[1], clients, rate)
+            fleet.start()
             for _ in range(restarts):
                 process.send_signal(signal.SIGHUP)
                 _until(process.stderr, "replaced; workers are")
-            over.set()
-            for caller in callers:
-                caller.join()
+            fleet.stop()
             process.send_signal(signal.SIGTERM)
             process.communicate(timeout=60)
         finally:
             process.kill()
-        answers = {key: answer for caller in callers for key, answer in caller.answers.items()}
-        return counted(answers, log.read_text().split())
+        count = counted(fleet.answers, log.read_text().split())
+        count.rate = round(count.sent / fleet.lasted)
+        return count
 
 
 def _until(lines: Iterable[str], part: str) -> str:

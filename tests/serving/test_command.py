@@ -4,6 +4,7 @@ import inspect
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -70,6 +71,9 @@ BAD = {
     "no-env-file": (["a:b", "--env-file", "/no/env"], "cannot read the file of environment variables /no/env"),
     "no-log-config": (["a:b", "--log-config", "/no/log.json"], "cannot configure logging from /no/log.json"),
     "async-on-threads": (["tests.serving.command_app:async_app", "--loop", "none"], "leave out --loop none"),
+    "no-workers": (["a:b", "--workers", "0"], "workers must be "),
+    "reload-with-workers": (["a:b", "--workers", "2", "--reload"], "reload"),
+    "no-host": (["tests.serving.command_app:app", "--host", "no.such.host.invalid"], "no.such.host.invalid"),
     "no-socket": (["tests.serving.command_app:app", "--uds", "/no/folder/s"], "make the folder"),
 }
 
@@ -85,6 +89,26 @@ def test_what_cannot_be_served_is_one_line_and_status_2(case: str, capsys: pytes
     assert status == 2
     assert err.count("\n") == 1 and err.startswith("interpose serve: ")
     assert said in err
+
+
+@pytest.mark.parametrize("workers", [(), ("--workers", "2"), ("--reload",)], ids=["one", "workers", "reload"])
+def test_a_port_in_use_is_one_line_and_status_2(
+    workers: tuple[str, ...], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing has been started: neither a worker nor the application."""
+    begun: list[Any] = []
+    monkeypatch.setattr("tests.serving.command_app.app", begun.append)
+    monkeypatch.setattr("interpose.serving.process.Process.__init__", begun.append)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        status = main(["serve", "tests.serving.command_app:app", "--port", str(port), *workers])
+    err = capsys.readouterr().err
+
+    assert status == 2
+    assert err.count("\n") == 1 and str(port) in err
+    assert not begun
 
 
 def test_flags_that_are_none(capsys: pytest.CaptureFixture[str]) -> None:

@@ -145,7 +145,7 @@ def test_an_order_that_is_known_to_be_wrong_is_said(path: Path, caplog: pytest.L
 
     serve(Shop(asyncio=False).app, lambda client: client.call(), path, stack=wrong)
 
-    assert "interceptors: ConcurrencyLimit stands outside of AccessLog" in caplog.text
+    assert "interceptors: ConcurrencyLimit is outside of AccessLog" in caplog.text
 
 
 @both

@@ -22,9 +22,9 @@ import grpc
 
 from interpose import Call, Interceptor, Kind, when
 from interpose.interceptors import CircuitBreaker, Deadline, Hedge, Retry, RetryDetails
-from interpose.interceptors.circuit_breaker import seconds
 from interpose.mechanisms.backoff import exponential
 from interpose.mechanisms.budget import RatioBudget
+from interpose.mechanisms.window import seconds
 from interpose.testing import FaultProxy
 from tests.storm.backend import Backend
 from tests.storm.book import Book

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 
 from interpose import Interceptor
 from interpose.interceptors import BY_CONVENTION, CircuitBreaker, Deadline, Retry
-from interpose.interceptors.circuit_breaker import calls
 from interpose.mechanisms.backoff import exponential
 from interpose.mechanisms.budget import RetryBudget, Unlimited
+from interpose.mechanisms.window import calls
 from tests.storm.backend import Backend
 from tests.storm.book import Book
 from tests.storm.fleet import Fleet

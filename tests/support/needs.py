@@ -1,11 +1,12 @@
 """What tests need beyond Python packages: `@pytest.mark.needs("java")`, and the system packages that bring it.
 
-`python -m tests.support.needs` prints the packages, for scripts/interop.
+`python -m tests.support.needs` prints the packages, for scripts/interop; with `--suite` those that the suite needs.
 """
 
 from __future__ import annotations
 
 import shutil
+import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,14 +24,20 @@ JARS = [
     )
 ]
 
+GO_SOURCES = Path("/usr/share/gocode/src")  # where Debian's libraries for Go are
+INTEROP = (
+    Path(__file__).parents[1] / "interop"
+)  # the folder with package.json, and the packages that `npm ci` puts there
+
 
 @dataclass(frozen=True)
 class Need:
-    """Something that is there or not. packages: Debian's, which bring it."""
+    """Something that is there or not. packages: Debian's, which bring it. rare: only `make interop` asks for it."""
 
     what: str
     is_there: Callable[[], bool]
     packages: tuple[str, ...]
+    rare: bool = False
 
 
 def programs(*names: str) -> Callable[[], bool]:
@@ -48,6 +55,23 @@ NEEDS = {
             *("libguava-java", "libgoogle-gson-java", "libperfmark-java"),
         ),
     ),
+    "node": Need(
+        "node, and the packages of tests/interop/package.json",
+        lambda: programs("node")() and (INTEROP / "node_modules/@grpc/grpc-js").exists(),
+        () if programs("node", "npm")() else ("nodejs", "npm"),  # a node from elsewhere brings its own npm
+    ),
+    "go": Need(
+        "Go, and Debian's grpc-go",
+        lambda: programs("go")() and (GO_SOURCES / "google.golang.org/grpc").exists(),
+        ("golang-go", "golang-google-grpc-dev", "golang-goprotobuf-dev"),
+        rare=True,
+    ),
+    "ruby": Need(
+        "Ruby, and Debian's grpc for it",
+        lambda: programs("ruby")() and any(Path("/usr/lib").glob("*/rubygems-integration/*/gems/grpc-*")),
+        ("ruby", "ruby-grpc"),
+        rare=True,
+    ),
     "redis": Need("redis-server", programs("redis-server"), ("redis-server",)),
     "prometheus": Need("prometheus, with promtool", programs("prometheus", "promtool"), ("prometheus",)),
     "chromium": Need(
@@ -55,6 +79,9 @@ NEEDS = {
         lambda: programs("chromium")() and find_spec("playwright") is not None,
         ("chromium", "fonts-liberation"),
     ),
+    "nginx": Need("nginx", programs("nginx"), ("nginx",)),
+    "haproxy": Need("haproxy", programs("haproxy"), ("haproxy",)),
+    "systemd": Need("systemd-analyze", programs("systemd-analyze"), ("systemd",)),
     "openssl": Need("the program openssl", programs("openssl"), ("openssl",)),
 }
 
@@ -75,6 +102,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             (name,) = marker.args
             if name not in NEEDS:
                 raise pytest.UsageError(f"{item.nodeid} needs {name!r}, which tests/support/needs.py does not know")
+            if NEEDS[name].rare:
+                item.add_marker("rare")
             if not there[name] and config.getoption("part") != "interop":
                 item.add_marker(pytest.mark.skip(reason=LEFT_OUT + NEEDS[name].what))
 
@@ -97,4 +126,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 
 if __name__ == "__main__":
-    print(*sorted({package for need in NEEDS.values() for package in need.packages}))  # noqa: T201
+    wanted = [need for need in NEEDS.values() if not need.rare or "--suite" not in sys.argv]
+    print(*sorted({package for need in wanted for package in need.packages}))  # noqa: T201

@@ -17,19 +17,19 @@ Items = list[pytest.Item]
 
 
 def _together(items: Items) -> Items:
-    return [item for item in items if not _marked(item, "alone")]
+    return [item for item in items if not _marked(item, "alone", "rare")]
 
 
 def _alone(items: Items) -> Items:
-    return [item for item in items if _marked(item, "alone")]
+    return [item for item in items if _marked(item, "alone") and not _marked(item, "rare")]
 
 
 def _quick(items: Items) -> Items:
-    return covering([item for item in items if not _marked(item, "alone", "slow", "needs")])
+    return covering([item for item in items if not _marked(item, "alone", "slow", "needs", "rare")])
 
 
 def _interop(items: Items) -> Items:
-    return [item for item in items if _marked(item, "needs")]
+    return [item for item in items if _marked(item, "needs", "rare")]
 
 
 PARTS: dict[str, Callable[[Items], Items]] = {
@@ -55,6 +55,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "alone: it needs the machine to itself, and runs last, after all others")
+    config.addinivalue_line("markers", "rare: only `make interop` runs it, since it takes long and seldom changes")
     config.addinivalue_line("markers", "slow: it takes more than a second of CPU, and `make quick` leaves it out")
 
 

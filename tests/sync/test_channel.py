@@ -130,6 +130,8 @@ def test_a_channel_is_ready_when_connected(wrap: Wrap, server: tuple[str, Featur
         assert ready.done()
 
 
+# grpc's thread that watches the connectivity may meet the closed channel, and raises ValueError then.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_channel_that_cannot_connect_is_not_ready(wrap: Wrap, tmp_path: Path) -> None:
     """`grpc.channel_ready_future` times out, and can be cancelled, where nobody listens."""
     with wrap(grpc.insecure_channel(f"unix:{tmp_path}/none")) as channel:

@@ -101,7 +101,7 @@ def test_dots_repeat_what_stands_before_them() -> None:
 @pytest.mark.parametrize("acts", [[...], [ok(), ..., ok()], [..., ok()], [ok(), ..., ...]])
 def test_dots_stand_at_the_end(acts: list[Any]) -> None:
     """Elsewhere they mean nothing."""
-    with pytest.raises(ValueError, match="stands at its end"):
+    with pytest.raises(ValueError, match="must be at its end"):
         Script(acts)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from interpose._clock import Clock
 from interpose._codec import decoder
@@ -15,6 +15,8 @@ from interpose._native import Pauses, Route
 
 class Layered:
     """A native channel with interceptors."""
+
+    _packs: ClassVar[bool]  # see `Route`
 
     def __init__(self, native: Any, interceptors: tuple[Interceptor, ...], clock: Clock) -> None:
         self._native = native
@@ -59,4 +61,5 @@ class Layered:
             # grpc.aio makes None of a message that cannot be deserialized, and the RPC a success.
             return native(path, serializer, decoder(response_deserializer), *more, **registered)
 
-        return Route(method, layers(self._interceptors, method), make, request_serializer, self._clock, self._pauses)
+        compiled = layers(self._interceptors, method)
+        return Route(method, compiled, make, request_serializer, self._clock, self._pauses, self._packs)

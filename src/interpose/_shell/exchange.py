@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 from interpose import errors
 from interpose._call import Call
-from interpose._flow import Driver, Race, Wait
+from interpose._flow import Driver, Race, Step, Wait
 from interpose._native import answered, cancelled, failure, unless_cancelled
 from interpose._outcome import Outcome
 from interpose._scope import Scope
@@ -44,7 +44,7 @@ class Exchange(Owner):
         """Move the driver on, and do what it asks for. One thread at a time: the one that has claimed the event."""
         try:
             step: Any = self.context.run(move, event)
-            while type(step) is not Outcome:
+            while not isinstance(step, Outcome):
                 if type(step) is Wait:
                     refused = self._wait(step)
                     if refused is None:
@@ -56,13 +56,21 @@ class Exchange(Owner):
                     return
                 step = self.context.run(self.driver.tell, outcome)
         except BaseException as error:  # whatever it is, the application must not wait for ever
-            _log.exception("interpose failed while it drove %s", self.route.method)
-            step = failure(errors.Internal(f"interpose failed: {type(error).__name__}", local=True))
-            if isinstance(error, KeyboardInterrupt):  # Ctrl-C, in the application's own thread
-                self._settle(step)
-                raise
-        # Nothing else is raised: this may be the one thread of a channel, or a callback of the loop.
+            self.broken(error)
+            return
         self._settle(step)
+
+    def broken(self, error: BaseException) -> None:
+        """The fault is ours, or Ctrl-C: end it."""
+        _log.exception("interpose failed while it drove %s", self.route.method)
+        self._settle(failure(errors.Internal(f"interpose failed: {type(error).__name__}", local=True)))
+        # Nothing else is raised: this may be the one thread of a channel, or a callback of the loop.
+        if isinstance(error, KeyboardInterrupt):  # in the application's own thread
+            raise error
+
+    def go_on(self, step: Step) -> None:
+        """Do what a driver asks for that has taken over."""
+        self.turn(lambda step: step, step)
 
     def told(self, outcome: Outcome) -> None:
         self.turn(self.driver.tell, outcome)
@@ -80,15 +88,17 @@ class Exchange(Owner):
 
     def _perform(self, step: Call | Race) -> Outcome | None:
         """Do what the driver asks for; gives the outcome if it has ended already."""
-        if self.cancelled or (type(step) is Call and not self._belongs(step._asks.scope)):
-            return cancelled()
         if type(step) is Race:
+            if self.cancelled:
+                return cancelled()
             race = self.under_way = Lanes(self, step)
             race.begin()
             if self.cancelled:  # by another thread, which could not see the race yet
                 race.cancel()
             return None
-        assert type(step) is Call
+        assert isinstance(step, Call)
+        if self.cancelled or not self._belongs(step._asks.scope):
+            return cancelled()
         if step._asks.delay > 0:
             if self.route.pauses.closed:
                 return cancelled()
@@ -152,6 +162,11 @@ class Exchange(Owner):
             if claim(claims):
                 self._call_back(callback)
         self._callbacks = []
+
+    def ended_with(self, outcome: Outcome) -> None:
+        """It had ended before anybody could hold it."""
+        self.outcome = outcome
+        self._claims.clear()
 
     @abstractmethod
     def announce(self, outcome: Outcome) -> None:

@@ -12,6 +12,10 @@ class Handle:
 
     _exchange: Any  # that of the shell
 
+    @property
+    def _kind(self) -> str:
+        return type(self).__name__
+
     def done(self) -> bool:
         """Has it ended, or is it about to since it was cancelled?"""
         # A cancelled one is done, as futures are, though its flows may still have to be told, or have something to await.
@@ -30,9 +34,9 @@ class Handle:
     def __repr__(self) -> str:
         outcome = self._exchange.outcome
         if outcome is None:
-            return f"<{type(self).__name__} of {self._exchange.route.method}, active>"
+            return f"<{self._kind} of {self._exchange.route.method}, active>"
         described = "" if outcome.ok else f'\tdebug_error_string = "{debug_text(outcome)}"\n'
         return (
-            f"<{type(self).__name__} of RPC that terminated with:\n"
+            f"<{self._kind} of RPC that terminated with:\n"
             f'\tstatus = {outcome.code}\n\tdetails = "{outcome.details}"\n{described}>'
         )

@@ -73,15 +73,16 @@ class Wrapped:
 
 def check_served(interceptors: Iterable[Interceptor], served: Served) -> None:
     """ValueError listing every fault that the interceptors of a server find in their tables."""
-    faults = list(_faults(interceptors, served))
+    faults = list(faults_of(interceptors, served))
     if faults:
         raise ValueError("; ".join(faults))
 
 
-def _faults(interceptors: Iterable[Interceptor], served: Served) -> Iterator[str]:
+def faults_of(interceptors: Iterable[Interceptor], served: Served) -> Iterator[str]:
+    """Every fault that they find; those inside of a chain look at the methods that the chain has something for."""
     for interceptor in interceptors:
-        if isinstance(interceptor, Chain):
-            applies = tuple(method for method in served.methods if interceptor.select(method))
-            yield from _faults(interceptor.interceptors, served._replace(methods=applies))
-        elif (check := getattr(interceptor, "check_served", None)) is not None:
+        if (check := getattr(interceptor, "check_served", None)) is not None:
             yield from check(served)
+        elif isinstance(interceptor, Chain):
+            applies = tuple(method for method in served.methods if interceptor.select(method))
+            yield from faults_of(interceptor.interceptors, served._replace(methods=applies))

@@ -12,6 +12,7 @@ import grpc
 import grpc.aio
 
 from interpose import errors
+from interpose._call import Call
 from interpose._codec import Undecodable, encoded
 from interpose._messages import request_of, show_initial_metadata
 from interpose._metadata import Metadata
@@ -19,6 +20,7 @@ from interpose._native import EOF, locally_cancelled, time_left
 from interpose._outcome import OK
 from interpose._shell import attempt as shell
 from interpose._shell import owner
+from interpose.aio.direct import DirectCall
 from interpose.aio.requests import FINISHED
 
 AioRpcError = grpc.aio.AioRpcError
@@ -72,7 +74,7 @@ class Ended:
 
     __slots__ = ("_native", "_trailing")
 
-    def __init__(self, native: Any, trailing: Any) -> None:
+    def __init__(self, native: Any, trailing: Any = None) -> None:
         self._native = native
         self._trailing = trailing
 
@@ -131,6 +133,9 @@ class Attempt(shell.Attempt):
             self._read = native.read
             native.add_done_callback(self._when_native_is_over)
             return
+        if type(native) is DirectCall:
+            native.when_done = self._answered
+            return
         if exchange.requests is not None:
             native.add_done_callback(self._note)
         self._waiting = native.__await__()
@@ -156,6 +161,19 @@ class Attempt(shell.Attempt):
         return True
 
     # - the end of a unary response -
+
+    def _answered(self, native: DirectCall) -> None:
+        self.exchange.over(self, native.failure, native.response)
+
+    @classmethod
+    def under_way(cls, exchange: Owner, call: Call, native: DirectCall, started: float) -> Attempt:
+        """One that has been sent already."""
+        attempt = cls(exchange, call)
+        attempt.native, attempt._started = native, started
+        attempt._refused = attempt._trailing = None
+        if native.when_done is not None:  # else it is over
+            native.when_done = attempt._answered
+        return attempt
 
     def _wait(self, _: Any = None) -> None:
         """Go on waiting for the response, as a task would that awaits the native call, without being one."""

@@ -7,19 +7,24 @@ import weakref
 from asyncio import InvalidStateError
 from collections.abc import AsyncIterator, Callable, Generator
 from contextlib import suppress
-from functools import partial
+from contextvars import Context
+from functools import cached_property, partial
 from typing import Any
 
 import grpc
 import grpc.aio
 
 from interpose import errors
-from interpose._codec import encoded
+from interpose._call import Call
+from interpose._codec import Undecodable, bytes_of, encoded
+from interpose._flow import Driver, Nested
 from interpose._messages import compose
-from interpose._native import EOF, debug_text
-from interpose._outcome import OK
+from interpose._native import EOF, Route, debug_text, expired, time_left
+from interpose._outcome import OK, Outcome, Received
 from interpose._shell.handle import Handle
-from interpose.aio.attempt import WRITE_GRACE, AioRpcError, Attempt, typed
+from interpose._shell.straight import end
+from interpose.aio.attempt import WRITE_GRACE, AioRpcError, Attempt, Ended, typed
+from interpose.aio.direct import Direct, DirectCall
 from interpose.aio.exchange import Exchange
 from interpose.aio.requests import FINISHED, Requests
 
@@ -268,6 +273,100 @@ class _RequestStream(_Handle):
 
 class UnaryUnaryCall(_UnaryResponse, grpc.aio.UnaryUnaryCall[Any, Any]):
     """One request, one response: await it."""
+
+
+class StraightCall(UnaryUnaryCall):
+    """What nearly every RPC is: its flows have passed the call on, it was sent, and its application awaits the response.
+
+    For all else, whoever asks for it, an exchange takes over what has begun.
+    """
+
+    _kind = "UnaryUnaryCall"
+    _native: DirectCall | None = None
+    _outcome: Outcome | None = None
+
+    def __init__(
+        self,
+        route: Route,
+        loop: asyncio.AbstractEventLoop,
+        context: Context,
+        frames: Nested,
+        call: Call,
+    ) -> None:
+        self._route = route
+        self._loop = loop
+        self._context = context
+        self._frames = frames
+        self._call = call
+
+    @cached_property
+    def _exchange(self) -> Exchange:  # type: ignore[override]  # made when it is first asked for
+        exchange = self._with(Driver.under_way(self._route.layers, self._frames))
+        if self._outcome is not None:
+            exchange.ended_with(self._outcome)
+        elif self._native is not None:
+            exchange.attempt = Attempt.under_way(exchange, self._call, self._native, self._started)
+        return exchange
+
+    def _with(self, driver: Driver) -> Exchange:
+        return Exchange(self._route, driver, self._context, self._call._deadline, None, self._loop)
+
+    def send(self, way: Direct) -> None:
+        """Send it, and have the flows told how it ended."""
+        call, route = self._call, self._route
+        self._started = started = route.clock.now()
+        timeout = call._timeout
+        if timeout is not None or call._deadline is not None:
+            timeout = time_left(call, started)
+            if timeout is not None and timeout <= 0:
+                self._exchange.told(expired())
+                return
+        try:
+            data = bytes_of(call._request, route.encode)
+            self._native = native = way.start(
+                data, timeout, call._metadata, call._credentials, call._wait_for_ready, call._compression
+            )
+        except BaseException as error:
+            exchange = self._exchange
+            exchange.told(Attempt(exchange, call).outcome(error))
+            return
+        native.when_done = self._end
+
+    def _end(self, native: DirectCall) -> None:
+        if native.failure is not None or type(native.response) is Undecodable:
+            exchange = self._exchange
+            exchange.over(exchange.attempt, native.failure, native.response)
+            return
+        route = self._route
+        try:
+            outcome = Received()
+            outcome._response, outcome._elapsed = native.response, route.clock.now() - self._started
+            outcome._ended, outcome._attempts = Ended(native), 1
+            outcome._initial_metadata = outcome._trailing_metadata = None
+            taken = self._context.run(end, route.layers, self._frames, outcome)
+        except BaseException as error:
+            self._exchange.broken(error)
+            return
+        if taken is None:
+            self._outcome = outcome
+        else:
+            driver, step = taken
+            self._exchange = self._with(driver)
+            self._exchange.go_on(step)
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        """The response; raises what the RPC failed with. Cancelling who awaits it cancels the RPC."""
+        if self._outcome is None and self._native is not None and "_exchange" not in self.__dict__:
+            waiting = self._native.waiting
+            try:
+                yield from waiting
+            except BaseException as error:
+                if not (waiting.cancelled() and isinstance(error, asyncio.CancelledError)):
+                    self._exchange.cancel()
+                    raise
+        if self._outcome is not None:
+            return self._outcome._response
+        return (yield from super().__await__())
 
 
 class StreamUnaryCall(_RequestStream, _UnaryResponse, grpc.aio.StreamUnaryCall[Any, Any]):

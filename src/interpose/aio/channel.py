@@ -10,13 +10,15 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from interpose._call import Call
+from interpose._call import Begun, Call
 from interpose._clock import Clock
 from interpose._flow import Driver, Interceptor, unused
 from interpose._method import Kind, Side
 from interpose._native import Route, deadline_of
 from interpose._shell.channel import Layered
-from interpose.aio.calls import StreamStreamCall, StreamUnaryCall, UnaryStreamCall, UnaryUnaryCall
+from interpose._shell.straight import begin
+from interpose.aio.calls import StraightCall, StreamStreamCall, StreamUnaryCall, UnaryStreamCall, UnaryUnaryCall
+from interpose.aio.direct import Direct, direct, in_flight
 from interpose.aio.exchange import Exchange
 from interpose.aio.requests import Requests
 
@@ -26,16 +28,19 @@ NATIVE_INTERCEPTORS = tuple(f"_{kind.value}_interceptors" for kind in Kind)
 class Channel(Layered, grpc.aio.Channel):
     """A channel with interceptors; everything that is no call goes straight to the native channel."""
 
+    _packs = True  # grpc.aio does not tell of a serializer that fails
     _native: grpc.aio.Channel
 
     def __init__(self, native: grpc.aio.Channel, interceptors: tuple[Interceptor, ...], clock: Clock) -> None:
         super().__init__(native, interceptors, clock)
         self._loop: asyncio.AbstractEventLoop | None = getattr(native, "_loop", None)  # on which grpc does its part
+        self._in_flight = in_flight(native)
         # Libraries append to these of grpc's own lists (api-core, pymilvus): what they append runs below our flows.
         for name in NATIVE_INTERCEPTORS:
             setattr(self, name, getattr(native, name, []))
 
     def _stub(self, route: Route) -> Any:
+        route.native = direct(route.native, self._in_flight)
         return STUBS[route.method.kind](route, self._loop)
 
     async def close(self, grace: float | None = None) -> None:
@@ -101,6 +106,10 @@ class _Starter:
 class UnaryUnary(_Starter, grpc.aio.UnaryUnaryMultiCallable):  # type: ignore[type-arg]  # older ones are not generic
     """One request, one response."""
 
+    def __init__(self, route: Route, loop: asyncio.AbstractEventLoop | None) -> None:
+        super().__init__(route, loop)
+        self._way = route.native if type(route.native) is Direct else None
+
     def __call__(
         self,
         request: Any,
@@ -111,7 +120,23 @@ class UnaryUnary(_Starter, grpc.aio.UnaryUnaryMultiCallable):  # type: ignore[ty
         wait_for_ready: bool | None = None,
         compression: Any = None,
     ) -> UnaryUnaryCall:
-        return UnaryUnaryCall(self._start(request, timeout, metadata, credentials, wait_for_ready, compression))
+        route, way, loop = self._route, self._way, self._loop
+        if way is None or way.interceptors or loop is None or loop.is_closed() or route.pauses.closed:
+            return UnaryUnaryCall(self._start(request, timeout, metadata, credentials, wait_for_ready, compression))
+        call = Begun()
+        call._method, call._request, call._timeout, call._metadata = route.method, request, timeout, metadata
+        call._credentials, call._wait_for_ready, call._compression = credentials, wait_for_ready, compression
+        call._deadline = None if timeout is None else deadline_of(timeout, route.clock)
+        context = copy_context()
+        frames, asked, taken = context.run(begin, route.layers, call)
+        if taken is not None:
+            driver, step = taken
+            exchange = Exchange(route, driver, context, call._deadline, None, loop)
+            exchange.go_on(step)
+            return UnaryUnaryCall(exchange)
+        straight = StraightCall(route, loop, context, frames, asked)
+        straight.send(way)
+        return straight
 
 
 class UnaryStream(_Starter, grpc.aio.UnaryStreamMultiCallable):  # type: ignore[type-arg]  # older ones are not generic

@@ -58,7 +58,7 @@ def _opened(part: any_pb2.Any) -> Any:
 def fitted(packed: Any, details: str, room: int) -> bytes | None:
     """A packed Status in at most `room` bytes, with those of its messages that fit, in order; None if none does.
 
-    details: the text beside it. Where the peer is told less of that, so it is in the status: grpcio-status insists
+    details: the text beside it. Where the peer gets less of that, so it is in the status: grpcio-status insists
         that they are the same.
     """
     try:

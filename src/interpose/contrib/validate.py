@@ -19,6 +19,7 @@ from interpose.mechanisms import rich
 from interpose.mechanisms.options import FLAG, check_options, hook, option, optional, whole
 from interpose.mechanisms.runtimes import readable, size, unwrapped
 from interpose.mechanisms.seldom import Seldom
+from interpose.mechanisms.shown import shown
 from interpose.mechanisms.tally import Tally
 from interpose.mechanisms.text import one_line
 from interpose.mechanisms.violations import BAD_REQUEST, bad_request, logged, told
@@ -238,6 +239,9 @@ _UNKNOWN = (
     "only messages of google's protobuf, proto-plus and protobuf-py have rules; leave the method out, "
     'like when(lambda method: method.service != "shop.v1.Files", Validate())'
 )
+
+
+shown(Validate)
 
 
 class _Passing:

@@ -23,16 +23,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"interpose.demo: {error}", file=sys.stderr)
     except KeyboardInterrupt:
         print("interpose.demo: interrupted", file=sys.stderr)
-        return 130  # as a shell tells it: 128 + SIGINT
+        return 130  # as a shell reports it: 128 + SIGINT
     except BrokenPipeError:
-        # Whoever read our output has gone; without this Python would complain again as it flushes at exit.
+        # The reader of our output has gone; without this Python would complain again as it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 1
 
 
 def show(options: Options) -> int:
     """Run once and print what was seen."""
-    # Imported here, as these need the generated code: what it lacks is told above, not in a traceback.
+    # Imported here, as these need the generated code: what it lacks is reported above, not in a traceback.
     from interpose.demo import claims, report
     from interpose.demo.run import run
 

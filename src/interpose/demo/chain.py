@@ -1,6 +1,6 @@
 """Calls that make calls: an order goes client -> shop -> warehouse -> carrier, and the next one is cancelled at the top.
 
-One stack stands on all six sides: it gives the order its id and its time, and hands them on with the cancellation.
+One stack is on all six sides: it gives the order its id and its time, and hands them on with the cancellation.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ STACK: Stack = (RequestId(), Deadline(TIME), PropagateContext(margin=MARGIN))
 
 @dataclass(frozen=True)
 class Trip:
-    """How an order fared: what its client was told, and what each handler saw of it.
+    """How an order fared: what its client got, and what each handler saw of it.
 
     cancelled: when the client cancelled, on the monotonic clock; None if it did not.
     """

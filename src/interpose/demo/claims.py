@@ -73,9 +73,9 @@ def judge(story: Story) -> list[Claim]:
         Claim(f"a circuit breaker spared the failing server {SPARED:.0%} of that load", _spared(story)),
         Claim("of the calls that had a slow answer, Hedge gave most a quick one", _hedged(story)),
         Claim("after the outage, all clients came back to normal", _recovered(story)),
-        Claim("no handler ran for a stranger, nor for a caller without the right", _kept_out(story)),
+        Claim("no handler ran for a caller without a token, nor for a caller without the right", _kept_out(story)),
         Claim("a caller that came too often was answered as often as its limit allows", _rationed(story)),
-        Claim("of a crowd, each server took what it bears, and refused the others at once", _shed(story)),
+        Claim("of a crowd, each server took what it can, and refused the others at once", _shed(story)),
         Claim("behind all of these, a good caller was served", _let_in(story)),
     ]
 
@@ -176,7 +176,7 @@ def _rich(story: Story) -> str:
     for refusal in story.refusals:
         told = refusal.code, refusal.details, refusal.messages
         if told != foretold:
-            return f"the {refusal.client} client was told {told} by the {refusal.server} server"
+            return f"the {refusal.client} client got {told} from the {refusal.server} server"
     legs = {(refusal.client, refusal.server) for refusal in story.refusals}
     return "" if len(legs) == len(STACKS) ** 2 else f"the order was refused on these legs only: {sorted(legs)}"
 
@@ -251,11 +251,11 @@ def _shed(story: Story) -> str:
 
 
 def _turned_away(met: list[Encounter], code: grpc.StatusCode) -> str:
-    """Those that were not answered were refused so, without a handler, and told when to come back."""
+    """Those that were not answered were refused so, without a handler, and learnt when to come back."""
     for one in met:
         refused = len(one.codes) - one.answered
         if one.refused[code] != refused or one.runs != one.answered or len(one.back) != refused:
-            return f"{_told(one)}: {dict(one.refused)}; {one.runs} reached a handler; {len(one.back)} told to come back"
+            return f"{_told(one)}: {dict(one.refused)}; {one.runs} reached a handler; {len(one.back)} learnt when to come back"
     return ""
 
 

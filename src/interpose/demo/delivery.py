@@ -1,6 +1,6 @@
 """Three services that an order passes: a plain one that calls an asyncio one that calls a plain one on an asyncio server.
 
-None of them hands on an id, a deadline or a cancellation. What stands in their servers and channels does that.
+None of them hands on an id, a deadline or a cancellation. The interceptors of their servers and channels do that.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class Warehouse(WarehouseServicer):
 
 
 class Carrier(CarrierServicer):
-    """A plain handler on `grpc.aio.server`. A thread cannot be interrupted, so it asks to be told of the end."""
+    """A plain handler on `grpc.aio.server`. A thread cannot be interrupted, so it asks for a callback at the end."""
 
     def __init__(self, book: VisitorsBook) -> None:
         self._book = book

@@ -97,7 +97,7 @@ def compile_protos(staging: Path) -> Path:
 
 
 def install(code: Path, folder: Path) -> Path:
-    """Put the generated modules into `folder`, the stamp last: whoever sees it sees all of them."""
+    """Put the generated modules into `folder`, the stamp last: a process that sees the stamp sees all of them."""
     folder.mkdir(parents=True, exist_ok=True)
     for module in code.glob("*.py"):
         _place(folder / module.name, module.read_text(encoding="utf-8"))

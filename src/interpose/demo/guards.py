@@ -1,4 +1,4 @@
-"""Servers with guards, and clients that they have to keep out: strangers, callers without the right, too many calls.
+"""Servers with guards, and clients that they have to keep out: without a token, without the right, or with too many calls.
 
 Each client calls a sync and an asyncio server. What may pass is counted in Redis where there is one, so that both servers
 share the counts, and else in each server's own memory.
@@ -39,8 +39,8 @@ from interpose.mechanisms import pushback
 STRANGER, GUEST, HASTY, CROWD, GOOD = CLIENTS = ("stranger", "guest", "hasty", "crowd", "good")
 CALLS = {STRANGER: 10, GUEST: 10, HASTY: 30, CROWD: 8, GOOD: 5}  # of each client to each server
 
-AN_HOUR = 20  # calls of one client, and so many at once: in the moments of a demo none is added
-AT_ONCE = 2  # calls that a server bears
+AN_HOUR = 20  # calls of one client, and as many at once: in the moments of a demo none is added
+AT_ONCE = 2  # calls that a server can take
 
 PEOPLE, ORDERS = "people.read", "orders.read"
 TOKENS = {f"token-of-{client}": Identity(client, frozenset({PEOPLE})) for client in (GUEST, HASTY, CROWD, GOOD)}
@@ -54,7 +54,7 @@ class Encounter:
     """How one client fared at one server.
 
     codes: how each of its calls ended. runs: how many of them reached a handler.
-    back:  seconds after which those that were refused are welcome; empty if they were not told.
+    back:  seconds after which those that were refused are welcome; empty if the server did not say.
     """
 
     client: str

@@ -20,7 +20,7 @@ from interpose.mechanisms.backoff import exponential
 
 CALLS = 2  # of each kind, to each server, in one round
 PAUSE = 0.25  # seconds between two rounds
-ROUNDS = 100  # that are told apart: what refuses attempts remembers each call
+ROUNDS = 100  # that are distinguished: what refuses attempts remembers each call
 SLOW, LATE = 0.04, 1.5  # a share of the calls, and the seconds that they take longer
 
 
@@ -52,10 +52,10 @@ async def live(seed: int, say: Callable[[str], object]) -> None:
 
 
 def _guards() -> tuple[Stack, Stack]:
-    """What stands before the calls of a client, and before the handlers of a server."""
+    """What goes before the calls of a client, and before the handlers of a server."""
     retry = Retry(attempts=ATTEMPTS, codes=RETRIED, backoff=exponential(0.05, cap=1.0), safe=True)
     return (retry, CircuitBreaker()), (ConcurrencyLimit(32), RateLimit("200/second"))
 
 
 def _nothing() -> None:
-    """A call has ended; nobody counts them here."""
+    """A call has ended; they are not counted here."""

@@ -50,7 +50,7 @@ class Answer:
 
     @property
     def right(self) -> bool:
-        """Whether the caller got what a server without faults would have told."""
+        """Whether the caller got what a server without faults would have answered."""
         return self.code is self.job.expect and self.job.mention in self.details
 
 

@@ -25,15 +25,15 @@ from interpose.demo.people import People
 from interpose.demo.servers import GRACE
 from interpose.demo.stack import RETRIED, Stack
 from interpose.interceptors import CircuitBreaker, Hedge, Retry, RetryBudget
-from interpose.interceptors.circuit_breaker import calls
 from interpose.mechanisms.backoff import exponential
+from interpose.mechanisms.window import calls
 from interpose.testing import FakeClock
 
 BEFORE, DURING, AFTER = PHASES = ("before", "during", "after")
 CALLS = {BEFORE: 160, DURING: 300, AFTER: 160}  # that each client makes
 # At the same time. Behind the outage one by one: on a busy machine others would run ahead while the breaker probes.
 AT_ONCE = {BEFORE: 6, DURING: 6, AFTER: 1}
-EVERY = 20  # one call of so many is refused once, and one is slow
+EVERY = 20  # of this number of calls one is refused once, and one is slow
 PACE = 0.006  # seconds between two calls of a client
 
 SLOW = 0.4  # seconds that a slow answer takes
@@ -99,7 +99,7 @@ class Passage:
 
 
 class Patient:
-    """Stands before a handler, and lets it fail as its phase wants: an interceptor of a server."""
+    """Lets a handler fail as its phase wants: an interceptor of a server."""
 
     def __init__(self) -> None:
         self.phase: str = BEFORE
@@ -130,7 +130,7 @@ def slow_once(number: int) -> bool:
 
 
 def client_stack(client: str, clock: FakeClock) -> Stack:
-    """What a client gets; `clock` tells its circuit breaker the time."""
+    """What a client gets; `clock` gives its circuit breaker the time."""
     budget = RetryBudget()  # of retries and hedges together
     retry = Retry(codes=RETRIED, backoff=exponential(0.01, cap=0.1), budget=budget, safe=True)
     breaker = CircuitBreaker(minimum=5, window=calls(10), open_for=OPEN_FOR, probes=1, clock=clock)

@@ -6,10 +6,10 @@ from interpose.demo.messages import Person
 
 
 class UnknownPerson(LookupError):
-    """Nobody is called so; NOT_FOUND on the wire."""
+    """There is no person of that name; NOT_FOUND on the wire."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"nobody is called {name[:64]!r}")
+        super().__init__(f"no person is called {name[:64]!r}")
 
 
 class People:

@@ -1,4 +1,4 @@
-"""An order that cannot be one: what its clients are told beside INVALID_ARGUMENT, on both stacks."""
+"""An order that cannot be one: what its clients get beside INVALID_ARGUMENT, on both stacks."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """What the demo prints: some of the access log, a table of the sixteen places, an order's way through three services,
-what is told of a refused one, how three clients meet an outage, whom guards keep out, and a line that sums it up.
+what clients learn of a refused one, how three clients meet an outage, what guards keep out, and a line that sums it up.
 """
 
 from __future__ import annotations
@@ -57,17 +57,17 @@ OUTAGE_LEGEND = (
 
 # A client of a server with guards, in a few words.
 MET = {
-    guards.STRANGER: "a stranger, who has no token",
+    guards.STRANGER: "a caller without a token",
     guards.GUEST: "a guest, who may not see orders",
     guards.HASTY: f"a hasty one: {guards.AN_HOUR} calls an hour may pass",
-    guards.CROWD: f"a crowd: {guards.AT_ONCE} streams at once can be borne",
+    guards.CROWD: f"a crowd: {guards.AT_ONCE} streams at once can be served",
     guards.GOOD: "a good one, afterwards",
 }
 MET_HEADINGS = ("client", "calls", "sync", "asyncio", "refused with", "handlers", "back in")
 MET_WIDTHS = (-40, 5, 5, 8, -20, 8, 7)
 MET_LEGEND = (
     "calls to each server; sync, asyncio: how many of them it answered; handlers: how many ran, on both;",
-    "back in: when a client that was refused was told to come again",
+    "back in: when a client that was refused may come again",
 )
 
 
@@ -298,7 +298,7 @@ def _hop(visit: Visit, client: str, cancelled: Trip | None) -> Hop:
 
 
 def _refusal(story: Story) -> Iterator[str]:
-    """What the first client was told; the claims see to it that the others were told the same."""
+    """What the first client got; the claims see to it that the others got the same."""
     if not story.refusals:
         return
     refusal = story.refusals[0]
@@ -345,7 +345,7 @@ def _outage(story: Story) -> Iterator[str]:
 def _guarded(story: Story) -> Iterator[str]:
     if story.guarded is None:
         return
-    yield "Guards: Authenticate, Authorize, RateLimit and ConcurrencyLimit stand before two servers."
+    yield "Guards: Authenticate, Authorize, RateLimit and ConcurrencyLimit guard two servers."
     yield f"Calls are counted {story.guarded.counts}."
     yield ""
     yield _cells(MET_WIDTHS, *MET_HEADINGS)

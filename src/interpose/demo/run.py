@@ -41,7 +41,7 @@ SYNC, ASYNCIO = STACKS = ("sync", "asyncio")
 Place = tuple[str, Side]
 Progress = Callable[
     [str, int], Tell
-]  # asked once per leg, with its name and its calls; what it gives is told each call
+]  # asked once per leg, with its name and its calls; what it gives is called for each call
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The stacks of the demo: what stands between the callers and the handlers, sync and asyncio alike."""
+"""The stacks of the demo: the interceptors between the callers and the handlers, on sync and on asyncio."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ RETRIED = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL}
 def client_stack(log: logging.Logger, meter: Meter) -> Stack:
     """What a client gets, with pauses that are short, as three attempts in ten do fail here.
 
-    So many would use up a budget, which takes them for an outage: that is another part of the demo.
+    Failures of that number would use up a budget, which takes them for an outage: that is another part of the demo.
     """
     retry = Retry(attempts=ATTEMPTS, codes=RETRIED, backoff=exponential(0.01, cap=0.1), budget=Unlimited(), safe=True)
     return RequestId(), meter, AccessLog(logger=log), retry
@@ -64,5 +64,5 @@ def bare_server_stack(faults: Faults) -> Stack:
 
 
 def faultless_server_stack() -> Stack:
-    """What a server gets where nothing shall fail but what deserves it."""
+    """What a server gets where nothing should fail but what deserves it."""
     return (ExceptionToStatus(STATUS_OF),)

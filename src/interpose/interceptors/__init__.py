@@ -9,7 +9,13 @@ from interpose.interceptors.authenticate import Authenticate, AuthenticateState,
 from interpose.interceptors.authorize import Authorize, AuthorizeState, DeniedDetails, anyone, require
 from interpose.interceptors.bearer_token import BearerToken, BearerTokenState, RefreshDetails, Token
 from interpose.interceptors.cache import Cache, CacheState
-from interpose.interceptors.circuit_breaker import CircuitBreaker, CircuitOpen, CircuitState, TransitionDetails
+from interpose.interceptors.circuit_breaker import (
+    FAILURES,
+    CircuitBreaker,
+    CircuitOpen,
+    CircuitState,
+    TransitionDetails,
+)
 from interpose.interceptors.coalesce import Coalesce, CoalesceState
 from interpose.interceptors.concurrency_limit import ConcurrencyLimit, ConcurrencyState, ShedDetails
 from interpose.interceptors.deadline import Deadline
@@ -18,6 +24,7 @@ from interpose.interceptors.fallback import Fallback, FallbackDetails
 from interpose.interceptors.fault_injection import FaultInjection, InjectedFault
 from interpose.interceptors.guarding import HEALTH_AND_REFLECTION
 from interpose.interceptors.hedge import Hedge, HedgeDetails
+from interpose.interceptors.keys import by_identity, by_metadata, by_method, by_peer, by_service, by_target
 from interpose.interceptors.mutual_tls import MutualTls
 from interpose.interceptors.propagate_context import PropagateContext
 from interpose.interceptors.rate_limit import (
@@ -35,13 +42,20 @@ from interpose.interceptors.retry import BY_CONVENTION, Retry, RetryDetails
 from interpose.interceptors.rpcz import Rpcz, RpczState
 from interpose.interceptors.service_config import from_service_config, left_to_core
 from interpose.interceptors.static_tokens import StaticTokens
-from interpose.mechanisms.budget import RatioBudget, RetryBudget
-from interpose.mechanisms.shown import shown
+from interpose.mechanisms.backoff import decorrelated, exponential, full_jitter
+from interpose.mechanisms.breaker import Mode
+from interpose.mechanisms.budget import RatioBudget, RetryBudget, Unlimited
+from interpose.mechanisms.concurrency import Aimd, Fixed, Gradient, Vegas
+from interpose.mechanisms.quantile import quantile
+from interpose.mechanisms.shown import noted, shown
+from interpose.mechanisms.window import calls, seconds
 
 __all__ = [
     "BY_CONVENTION",
+    "FAILURES",
     "HEALTH_AND_REFLECTION",
     "AccessLog",
+    "Aimd",
     "Authenticate",
     "AuthenticateState",
     "Authorize",
@@ -64,6 +78,8 @@ __all__ = [
     "Fallback",
     "FallbackDetails",
     "FaultInjection",
+    "Fixed",
+    "Gradient",
     "Hedge",
     "HedgeDetails",
     "Identity",
@@ -71,6 +87,7 @@ __all__ = [
     "JsonFormatter",
     "Limit",
     "LocalStore",
+    "Mode",
     "MutualTls",
     "Name",
     "PropagateContext",
@@ -95,14 +112,31 @@ __all__ = [
     "Token",
     "TransitionDetails",
     "UnauthenticatedDetails",
+    "Unlimited",
+    "Vegas",
     "anyone",
+    "by_identity",
+    "by_metadata",
+    "by_method",
+    "by_peer",
+    "by_service",
+    "by_target",
+    "calls",
+    "decorrelated",
+    "exponential",
     "from_service_config",
+    "full_jitter",
     "left_to_core",
     "not_executed",
+    "quantile",
     "require",
+    "seconds",
 ]
 
 for _name in __all__:
     _value = globals()[_name]
     if isinstance(_value, type) and inspect.isgeneratorfunction(vars(_value).get("__call__")):  # a battery
         shown(_value)
+
+for _value in (LocalStore, MutualTls, RatioBudget, Redactor, RetryBudget):  # options of batteries that have options
+    noted(_value)

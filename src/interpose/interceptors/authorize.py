@@ -32,7 +32,7 @@ from interpose.mechanisms.tally import Tally
 
 CATCH_ALL = (*EVERYTHING, "/*", "*/*", "/*/*")
 
-REFUSAL = "the caller may not call this method"  # all that a caller is told
+REFUSAL = "the caller may not call this method"  # all that a caller learns
 
 Rule: TypeAlias = Callable[[Identity, Call], bool | Awaitable[bool]]
 
@@ -68,7 +68,7 @@ def require(*scopes: str) -> Require:
 
 
 def anyone(identity: Identity | None, call: Call) -> bool:
-    """A rule for `Authorize`: everybody, strangers too. Only this one allows callers without an identity."""
+    """A rule for `Authorize`: everybody, callers without credentials too. Only this one allows callers without an identity."""
     return True
 
 
@@ -139,7 +139,7 @@ class Authorize:
 
     def __call__(self, call: Call) -> Flow:
         if call.side is Side.CLIENT:
-            raise errors.Internal("Authorize stands on a server, not on a channel", local=True)
+            raise errors.Internal("Authorize stands on a server, not on a channel: put it there", local=True)
         rule = self._table.get(call.method)
         if rule is not anyone:
             yield from self._judge(rule, context.identity(), call)
@@ -204,7 +204,7 @@ class Authorize:
     def _denied(
         self, call: Call, identity: Identity | None, reason: str, *, fault: bool = False
     ) -> errors.PermissionDenied:
-        """Note a denial; gives what the caller is told."""
+        """Note a denial; gives what the caller gets."""
         self._tally.add("faults" if fault else "denied")
         method, subject = shown(call.method.full_name), None if identity is None else shown(identity.subject)
         reason = reason if fault else shown(reason)
@@ -214,7 +214,7 @@ class Authorize:
 
 
 def _in_order(policy: Mapping[str, Rule], public: Mapping[str, Rule]) -> dict[str, Rule]:
-    """All rows as they decide. What is public stands in front of the first row for everything: one that names it holds."""
+    """All rows as they decide. What is public comes before the first row for everything: one that names it holds."""
     first = next((place for place, row in enumerate(policy) if row in CATCH_ALL), len(policy))
     rows = list(policy.items())
     return dict([*rows[:first], *((row, rule) for row, rule in public.items() if row not in policy), *rows[first:]])

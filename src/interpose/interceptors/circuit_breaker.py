@@ -16,6 +16,7 @@ from interpose._clock import SYSTEM, Clock
 from interpose._flow import Flow
 from interpose._method import Kind, Side
 from interpose._outcome import Outcome
+from interpose.interceptors.keys import by_target
 from interpose.mechanisms.breaker import Breaker, Mode, Policy, Refusal, Transition
 from interpose.mechanisms.lru import Registry
 from interpose.mechanisms.options import (
@@ -31,7 +32,7 @@ from interpose.mechanisms.options import (
     whole,
 )
 from interpose.mechanisms.options import seconds as within
-from interpose.mechanisms.window import CallWindow, TimeWindow, Window, calls, seconds
+from interpose.mechanisms.window import CallWindow, TimeWindow, Window, seconds
 
 __all__ = [
     "FAILURES",
@@ -40,11 +41,6 @@ __all__ = [
     "CircuitState",
     "Mode",
     "TransitionDetails",
-    "by_method",
-    "by_service",
-    "by_target",
-    "calls",
-    "seconds",
 ]
 
 # What speaks of the server's health. The other codes are answers: a server that says NOT_FOUND is well.
@@ -65,21 +61,6 @@ LONGEST = 86_400.0  # seconds
 Key: TypeAlias = Callable[[Call], str]
 
 _log = logging.getLogger("interpose")
-
-
-def by_target(call: Call) -> str:
-    """A breaker for each target, like "dns:///pay:443"; for each channel that hides its target; on a server one for all."""
-    return "" if call.method.target is None else call.method.target.key
-
-
-def by_service(call: Call) -> str:
-    """A breaker for each service, like "pay.v1.Cards"."""
-    return call.method.service
-
-
-def by_method(call: Call) -> str:
-    """A breaker for each method, like "/pay.v1.Cards/Charge"."""
-    return call.method.full_name
 
 
 class CircuitOpen(errors.Unavailable):

@@ -39,14 +39,14 @@ class ExceptionToStatus:
     downstream: the same by status code, for the failures of calls that the handler made itself and did not catch:
         `{StatusCode.UNAVAILABLE: StatusCode.UNAVAILABLE}`. A code has a fixed text for details; a function may give more.
     unknown: the code for an exception that has no rule, the failure of a call included (https://google.aip.dev/193:
-        what a dependency says is not for strangers). Its text stays here: the peer is sent "internal error, id …", and
+        what a dependency says is not for unknown callers). Its text stays here: the peer is sent "internal error, id …", and
         one record at level ERROR holds that id (field `error_id`) and the traceback.
     logger:  where that record goes; `logging.getLogger("interpose.errors")` unless given.
 
     Exceptions of interceptors further in are mapped too; one without a rule stays what the driver made of it, INTERNAL
     with the name of the interceptor.
 
-    A status that the handler chose itself stands as it is: raised, aborted with, or set with `set_code`; so does the
+    A status that the handler chose itself is kept as it is: raised, aborted with, or set with `set_code`; so does the
     end of an RPC whose client has gone. On a client nothing is changed: its failures are the server's to report.
 
     ValueError for bad options, listing every fault.
@@ -135,7 +135,7 @@ class ExceptionToStatus:
     ) -> StatusError:
         """What the peer is sent for a bug: nothing but an id, under which the log has the rest."""
         if chosen is grpc.StatusCode.UNIMPLEMENTED and isinstance(error, NotImplementedError):
-            return of(chosen)(details)  # a method that protoc has generated, and nobody has written: no bug
+            return of(chosen)(details)  # a method that protoc has generated, and that is not written: no bug
         error_id = f"{random.getrandbits(64):016x}"
         if chosen and details:
             answer = f"had chosen {chosen.name}, which the caller was sent; error id"

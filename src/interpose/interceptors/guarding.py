@@ -84,12 +84,12 @@ def is_over(error: BaseException) -> bool:
 
 
 def shown(text: str | None) -> str:
-    """Text of a stranger, for the log."""
+    """Untrusted text, for the log."""
     return one_line(text or "", MAX_TEXT)
 
 
 def note(message: str, details: Any, hook: Callable[[Any], object] | None) -> None:
-    """Write a refusal to the log, a fault as an error; and tell the hook, if there is one."""
+    """Write a refusal to the log, a fault as an error; and call the hook, if there is one."""
     _log.log(logging.ERROR if details.fault else logging.INFO, "%s: %s", message, details.reason)
     if hook is not None:
         try:

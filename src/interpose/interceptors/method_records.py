@@ -1,8 +1,8 @@
 """What `Rpcz` knows of each method: counts, errors, latencies of late, and a few single RPCs.
 
 Counts and errors are kept for every method, up to a number; latencies, rates and samples, which take ten times the
-memory, for the `DETAILED` that are called. An RPC that ends is only put down. It is counted by whoever fills a batch, or
-reads: so counting needs no lock, and no count is lost.
+memory, for the `DETAILED` that are called. An RPC that ends is only put down. It is counted by the thread that fills a batch,
+or reads: so counting needs no lock, and no count is lost.
 """
 
 from __future__ import annotations

@@ -16,14 +16,15 @@ from typing import Any, Protocol, TypeAlias
 
 from grpc import StatusCode
 
-from interpose import context, errors
+from interpose import errors
 from interpose._call import NOTHING, Call
 from interpose._clock import SYSTEM, Clock
 from interpose._executed import not_executed
 from interpose._flow import Flow, wait
 from interpose._metadata import Pair
 from interpose._method import Side
-from interpose.mechanisms import addresses, pushback
+from interpose.interceptors.keys import by_identity
+from interpose.mechanisms import pushback
 from interpose.mechanisms.gcra import Gcra, Together
 from interpose.mechanisms.options import FLAG, check_options, hook, insist, is_flag, is_whole, must_be, option, optional
 from interpose.mechanisms.rate import Rate
@@ -37,10 +38,6 @@ __all__ = [
     "RateLimitState",
     "RateLimited",
     "RefusalDetails",
-    "by_identity",
-    "by_metadata",
-    "by_method",
-    "by_peer",
 ]
 
 _log = logging.getLogger("interpose")
@@ -59,52 +56,6 @@ Key: TypeAlias = Callable[[Call], str | None]
 Keys: TypeAlias = tuple[str | None, ...]  # of one call: one per rate; None: that rate does not count it
 Early: TypeAlias = tuple[int, ...]  # by how many nanoseconds a call comes too early, for each limit; 0 or less: in time
 Decision: TypeAlias = Early | None  # None: the store does not answer, and the call passes unchecked
-
-
-_CLIENT = Side.CLIENT
-_real_ip = context._real_ip.get
-_identity = context._identity.get
-
-
-# --- keys -----------------------------------------------------------------------------------------------------------
-
-
-def by_peer(call: Call) -> str:
-    """A count for each host that calls: its IPv4 address, or the first 64 bits of an IPv6 one; behind `RealIp` the client's.
-
-    Not for each connection, which cost a client nothing. All that come through a unix socket are one. On a client there is
-    a count for each target.
-    """
-    if call._side is _CLIENT:
-        return str(call.method.target or "")
-    address = _real_ip()
-    return addresses.holder_of_peer(call.peer or "") if address is None else addresses.holder(address)
-
-
-def by_identity(call: Call) -> str:
-    """A count for each caller whose identity is known, and `by_peer` for all others; on a client for each target."""
-    identity = None if call._side is _CLIENT else _identity()
-    return by_peer(call) if identity is None else f"{identity.issuer or ''}\0{identity.subject}"
-
-
-def by_method(call: Call) -> str:
-    """A count for each method, like "/pay.v1.Cards/Charge"."""
-    return call.method.full_name
-
-
-def by_metadata(key: str) -> Key:
-    """A count for each value that calls have under a metadata key, and `by_peer` for those without.
-
-    A client is free in what it sends: use a key that something before this has verified. Values are not logged.
-    """
-
-    def by_value(call: Call) -> str:
-        value = call.metadata.get(key)
-        if value is None:
-            return by_peer(call)
-        return f"{key}:{value.hex() if isinstance(value, bytes) else value}"
-
-    return by_value
 
 
 def bounded(key: object) -> str | None:

@@ -1,4 +1,4 @@
-"""The address of the client itself, where proxies stand before the server."""
+"""The address of the client itself, where there are proxies before the server."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ UNIX = addresses.UNIX
 class RealIp:
     """Find the client's own address behind proxies that you trust: `context.real_ip()`, and the key of `by_peer`.
 
-    A proxy writes the address it was called from at the end of a list in the metadata. What stands before that, anybody
+    A proxy writes the address it was called from at the end of a list in the metadata. What is before that, anybody
     may have written. So the list is read from its end: the first address that is not one of your proxies is the client.
     If all of them are, it is the one at the beginning.
 

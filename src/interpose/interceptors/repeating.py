@@ -12,7 +12,7 @@ from interpose._call import Call
 from interpose._executed import came_from_a_stub, told_by_server
 from interpose._method import Idempotency, Side
 from interpose._outcome import Outcome
-from interpose._wording import EXONERATING, Meaning, meaning_of, sent_by_peer
+from interpose._wording import EXONERATING, INCRIMINATING, Meaning, meaning_of, sent_by_peer
 from interpose.errors import StatusError
 from interpose.mechanisms import pushback
 from interpose.mechanisms.options import flag_or_function, must_be, whole
@@ -57,8 +57,9 @@ def was_not_executed(call: Call, outcome: Outcome, before: int, unconnected: boo
     could not connect, and that the call does not wait until it can?
 
     It never left, for an interceptor further in refused it or there were no credentials; no connection was made; the
-    transport says that the server did not look at it; or a server of ours says that it refused it. A status that a
-    server or a proxy sent proves nothing else: a handler may have passed on what its own dependency said.
+    connection ended before the server looked at it (GOAWAY); or a server of ours says that it refused it. A status that
+    a server or a proxy sent proves nothing else: a handler may have passed on what its own dependency said. Nor does
+    REFUSED_STREAM, which proxies send as well.
     """
     if not outcome.attempts:
         return outcome.local and not came_from_a_stub(outcome)
@@ -93,7 +94,7 @@ def was_not_executed_by_convention(call: Call, outcome: Outcome) -> bool:
     return (
         outcome.code is StatusCode.UNAVAILABLE
         and not outcome.initial_metadata
-        and meaning_of(outcome.code, outcome.details) is not Meaning.CUT_OFF
+        and meaning_of(outcome.code, outcome.details) not in INCRIMINATING
         and told_by_server(call, outcome.trailing_metadata) is not False
     )
 

@@ -35,7 +35,7 @@ class RequestId:
     An id is well-formed if it has 1 to 128 characters out of A-Z a-z 0-9 . _ ~ + / = : @ -
 
     header: the metadata key that carries it.
-    trust:  accept ids of clients (server). False at the edge, where strangers call.
+    trust:  accept ids of clients (server). False at the edge, where unknown clients call.
     make:   gives a fresh id; the RPC fails with INTERNAL if metadata cannot carry what it gives.
     echo:   send the id back in the trailing metadata (server), so that a caller can quote it.
     """

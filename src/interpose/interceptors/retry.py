@@ -107,9 +107,9 @@ class Retry:
     """Send a call again while it fails with one of `codes`, after a pause that grows.
 
     A call that nobody has declared safe is sent again only if it is certain that it was not executed: it never left, no
-    connection was made, the transport says that the server did not look at it, or a limiter of ours refused it. What a
-    server or a proxy says of itself, UNAVAILABLE included, proves nothing. The log says once per method, at INFO, when
-    that alone was in the way, and what to do.
+    connection was made, a GOAWAY says that the server did not look at it, or a limiter of ours refused it. What a server
+    or a proxy says of itself, UNAVAILABLE and REFUSED_STREAM included, proves nothing. The log says once per method, at
+    INFO, when that alone was in the way, and what to do.
 
     Never once a response message has been delivered, unless `resume` says how to go on. No retry outlives the deadline:
     if the pause would, the last failure is the answer now. The failure that the caller sees is the server's own, with a
@@ -130,7 +130,8 @@ class Retry:
     safe:     may a call be executed twice? None: yes if its proto says so (`idempotency_level` NO_SIDE_EFFECTS or
               IDEMPOTENT). True, False, or a function of the call: you say. BY_CONVENTION: as None, but UNAVAILABLE
               without metadata in front of it is taken for "not executed", unless the connection or the server ended
-              under the call. Servers that pass their dependencies' failures on, and proxies, do not keep to that.
+              under the call, or a proxy answered with an HTTP status. Servers that pass their dependencies' failures
+              on, and proxies, do not keep to that.
     retry_if: a function of the outcome. True: it is worth another attempt whatever its code, also OK; False: it is not;
               None: the codes decide. The call has to be safe all the same. What it raises is logged, and means None.
     per_attempt: seconds in which the server has to begin to answer (client; see `Call.answered_within`). An attempt

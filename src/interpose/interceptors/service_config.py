@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import ROUND_DOWN, Decimal
-from typing import Any
+from typing import Any, ClassVar
 
 from grpc import StatusCode
 
@@ -73,7 +73,7 @@ def from_service_config(
         (is_function_or_none(on_retry), f"on_retry must be a function of RetryDetails, not {on_retry!r}"),
         (is_function_or_none(on_hedge), f"on_hedge must be a function of HedgeDetails, not {on_hedge!r}"),
     )
-    parsed = parse(config)
+    parsed, given_budget = parse(config), budget
     if budget is None:
         throttling = parsed.throttling
         budget = RetryBudget(throttling.max_tokens, throttling.token_ratio) if throttling else Unlimited()
@@ -81,7 +81,8 @@ def from_service_config(
     for entry in parsed.methods:
         stack = _interceptors(entry, budget, on_retry, on_hedge)
         stacks |= dict.fromkeys(entry.paths, stack)
-    return PerMethod(stacks)
+    alone = given_budget is None and on_retry is None and on_hedge is None
+    return PerMethod(stacks, config if alone else None)
 
 
 Retry.from_service_config = staticmethod(from_service_config)
@@ -140,14 +141,20 @@ def _interceptors(
 
 
 class PerMethod(Chain):
-    """The interceptors of a service config, chosen once per method. Made by `from_service_config`."""
+    """The interceptors of a service config, chosen once per method. Made by `from_service_config`.
 
-    __slots__ = ("_stacks",)
+    config: its text; None if other options were given beside it.
+    """
 
-    def __init__(self, stacks: dict[str, tuple[Interceptor, ...]]) -> None:
+    __slots__ = ("_stacks", "config")
+
+    closed: ClassVar = True
+
+    def __init__(self, stacks: dict[str, tuple[Interceptor, ...]], config: str | None = None) -> None:
         every = (interceptor for stack in stacks.values() for interceptor in stack)
         super().__init__(tuple(dict.fromkeys(every)))
         self._stacks = stacks
+        self.config = config
 
     def select(self, method: Method) -> tuple[Interceptor, ...]:
         path = "/" + method.full_name.removeprefix("/")
@@ -214,11 +221,16 @@ class ServiceConfig:
 
 def parse(text: str) -> ServiceConfig:
     """Read a service config; ValueError with all of its faults, if it has any."""
-    root = decoded(text, "the service config")
-    config = _service_config(root)
-    if root.faults:
-        raise ValueError(f"errors validating service config: [{'; '.join(root.faults)}]")
+    config, faults = judged(text)
+    if faults:
+        raise ValueError(f"errors validating service config: [{'; '.join(faults)}]")
     return config
+
+
+def judged(text: str) -> tuple[ServiceConfig, list[str]]:
+    """Read a service config, and all that is wrong with it, "field:PATH error:TEXT" each."""
+    root = decoded(text, "the service config")
+    return _service_config(root), root.faults
 
 
 # What may stand where: grpc/service_config/service_config.proto, and the core's own perAttemptRecvTimeout.

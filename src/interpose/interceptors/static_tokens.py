@@ -20,7 +20,7 @@ class StaticTokens:
     A token is compared with all of the table, each in constant time: this is for some hundred callers, not for thousands.
     The tokens themselves are not kept, only their SHA-256.
 
-    ValueError listing every fault, by the places in the table: what stands there may be a secret, also in the wrong column.
+    ValueError listing every fault, by the places in the table: an entry may be a secret, also in the wrong column.
     """
 
     def __init__(self, tokens: Mapping[str, Identity | str]) -> None:
@@ -50,7 +50,7 @@ class StaticTokens:
         if token is None:
             return None
         digest, found = _digest(token), None
-        for known, owner in self._owners:  # to the end, so that the time tells nothing
+        for known, owner in self._owners:  # to the end, so that the time reveals nothing
             if compare_digest(known, digest):
                 found = owner
         if found is None:

@@ -73,7 +73,7 @@ def _tells(item: Any) -> bool:
 
 
 def cards(watched: Iterable[tuple[str, Any]], now: float) -> list[Card]:
-    """The state of all that is watched, what is worst first. One that fails to tell it has that as its state."""
+    """The state of all that is watched, what is worst first. One that fails to give it has that as its state."""
     made = list[Card]()
     for what, item in watched:
         try:

@@ -97,7 +97,7 @@ def _is_port(text: str) -> bool:
 
 @lru_cache(4096)
 def holder(text: str) -> str:
-    """The host that an address stands for, as far as can be told: all of an IPv4 address, the first 64 bits of an IPv6 one.
+    """The host that an address stands for, as far as can be known: all of an IPv4 address, the first 64 bits of an IPv6 one.
 
     Of a link-local address all of it, for all hosts of a link have the same 64 bits. A text that is no address stays.
     """
@@ -126,7 +126,7 @@ def within(address: Address, trusted: Collection[Network]) -> bool:
 def last_untrusted(entries: Iterable[str], trusted: Collection[Network]) -> Address | None:
     """Of lists of addresses, each entry behind those before it, the last that is not trusted.
 
-    If all are trusted, the first. None if there is none, or an entry that is no address stands behind it: nothing before
+    If all are trusted, the first. None if there is none, or an entry that is no address follows it: nothing before
     that can be believed.
     """
     address = None
@@ -138,8 +138,8 @@ def last_untrusted(entries: Iterable[str], trusted: Collection[Network]) -> Addr
 
 
 def _from_the_end(lists: Iterable[str]) -> Iterator[str]:
-    """The entries of all lists, the last first; behind so many as can be, one that is no address."""
-    # Cut at so many commas and not at each: a stranger may send thousands.
+    """The entries of all lists, the last first; behind MOST_HOPS of them, one that is no address."""
+    # Cut at that number of commas and not at each: a peer may send thousands.
     entries = (entry for text in reversed(list(lists)) for entry in reversed(text.rsplit(",", MOST_HOPS)))
     yield from islice(entries, MOST_HOPS)
     yield from islice(("" for _ in entries), 1)

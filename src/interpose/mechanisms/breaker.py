@@ -6,7 +6,7 @@
 Operators may hold one forced open or disabled. Each state is a class; the breaker has one of them.
 
 No call ever waits for another here. To admit one is to look at the state, and perhaps to take a slot for a probe, each a
-single step. What changes something is put into `SerialQueue`: done in order and one at a time, by whoever comes by.
+single step. What changes something is put into `SerialQueue`: done in order and one at a time, by any thread that comes by.
 A lock would do as well, but for one case: the garbage collector may end an abandoned call in the middle of anything, on
 the very thread that holds the lock.
 """
@@ -92,7 +92,7 @@ class State:
         return self
 
     def after(self, healthy: bool | None, now: float) -> State:
-        """What a call that it let pass makes of it; `healthy` None: the call's end tells nothing."""
+        """What a call that it let pass makes of it; `healthy` None: the call's end says nothing."""
         return self
 
     def tally(self, now: float) -> Tally:
@@ -258,7 +258,7 @@ class Breaker:
         return state.admit(now)
 
     def report(self, admitted: Admitted, healthy: bool | None, now: float) -> None:
-        """A call has ended: well, badly, or (None) in a way that tells nothing. Too late for its state, it counts nowhere."""
+        """A call has ended: well, badly, or (None) in a way that says nothing. Too late for its state, it counts nowhere."""
         self._do(partial(self._report, admitted, healthy, now))
 
     def force(self, mode: Mode, now: float) -> None:

@@ -84,6 +84,11 @@ class RetryBudget:
         """How many there are at most."""
         return self._most / MILLI
 
+    @property
+    def token_ratio(self) -> float:
+        """What a success brings back."""
+        return self._back / MILLI
+
     def began(self, now: float) -> None:
         """A call was sent for the first time: that is free."""
 

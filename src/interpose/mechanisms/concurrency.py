@@ -1,6 +1,6 @@
 """How many calls a server should have in hand at once: algorithms that find out from how long calls take.
 
-Each is arithmetic alone: it is told, a window at a time, how the calls went that ended in it, and answers with the limit.
+Each is arithmetic alone. Its input is, a window at a time, how the calls went that ended in it; its output is the limit.
 The algorithms are those of Netflix' concurrency-limits (https://github.com/Netflix/concurrency-limits). In one thing they
 differ: there the time of an unloaded call is guessed from the load itself, so under an overload that lasts the limit drifts
 upwards. Here it is measured: from time to time, and only under pressure, the limit is lowered for a moment, as Envoy does
@@ -104,7 +104,7 @@ class Aimd(_Ranged):
     """One more while all is well, a tenth less when a call runs out of time or calls take longer than `timeout`.
 
     The algorithm of TCP Reno, as in Netflix' AIMDLimit: backoffRatio 0.9, timeout 5 s. It knows nothing of what a call
-    takes without load, so `timeout` should be what your callers can bear.
+    takes without load, so `timeout` should be what your callers can accept.
 
     timeout: seconds, above 0: an average above it is too long.
     """

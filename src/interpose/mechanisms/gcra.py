@@ -19,7 +19,7 @@ from threading import RLock
 class Gcra:
     """One rate, for each of many keys.
 
-    `take` needs no lock: between the reading of a key's time and its writing stands nothing at which CPython would
+    `take` needs no lock: between the reading of a key's time and its writing there is nothing at which CPython would
     change threads, run a finalizer or a signal handler. It does that at calls and jumps, and
     tests/mechanisms/test_gcra.py holds the byte code to it. A lock makes a decision cost half as much again. Where there
     is no GIL, `Together` has one.

@@ -1,4 +1,4 @@
-"""JSON text of strangers, read field by field: all that is wrong with it is told at once, each with its path.
+"""Untrusted JSON text, read field by field: all that is wrong with it is reported at once, each with its path.
 
     def shop(at: At) -> tuple[str, int]:
         if not at.has_only({"name", "seats"}):
@@ -16,8 +16,8 @@
     root.faults  # ["field:colour error:unknown field", "field:name error:is not a string: 7",
                  #  "field:seats error:must be at least 1"]
 
-What is faulty reads as something harmless, so that the rest can be read; whoever asks for it refuses it as a whole.
-As in protobuf's JSON a number may stand in quotes, and null is as good as nothing.
+What is faulty reads as something harmless, so that the rest can be read; the caller then refuses the text as a whole.
+As in protobuf's JSON a number may be in quotes, and null is as good as nothing.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def decoded(text: str, what: str) -> At:
 
 @dataclass(frozen=True, slots=True)
 class At:
-    """A value, the path where it stands, and the faults of the whole text.
+    """A value, its path, and the faults of the whole text.
 
     A reader makes something of the plain value, and raises `Wrong` if it cannot.
     """
@@ -77,7 +77,7 @@ class At:
         self.faults.append(f"field:{self._to(name) if name else self.path} error:{text}")
 
     def has_only(self, known: set[str]) -> bool:
-        """Is it an object? Fields that nobody knows are noted."""
+        """Is it an object? Unknown fields are noted."""
         if not isinstance(self.value, _Object):
             self._wrong(f"is not an object: {told(self.value)}")
             return False
@@ -133,7 +133,7 @@ class At:
             self.fault(text)
 
     def _to(self, name: str) -> str:
-        """The path of a field; the names that nobody knows may be anything."""
+        """The path of a field; unknown names may be anything."""
         if not re.fullmatch(r"\w{1,60}", name, re.ASCII):
             return f"{self.path}[{told(name)}]"
         return f"{self.path}.{name}" if self.path else name
@@ -203,7 +203,7 @@ def suggestion(wrong: object, known: Iterable[str]) -> str:
     return f"; did you mean {plain[near[0]]}?" if near else ""
 
 
-# --- what stands in a text ------------------------------------------------------------------------------------------
+# --- what is in a text ----------------------------------------------------------------------------------------------
 
 _WHOLE = re.compile(r"[+-]?[0-9]{1,20}")
 _DECIMAL = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
@@ -216,7 +216,7 @@ class Number:
     text: str
 
     def whole(self) -> int | None:
-        """Its value, if it is a whole number, and none of those that nobody means."""
+        """Its value, if it is a whole number, and short enough to be meant."""
         return int(self.text) if _WHOLE.fullmatch(self.text) else None
 
 

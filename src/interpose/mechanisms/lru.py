@@ -54,7 +54,7 @@ class Lru(Generic[K, V]):
         _shorten(self._entries, self._most)
 
     def __len__(self) -> int:
-        """How many are kept, those included whose time has passed and that nobody has asked for since."""
+        """How many are kept, those included whose time has passed and that were not asked for since."""
         return len(self._entries)
 
 
@@ -107,7 +107,7 @@ class Registry(Generic[K, V]):
 
 
 def _shorten(entries: OrderedDict[Any, Any], most: int) -> None:
-    """Forget what was used longest ago until there are at most so many; each thread that adds does so."""
+    """Forget what was used longest ago until there are at most `most`; each thread that adds does so."""
     while len(entries) > most:
         with suppress(KeyError):  # others forget as well
             entries.popitem(last=False)

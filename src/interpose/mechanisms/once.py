@@ -1,4 +1,4 @@
-"""What is said once about each of many things, and of no more than so many of them."""
+"""What is said once about each of many things, and of a bounded number of them."""
 
 from __future__ import annotations
 

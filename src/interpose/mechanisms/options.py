@@ -134,7 +134,7 @@ def is_function_or_none(value: object) -> bool:
 
 
 def is_clock(value: object) -> bool:
-    """Can it tell the time, in seconds?"""
+    """Does it give the time, in seconds?"""
     return callable(getattr(value, "now", None))
 
 

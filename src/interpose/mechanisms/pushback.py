@@ -37,7 +37,7 @@ def parse(trailing: Iterable[tuple[str, Any]], details: Callable[[], Iterable[An
 def pair(seconds: float) -> tuple[str, str]:
     """The pair of trailing metadata with which a server asks for this pause; NO_MORE, or more than 24 days: do not retry.
 
-    Rounded up to a millisecond, so that nobody comes too early. ValueError for less than nothing.
+    Rounded up to a millisecond, so that no client comes too early. ValueError for less than nothing.
     """
     if not seconds >= 0:
         raise ValueError(f"pushback must be 0 or more seconds, or NO_MORE, not {seconds!r}")

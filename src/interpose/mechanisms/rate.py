@@ -1,4 +1,4 @@
-"""A rate: so many in a period of time, and how many of them may come at once."""
+"""A rate: a number of calls in a period of time, and how many of them may come at once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _HINT = 'write how many per second, minute, hour or day, like "100/second", "10/
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """So many in a period: `Rate(100)` is 100 a second, `Rate(10, per=60)` 10 a minute.
+    """A number of calls in a period: `Rate(100)` is 100 a second, `Rate(10, per=60)` 10 a minute.
 
     A caller that was quiet may send `burst` at once. After that one more may come each time that `per / count` seconds
     have passed. So never more than `burst` plus the rate times the time come, in any stretch of time (GCRA: ITU-T

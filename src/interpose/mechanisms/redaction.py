@@ -287,7 +287,7 @@ class _Showing:
 
 
 def type_and_size(value: Any) -> str:
-    """What may be shown of something that is no protobuf message: "<str, 5>", "<shop.Order>" if it tells no size."""
+    """What may be shown of something that is no protobuf message: "<str, 5>", "<shop.Order>" if it has no size."""
     kind = type(value)
     name = _short(kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}")
     try:
@@ -346,7 +346,7 @@ def is_marked(options: Any, depth: int = 0) -> bool:
     if getattr(options, "debug_redact", False):
         return True
     if depth >= MAX_OPTION_DEPTH:
-        return True  # nobody nests options so deep; what cannot be judged is not shown
+        return True  # options are not nested as deep; what cannot be judged is not shown
     return any(_marks(field, value, depth) for field, value in options.ListFields())
 
 
@@ -376,7 +376,7 @@ def _opened(message: Any) -> Any:
     try:
         found = message.DESCRIPTOR.file.pool.FindMessageTypeByName(message.type_url.rpartition("/")[2])
         return factory.GetMessageClass(found).FromString(message.value)
-    except Exception:  # of the name or the bytes, which a stranger chose
+    except Exception:  # of the name or the bytes, which a peer chose
         return None
 
 

@@ -32,7 +32,7 @@ def bucket_of(seconds: float) -> int:
 
 
 def quantiles(counts: Sequence[int], shares: Iterable[float]) -> list[float] | None:
-    """For each share the seconds that so many of the calls stayed within; None without calls.
+    """For each share the seconds that this share of the calls stayed within; None without calls.
 
     counts: calls by bucket.
     """
@@ -44,7 +44,7 @@ def quantiles(counts: Sequence[int], shares: Iterable[float]) -> list[float] | N
 
 
 def summed(rows: Iterable[Sequence[int]], width: int) -> list[int]:
-    """Rows of so many counts, added up cell by cell."""
+    """Rows of `width` counts, added up cell by cell."""
     total = [0] * width
     for row in rows:
         total = list(map(add, total, row))
@@ -88,7 +88,7 @@ class Ring:
         return [sum(cells[cell :: self._width]) for cell in range(self._width)]
 
     def _turn(self, number: int) -> None:
-        """A new stretch begins: forget what stands in its place, and in those of all that were left out."""
+        """A new stretch begins: forget what is in its place, and in those of all that were left out."""
         for stretch in range(max(self._latest + 1, number - self._stretches + 1), number + 1):
             self._start = stretch % self._stretches * self._width
             self._cells[self._start : self._start + self._width] = array("I", bytes(4 * self._width))

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-# google/protobuf/descriptor.proto, FieldDescriptorProto.Type, as far as a redactor tells types apart
+# google/protobuf/descriptor.proto, FieldDescriptorProto.Type, as far as a redactor distinguishes types
 _OTHER, _MESSAGE, _BYTES = 0, 11, 12
 
 

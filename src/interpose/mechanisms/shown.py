@@ -17,20 +17,31 @@ def shown(kind: type[Any]) -> None:
 
     Shown are numbers, flags, enums, functions and classes by name, collections of these, and our own objects.
     """
+
+    def told(self: Any) -> str:
+        options = ", ".join(f"{name}={of(value)}" for name, value in given(self).items())
+        return f"{type(self).__qualname__}({options})"
+
+    noted(kind)
+    kind.__repr__ = told  # type: ignore[assignment]  # mypy takes a method of a class for one of an instance
+
+
+def noted(kind: type[Any]) -> None:
+    """Let instances of this class know the options that they were given; not for one whose options are secrets."""
     make = kind.__init__
     signature = inspect.signature(make)
 
     @functools.wraps(make)
-    def noted(self: Any, *args: Any, **options: Any) -> None:
+    def note(self: Any, *args: Any, **options: Any) -> None:
         make(self, *args, **options)
         self.__dict__["_given"] = signature.bind(self, *args, **options).arguments
 
-    def told(self: Any) -> str:
-        given = [(name, value) for name, value in self.__dict__.get("_given", {}).items() if name != "self"]
-        return f"{type(self).__qualname__}({', '.join(f'{name}={of(value)}' for name, value in given)})"
+    kind.__init__ = note
 
-    kind.__init__ = noted
-    kind.__repr__ = told  # type: ignore[assignment]  # mypy takes a method of a class for one of an instance
+
+def given(instance: Any) -> dict[str, Any]:
+    """The options that it was made with, by their names; those that were left out are not among them."""
+    return {name: value for name, value in vars(instance).get("_given", {}).items() if name != "self"}
 
 
 def of(value: Any) -> str:

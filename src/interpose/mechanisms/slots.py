@@ -72,7 +72,7 @@ class Slots:
         return self._held.copy()
 
     def take(self) -> bool:
-        """Take a slot, for no partition, if one is free and nobody waits."""
+        """Take a slot, for no partition, if one is free and no call waits."""
         if self._queue:
             return False
         try:
@@ -112,7 +112,7 @@ class Slots:
         self._changes.add(self._match)
         self._changes.run()
         while self._answers:
-            with suppress(IndexError):  # another thread tells it
+            with suppress(IndexError):  # another thread reports it
                 self._answers.popleft()()
 
     # - in turn -

@@ -1,4 +1,4 @@
-"""Text of strangers, made fit to be shown: one line, and not longer than its place."""
+"""Untrusted text, made fit to be shown: one line, and not longer than its place."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from __future__ import annotations
 def one_line(text: str, most: int) -> str:
     """The first `most` characters, with line breaks and all else that cannot be printed escaped.
 
-    So whoever sends the text cannot forge a line of a log, nor steer the terminal that shows it.
+    So the sender of the text cannot forge a line of a log, nor steer the terminal that shows it.
     """
     cut = text if len(text) <= most else f"{text[:most]}…"
     return cut if cut.isprintable() else "".join(map(_shown, cut))

@@ -14,7 +14,7 @@ from interpose.mechanisms.text import one_line, within
 
 BAD_REQUEST = "google.rpc.BadRequest"
 
-# bytes. All trailers of a failure together may take 7 KiB (`MAX_STATUS`); this leaves room for what stands beside.
+# bytes. All trailers of a failure together may take 7 KiB (`MAX_STATUS`); this leaves room for the rest.
 MAX_BAD_REQUEST = 4096
 MAX_PART = 512  # of one path, one description, or one line: a map's keys are as long as the caller makes them
 

@@ -85,14 +85,14 @@ class CallWindow:
 Window: TypeAlias = TimeWindow | CallWindow
 
 
-def seconds(length: float) -> Window:
+def seconds(length: float) -> TimeWindow:
     """Count the results of the last `length` seconds; a result is forgotten after nine to ten tenths of them."""
     if isinstance(length, bool) or not isinstance(length, (int, float)) or not 0 < length <= LONGEST:
         raise ValueError(f"seconds: the length must be a number above 0, up to {LONGEST}, not {length!r}")
     return TimeWindow(length)
 
 
-def calls(number: int) -> Window:
+def calls(number: int) -> CallWindow:
     """Count the last `number` results, however old they are."""
     if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= MOST:
         raise ValueError(f"calls: the number must be a whole one from 1 to {MOST}, not {number!r}")

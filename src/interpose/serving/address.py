@@ -6,7 +6,6 @@ import errno
 import os
 import socket
 from pathlib import Path
-from secrets import token_hex
 from typing import Any
 
 from interpose.serving.options import CannotServe
@@ -71,7 +70,7 @@ class Unix:
 
     def __init__(self, path: str) -> None:
         self.path = Path(path).absolute()
-        self._bound_as = self.path.with_name(f".{token_hex(4)}")
+        self._bound_as = self.path.with_name(f".{os.urandom(4).hex()}")
         self._own: tuple[int, int] | None = None
         folder = self.path.parent
         if max(len(os.fsencode(name)) for name in (self.path, self._bound_as)) > LONGEST_PATH:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 EVERY = 0.25  # seconds between two looks, as uvicorn's
@@ -12,7 +13,7 @@ APART = {"__pycache__", "node_modules", "site-packages"}  # folders whose files 
 
 
 class Changes:
-    """The Python files below some folders, and when each was written."""
+    """The Python files below some folders, and files of their own, and when each was written."""
 
     def __init__(self, folders: Iterable[str]) -> None:
         self._folders = list(folders)
@@ -29,15 +30,18 @@ class Changes:
 
 
 def _files(folder: str) -> Iterator[tuple[str, int]]:
+    """The files that are watched there, or the file itself, each with the time when it was written."""
+    for path in _paths(folder):
+        with suppress(FileNotFoundError):  # it has gone meanwhile
+            yield str(path), path.stat().st_mtime_ns
+
+
+def _paths(folder: str) -> Iterator[Path]:
+    if Path(folder).is_file():
+        yield Path(folder)
     for where, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not (name.startswith(".") or name in APART)]
-        for name in names:
-            if name.endswith(".py"):
-                path = Path(where, name)
-                try:
-                    yield str(path), path.stat().st_mtime_ns
-                except FileNotFoundError:  # it has gone meanwhile
-                    continue
+        yield from (Path(where, name) for name in names if name.endswith(".py"))
 
 
 def watch(folders: Iterable[str], tell: Callable[[list[str]], object], over: threading.Event) -> None:

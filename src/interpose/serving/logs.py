@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import logging.config
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,8 @@ def configure(level: str, config: str | dict[str, Any] | None) -> None:
 
 
 def _configured(config: str | dict[str, Any]) -> None:
+    import logging.config  # a server starts sooner without it
+
     try:
         if isinstance(config, dict):
             logging.config.dictConfig(config)

@@ -46,6 +46,9 @@ class Options:
     reload_dirs: Sequence[str] = ()
     factory: bool = False
     env_file: str | None = None
+    policy: str | None = None
+    policy_allow: Sequence[str] = ()
+    policy_env: Sequence[str] = ()
     tls_key: str | None = None
     tls_cert: str | None = None
     tls_client_ca: str | None = None
@@ -98,6 +101,10 @@ class Options:
                 "ready must be a list of functions without arguments, of a ConcurrencyLimit, or of their names",
             ),
             (not self.ready or self.health is True, "ready needs health, which is what it changes"),
+            (
+                self.policy is not None or not (self.policy_allow or self.policy_env),
+                "policy_allow and policy_env are of a policy: give its file, policy",
+            ),
             (_seconds(self.drain_delay), "drain_delay must be seconds, 0 or more"),
             (_seconds(self.timeout_graceful_shutdown), "timeout_graceful_shutdown must be seconds, 0 or more"),
             (
@@ -122,8 +129,8 @@ class Options:
 
     @property
     def watched(self) -> list[str]:
-        """The folders whose files are watched for `reload`."""
-        return list(self.reload_dirs) or [str(Path.cwd())]
+        """The folders whose files are watched for `reload`, and the policy."""
+        return [*(self.reload_dirs or [str(Path.cwd())]), *([self.policy] if self.policy else [])]
 
 
 def _can_be_asked(check: object) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 from interpose._flow import Interceptor, check
 from interpose.serving import env_file, logs
 from interpose.serving.app import App, load
+from interpose.serving.following import following, policy_of
 from interpose.serving.loops import OnLoop
 from interpose.serving.options import CannotServe, Options
 from interpose.serving.site import Site
@@ -28,7 +29,7 @@ def site(app: Any, options: Options, stack: Any, *, shared: bool = False) -> Sit
     """All that is to be served, checked. app, stack: themselves, or their names, "module:attribute"."""
     given = load(app) if isinstance(app, str) else app
     checked = App(given, loop=options.loop, factory=options.factory)
-    return Site(checked, options, interceptors(stack), shared=shared)
+    return Site(checked, options, interceptors(stack), policy_of(options), shared=shared)
 
 
 def interceptors(stack: Any) -> Sequence[Interceptor]:
@@ -46,7 +47,9 @@ def interceptors(stack: Any) -> Sequence[Interceptor]:
 def run(site: Site, ready: Callable[[], None]) -> None:
     """Serve until a signal comes. Does not return if handlers are left behind that do not end."""
     host = OnLoop(site) if site.app.asyncio else Threads(site)
-    if not host.run(ready):
+    with following(site.policy):
+        ended = host.run(ready)
+    if not ended:
         leave()
 
 

@@ -7,12 +7,14 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from interpose import aio, sync
 from interpose._attach import intercept_server
 from interpose._describe import describe
 from interpose._flow import Interceptor, named
+from interpose._served import Served
+from interpose._shell.serving import check_served
 from interpose.serving import standard
 from interpose.serving.address import Port, Unix
 from interpose.serving.app import App, load
@@ -20,6 +22,9 @@ from interpose.serving.certificates import Certificates
 from interpose.serving.options import CannotServe, Options
 from interpose.serving.readiness import Readiness
 from interpose.serving.tracking import Running, Tracked, TrackedOnLoop
+
+if TYPE_CHECKING:
+    from interpose.policy import Policy
 
 _log = logging.getLogger("interpose")
 
@@ -32,10 +37,19 @@ class Site:
     CannotServe if one of them is not as it must be.
     """
 
-    def __init__(self, app: App, options: Options, stack: Sequence[Interceptor], *, shared: bool = False) -> None:
+    def __init__(
+        self,
+        app: App,
+        options: Options,
+        stack: Sequence[Interceptor],
+        policy: Policy | None = None,
+        *,
+        shared: bool = False,
+    ) -> None:
         self.app = app
         self.options = options
-        self.stack = (*stack, *_limit(options))
+        self.policy = policy
+        self.stack = (*stack, *(policy.server if policy else ()), *_limit(options))
         if app.ready and self.stack:
             raise CannotServe(
                 "a server that has handlers already cannot be given interceptors: make it with intercept_server, "
@@ -148,6 +162,22 @@ class Opened:
         if "reflection" in names:
             services = [*self.services, *(standard.SERVICES[name] for name in names)]
             standard.add_reflection(services, self._ours("reflection"))
+        self._check()
+
+    def _check(self) -> None:
+        """CannotServe if the interceptors have tables that do not fit the methods that are served through them."""
+        served = [
+            server._registered.served()
+            for server in self._wrapped.values()
+            if isinstance(server, sync.Server | aio.Server)
+        ]
+        methods = tuple(method for one in served for method in one.methods)
+        if not served or self._site.app.ready:
+            return
+        try:
+            check_served(self._site.stack, Served(methods, any(one.generic for one in served), self._site.app.asyncio))
+        except ValueError as error:
+            raise CannotServe(str(error)) from None
 
     def stopping(self) -> None:
         """From now on, an RPC that ends early was ended by the server."""

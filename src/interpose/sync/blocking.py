@@ -24,8 +24,7 @@ class State:
 
     __slots__ = ("_state",)
 
-    def __init__(self, state: Any) -> None:
-        self._state = state
+    _state: Any  # set by who makes it: each RPC comes here
 
     def initial_metadata(self) -> Any:
         return self._state.initial_metadata
@@ -42,8 +41,10 @@ def blocking(native: Any, error_class: type) -> Send:
         with_call: Send = native.with_call
         return with_call
 
-    def send(*arguments: Any) -> tuple[Any, Ended]:
-        state, _ = below(*arguments)
+    def send(
+        request: Any, timeout: Any, metadata: Any, credentials: Any, wait_for_ready: Any, compression: Any
+    ) -> tuple[Any, Ended]:
+        state, _ = below(request, timeout, metadata, credentials, wait_for_ready, compression)
         if state.code is not OK:
             raise errors.native_class(errors.of(state.code), error_class)(
                 text(state.details),
@@ -52,7 +53,9 @@ def blocking(native: Any, error_class: type) -> Send:
                 debug_error_string=text(state.debug_error_string),
                 local=not state.debug_error_string,  # the core describes every status that a server sent
             )
-        return state.response, State(state)
+        ended = State()
+        ended._state = state
+        return state.response, ended
 
     return send
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from typing import Any
 
 import grpc
 
 from interpose import errors
-from interpose._call import NOTHING, Call
+from interpose._call import NOTHING, Begun, Call
 from interpose._clock import FOREVER
 from interpose._codec import Undecodable
 from interpose._flow import Driver, Wait, unused
@@ -33,8 +33,9 @@ from interpose._native import (
     wait_timed_out,
     waits_until,
 )
-from interpose._outcome import OK, Outcome
+from interpose._outcome import OK, Outcome, Received
 from interpose._shell.channel import Layered
+from interpose._shell.straight import begin, end
 from interpose.sync.attempt import InactiveCall, known
 from interpose.sync.blocking import blocking
 from interpose.sync.calls import ResponseStream, UnaryFuture, finished
@@ -44,6 +45,8 @@ from interpose.sync.requests import Requests
 
 class Channel(Layered, grpc.Channel):
     """A channel with interceptors; everything that is no call goes straight to the native channel."""
+
+    _packs = False
 
     def _stub(self, route: Route) -> Any:
         return STUBS[route.method.kind](route)
@@ -118,11 +121,12 @@ def _itself(native: Any) -> Any:
 class _UnaryResponse(_Starter):
     """A stub method with a unary response: blocking, or as a future."""
 
-    __slots__ = ("_blocking",)
+    __slots__ = ("_blocking", "_now")
 
     def __init__(self, route: Route) -> None:
         super().__init__(route)
         self._blocking = blocking(route.native, InactiveCall)
+        self._now = route.clock.now
 
     def __call__(
         self,
@@ -161,37 +165,55 @@ class _UnaryResponse(_Starter):
     def _run(
         self, request: Any, timeout: Any, metadata: Any, credentials: Any, wait_for_ready: Any, compression: Any
     ) -> Outcome:
-        """Turn the driver in the caller's own thread, to the RPC's end; raises its failure."""
-        route = self._route
+        """Run the flows in the caller's own thread, to the RPC's end; raises its failure."""
+        route, requests = self._route, None
         deadline = None if timeout is None else deadline_of(timeout, route.clock)
-        pauses, requests = route.pauses, None
-        was_open = not pauses.closed
+        was_open = not route.pauses.closed
         if route.uploads:
             requests, request = Requests(request, route.encode), None
-        call = Call(
-            route.method, CLIENT, request, timeout, metadata, credentials, wait_for_ready, compression, deadline
-        )
+        call = Begun()
+        call._method, call._request, call._timeout, call._metadata = route.method, request, timeout, metadata
+        call._credentials, call._wait_for_ready, call._compression = credentials, wait_for_ready, compression
+        call._deadline = deadline
         # The flows run in a context of their own, the native call in the application's: nothing leaks either way.
-        context = copy_context()
-        run = context.run
-        driver, interrupted = Driver(route.layers), None
-        step: Any = run(driver.start, call)
-        while type(step) is not Outcome:
-            if type(step) is Call and step._asks.scope is None:
-                perform = self._send if requests is None else self._upload
-                outcome = perform(step, requests)
-                step = run(driver.tell, closing(outcome, was_open) if pauses.closed else outcome)
+        context, layers = copy_context(), route.layers
+        frames, asked, taken = context.run(begin, layers, call)
+        if taken is None:
+            outcome = self._send(asked) if requests is None else self._upload(asked, requests)
+            if route.pauses.closed:
+                outcome = closing(outcome, was_open)
+            outcome._attempts = 1
+            taken = context.run(end, layers, frames, outcome)
+        if taken is not None:
+            outcome = self._go_on(*taken, context, deadline, requests, was_open)
+        if outcome._code is not OK:
+            raise exception_of(outcome, InactiveCall)
+        return outcome
+
+    def _go_on(
+        self, driver: Driver, step: Any, context: Context, deadline: float | None, requests: Any, was_open: bool
+    ) -> Outcome:
+        """Do what the flows ask for, to the RPC's end."""
+        run, interrupted = context.run, None
+        while not isinstance(step, Outcome):
+            if isinstance(step, Call) and step._asks.scope is None:
+                step = run(driver.tell, self._perform(step, requests, was_open))
             elif type(step) is Wait:
                 tell, news = self._awaited(driver, step, deadline)
                 interrupted = news if isinstance(news, KeyboardInterrupt) else None  # the application's, not the flow's
                 step = run(tell, news)
             else:  # a race, or a call that somebody else may have to cancel
-                exchange = Exchange(route, driver, context, deadline, _future, requests)
+                exchange = Exchange(self._route, driver, context, deadline, _future, requests)
                 exchange.was_open = was_open
                 step = exchange.run(step)
-        if step._code is not OK:
-            raise interrupted or exception_of(step, InactiveCall)
+        if interrupted is not None and step._code is not OK:
+            raise interrupted
         return step
+
+    def _perform(self, call: Call, requests: Any, was_open: bool) -> Outcome:
+        """Send it, and wait for the end."""
+        outcome = self._send(call) if requests is None else self._upload(call, requests)
+        return closing(outcome, was_open) if self._route.pauses.closed else outcome
 
     def _awaited(self, driver: Driver, step: Wait, deadline: float | None) -> tuple[Callable[[Any], Any], Any]:
         """Wait for a Future, as a flow asked; how the driver is told what came."""
@@ -213,13 +235,12 @@ class _UnaryResponse(_Starter):
             return completion_of(future, driver)
         return driver.fail, errors.Cancelled(LOCALLY_CANCELLED, local=True) if pauses.closed else wait_timed_out()
 
-    def _send(self, call: Call, _: Any) -> Outcome:
+    def _send(self, call: Call) -> Outcome:
         """Send a unary request, and wait for the end."""
-        route = self._route
         plain = call._asks is NOTHING
         if not plain and call._asks.delay and (unsent := self._pause(call)) is not None:
             return unsent
-        now = route.clock.now
+        now = self._now
         started = now()
         timeout = call._timeout
         if timeout is not None or call._deadline is not None:
@@ -240,7 +261,10 @@ class _UnaryResponse(_Starter):
         except BaseException as raised:
             error = known(raised)
             return failure(error, 1, received, now() - started, True, native or _ended(error))
-        return Outcome(OK, response, "", None, 1, 1, now() - started, True, native)
+        outcome = Received()
+        outcome._response, outcome._elapsed, outcome._ended = response, now() - started, native
+        outcome._initial_metadata = outcome._trailing_metadata = None
+        return outcome
 
     def _upload(self, call: Call, requests: Any) -> Outcome:
         """Send a request stream, and wait for the end."""

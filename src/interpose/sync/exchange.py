@@ -53,8 +53,7 @@ class Exchange(shell.Exchange, attempts.Owner):
     def ended(cls, route: Route, outcome: Outcome) -> Exchange:
         """One that has ended before anybody could hold it: a blocking call's."""
         exchange = cls(route, Driver(()), Context(), None, partial, None)
-        exchange.outcome = outcome
-        exchange._claims.clear()
+        exchange.ended_with(outcome)
         return exchange
 
     # - what threads do differently -

@@ -1,4 +1,4 @@
-"""For tests of interceptors, and of what uses them; needs nothing but grpcio. The page "Testing your interceptors" tells how.
+"""For tests of interceptors, and of what uses them; needs nothing but grpcio. The page "Testing your interceptors" shows how.
 
 play            run an interceptor by hand, without any I/O
 Echo, Stub      a service scripted per attempt, and its client
@@ -10,6 +10,7 @@ no_…leaks       checks that nothing is left behind
 
 from interpose.testing.acts import Act, died, failed, ok, raised
 from interpose.testing.clock import FakeClock
+from interpose.testing.codec import decode, encode
 from interpose.testing.echo import Attempt, Echo, Stub
 from interpose.testing.leaks import Leak, no_generator_leaks, no_leaks, no_rpc_leaks, no_task_leaks, no_thread_leaks
 from interpose.testing.places import PLACES, Place, Reply, Rpc
@@ -31,7 +32,9 @@ __all__ = [
     "ScriptError",
     "Sent",
     "Stub",
+    "decode",
     "died",
+    "encode",
     "failed",
     "incoming",
     "no_generator_leaks",

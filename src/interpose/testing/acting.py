@@ -1,4 +1,4 @@
-"""One attempt that is played: what an act makes of a call, as both shells would tell it.
+"""One attempt that is played: what an act makes of a call, as both shells would report it.
 
 tests/testing/test_agreement.py holds that it is what happens on real servers.
 """
@@ -23,7 +23,7 @@ NEVER = float("inf")
 
 
 def unsent(error: errors.StatusError, requests: int) -> Outcome:
-    """The outcome of an attempt that ended on this side, when so many requests had come."""
+    """The outcome of an attempt that ended on this side, when this number of requests had come."""
     return Outcome(error.code(), None, error.details(), error, requests, replayable=True)
 
 
@@ -153,6 +153,6 @@ def _failure(act: Act, on_server: bool) -> BaseException | None:
             errors.Cancelled("the client cancelled", local=True) if on_server else errors.Unavailable("Socket closed")
         )
     code, details = act.code, act.details
-    if act.error is not None:  # a bare server tells it, in words that are not the same on both stacks
+    if act.error is not None:  # a bare server reports it, in words that are not the same on both stacks
         code, details = grpc.StatusCode.UNKNOWN, f"Exception calling application: {act.error}"
     return errors.of(code)(details, trailing_metadata=act.trailing) if act.fails else None

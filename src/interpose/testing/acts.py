@@ -1,7 +1,7 @@
 """Acts: what the other side of an RPC does in one attempt; and scripts of them.
 
 [failed(grpc.StatusCode.UNAVAILABLE), ok("hello")]      fails once, then answers
-[failed(grpc.StatusCode.UNAVAILABLE), ...]              fails for ever: what stands before the dots is repeated
+[failed(grpc.StatusCode.UNAVAILABLE), ...]              fails for ever: what is before the dots is repeated
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Act:
     after: how many responses of a stream it sends before it fails.
     delay: seconds before it answers. hang: it never does.
     unread: it fails before it reads any request of a stream.
-    die: the connection breaks, and nobody tells a status.
+    die: the connection breaks, and no status is sent.
     initial, trailing: metadata in front of the response and behind it.
     """
 
@@ -113,15 +113,15 @@ def raised(error: BaseException, **more: Any) -> Act:
 
 
 def died(**more: Any) -> Act:
-    """The connection breaks before a status was told, as when a server is killed: `died(after=1)`."""
+    """The connection breaks before a status was sent, as when a server is killed: `died(after=1)`."""
     return Act(die=True, code=grpc.StatusCode.UNAVAILABLE, **more)
 
 
 class Script:
-    """Acts in order, handed out once each; what stands before `...` for ever."""
+    """Acts in order, handed out once each; what is before `...` for ever."""
 
     def __init__(self, acts: Iterable[Any | EllipsisType], *others: type) -> None:
-        """others: what may stand in it beside acts."""
+        """others: what may be in it beside acts."""
         self._acts = list(acts)
         self._taken = 0
         self._lock = threading.Lock()
@@ -130,7 +130,7 @@ class Script:
             if not isinstance(act, (Act, EllipsisType, *others)):
                 raise TypeError(f"a script is made of acts like ok() and failed(code), not of {act!r}")
             if act is ... and (not position or position + 1 < len(self._acts)):
-                raise ValueError("a script's ... stands at its end, behind the act that it repeats")
+                raise ValueError("a script's ... must be at its end, behind the act that it repeats")
 
     def take(self) -> Any | None:
         """The next act; None when the script has run out."""
@@ -142,7 +142,7 @@ class Script:
 
     @property
     def left(self) -> list[Any]:
-        """The acts that nobody took, without the one that repeats, however often."""
+        """The acts that were not taken, without the one that repeats, however often."""
         return self._acts[self._taken : len(self._acts) - 2 * self._repeats]
 
     @property

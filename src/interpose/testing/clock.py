@@ -26,18 +26,18 @@ class _Alarm:
 
 
 class FakeClock:
-    """Time that stands still until a test moves it; hand it to `intercept_channel`, `intercept_server` and `play`.
+    """Time that passes only when a test moves it; hand it to `intercept_channel`, `intercept_server` and `play`.
 
     clock = FakeClock()
     channel = intercept_channel(channel, Cache(ttl=30), clock=clock)
     clock.advance(30)
 
     start: the time that it shows at first, in seconds.
-    auto: whoever sleeps, or sets a timer, moves it on by that much at once and goes on. A test of backoffs then needs
+    auto: code that sleeps, or sets a timer, moves it on by that much at once and goes on. A test of backoffs then needs
         no second thread. Not for hedged calls, whose copies would all leave at once, nor for timeouts on an asyncio
         server, which would be over at once.
 
-    A deadline that grpc was told runs in real time all the same.
+    A deadline that grpc itself has runs in real time all the same.
     """
 
     def __init__(self, start: float = 1000.0, *, auto: bool = False) -> None:

@@ -1,6 +1,6 @@
 """How the messages of the echo service travel: text as it is, protobuf messages with the name of their type.
 
-Client and server stand in one process, so a type that one of them has sent is known to the other.
+Client and server are in one process, so a type that one of them has sent is known to the other.
 """
 
 from __future__ import annotations

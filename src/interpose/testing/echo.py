@@ -136,7 +136,7 @@ class Echo:
         """Serve on an asyncio server with these interceptors, and give the target to connect to.
 
         plain: with plain handlers, not async ones; they run in a pool of `workers` threads. Without interceptors those
-            never learn that their client has gone: grpc does not tell them.
+            never learn that their client has gone: grpc does not notify them.
         """
         with ExitStack() as closing:
             pool = futures.ThreadPoolExecutor(workers)
@@ -284,14 +284,14 @@ class _Sync:
         if act.die:
             self._echo.broken().result()
             self._paused(Act(hang=True), gone)
-            yield from () if kind.response_streaming else ("nobody hears this",)
+            yield from () if kind.response_streaming else ("this is not heard",)
         elif act.fails and hasattr(context, "cancel"):
             context.abort(act.code, act.details)
         elif act.fails:
             # grpc.aio's own context for plain handlers, whose abort() does not wait for the last message to be written.
             context.set_code(act.code)
             context.set_details(act.details)
-            yield from () if kind.response_streaming else ("nobody hears this",)
+            yield from () if kind.response_streaming else ("this is not heard",)
 
     def _paused(self, act: Act, gone: threading.Event) -> bool:
         """Let the delay pass; False if the client has gone or the service was closed before, as for one that hangs."""

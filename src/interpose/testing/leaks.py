@@ -5,7 +5,7 @@ with no_leaks():
 async with no_task_leaks():
     ...                                     tasks of this loop
 with no_generator_leaks():
-    ...                                     generators that were begun, are not at their end, and that nobody holds
+    ...                                     generators that were begun, are not at their end, and not held by any code
 
 What is found raises `Leak`, after a time in which it may still end.
 """
@@ -55,7 +55,7 @@ def no_leaks(ignore: Callable[[str], bool] = _nothing) -> Generator[None]:
 
 @contextmanager
 def no_thread_leaks(ignore: Callable[[str], bool] = _nothing) -> Generator[None]:
-    """Raise `Leak`, saying where they stand, if threads are left that were not there before.
+    """Raise `Leak`, saying where they are, if threads are left that were not there before.
 
     ignore: names of threads that may stay. Threads of grpcio's own are never counted: they end on their own time.
     """
@@ -84,7 +84,7 @@ def _waits_for_itself(thread: threading.Thread) -> bool:
 
 
 def _place(thread: threading.Thread) -> str:
-    """Where a thread stands, innermost frame first."""
+    """Where a thread is, innermost frame first."""
     frame = sys._current_frames().get(thread.ident or 0)
     return " < ".join(f"{entry.name}:{entry.lineno}" for entry in reversed(traceback.extract_stack(frame, 8)))
 
@@ -103,7 +103,7 @@ def _of_grpc(name: str) -> bool:
 
 @asynccontextmanager
 async def no_task_leaks(ignore: Callable[[str], bool] = _nothing) -> AsyncGenerator[None]:
-    """Raise `Leak`, saying where they stand, if tasks of this loop are left that were not there before.
+    """Raise `Leak`, saying where they are, if tasks of this loop are left that were not there before.
 
     ignore: names of tasks that may stay. Tasks of grpc.aio's own servers are never counted.
     """
@@ -164,7 +164,7 @@ def _is_suspended(found: Any) -> bool:
 
 @contextmanager
 def no_rpc_leaks() -> Generator[None]:
-    """Raise `Leak`, naming their flows, if RPCs that began in the block are left whose interceptors were not told the end."""
+    """Raise `Leak`, naming their flows, if RPCs that began in the block are left whose interceptors never got the outcome."""
     begun: list[ref[Driver]] = []
     _watch(begun)
     try:

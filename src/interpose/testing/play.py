@@ -108,7 +108,7 @@ def play(
     """Run an interceptor through one RPC in which the other side acts by the script, an act for each call that it sends.
 
     script: acts (`ok`, `failed`, `raised`) or whole outcomes; `...` at its end repeats the last.
-    side, kind, method, requests, metadata, timeout, peer, auth_context: the call that it is given. The last two are told on
+    side, kind, method, requests, metadata, timeout, peer, auth_context: the call that it is given. The last two are set on
         a server only; auth_context is what the transport knows of the client, like `{"peer_dns": [b"web.example"]}`.
     incoming: the RPC whose handler makes this call, for interceptors that ask `context.current_call()`.
     answers: what each `yield from wait(…)` gives, in order; an exception is raised there. Where there is none, an
@@ -163,7 +163,7 @@ def _insist_on_kind(method: Method) -> None:
 
 
 def _seconds(began: float, ended: float) -> float:
-    """The time between, without what the clock cannot tell apart: a pause of 0.1 seconds is 0.1."""
+    """The time between, without what the clock cannot distinguish: a pause of 0.1 seconds is 0.1."""
     return round(ended - began, min(9, int(-math.log10(math.ulp(ended))) - 1))
 
 
@@ -328,7 +328,7 @@ class _Player:
             return _at_once(unsent(error, 1))
         act, at = self._act(call), _seconds(self._began, now)
         if isinstance(act, Outcome):
-            outcome = act._copy("_attempts", 0)  # a copy: it may be told again
+            outcome = act._copy("_attempts", 0)  # a copy: it may be passed again
             self.played.sent.append(Sent(call, at, tuple(requests), (), outcome))
             return outcome.elapsed, lambda: outcome
         acting = Acting(call, act, left)
@@ -398,7 +398,7 @@ def _result(step: Wait) -> Any:
 
 
 def _encoded(message: Any) -> bytes:
-    """A message as bytes, for who asks `Call.encoded`: of all kinds, and different if it reads differently."""
+    """A message as bytes, for callers of `Call.encoded`: of all kinds, and different if it reads differently."""
     return message if isinstance(message, bytes) else str(message).encode()
 
 
@@ -433,7 +433,7 @@ async def _nothing() -> AsyncGenerator[None]:
 
 _step = _nothing().asend(None)
 _Asend = type(_step)  # a step of an interceptor that is an `async def` generator
-_step.close()  # or 3.13 warns that nobody awaited it
+_step.close()  # or 3.13 warns that it was never awaited
 
 
 def _plain(metadata: Metadata) -> tuple[tuple[str, str | bytes], ...]:
@@ -533,7 +533,7 @@ class _Lanes:
         heapq.heappush(self._due, (self._clock.now() + seconds, next(self._order), act))
 
     def _cancel_others(self) -> None:
-        """Tell the lanes that still run that they have lost."""
+        """Let the lanes that still run know that they have lost."""
         sent = self._player.played.sent
         for driver, position in self._running.items():
             if position is not None:

@@ -22,7 +22,7 @@ NO_LINGER = struct.pack("ii", 1, 0)  # SO_LINGER with no time left: closing send
 
 
 class FaultProxy:
-    """Passes bytes between clients and a server, and misbehaves when told to; for as long as it is entered.
+    """Passes bytes between clients and a server, and misbehaves on command; for as long as it is entered.
 
     target: the server, as a client would write it: "127.0.0.1:5000" or "unix:/run/echo.sock".
     """
@@ -81,7 +81,7 @@ class FaultProxy:
         self.dropping(quiet).result()
 
     def dropping(self, quiet: float = QUIET) -> Future[None]:
-        """The same for who must not block: `await asyncio.wrap_future(proxy.dropping())`."""
+        """The same for code that must not block: `await asyncio.wrap_future(proxy.dropping())`."""
 
         async def drop() -> None:
             for pipe in list(self._pipes):
@@ -125,7 +125,7 @@ class FaultProxy:
             else:
                 host, _, port = self._server.rpartition(":")
                 server = await asyncio.open_connection(host, int(port))
-        except OSError:  # the server is down, and so is what stands before it
+        except OSError:  # the server is down, and so is what is before it
             writer.transport.abort()
             return
         pipe = _Pipe(self, (reader, writer), server)

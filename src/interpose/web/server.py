@@ -132,4 +132,4 @@ class _Handler(BaseHTTPRequestHandler):
         raise AttributeError(name)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Nothing: what strangers ask for is no news."""
+        """Log nothing: what unknown clients ask for is no news."""

@@ -1,8 +1,8 @@
 """What a browser is answered: the page, its JSON twin, or why not. Read only, and only for the hosts that are named.
 
-A web page of a stranger can have its own name point to 127.0.0.1, and then ask whatever listens there (DNS rebinding).
-The browser still sends the stranger's name as `Host`, so a request for a name that was not given is refused. An address
-is nobody's name.
+A foreign web page can have its own name point to 127.0.0.1, and then ask whatever listens there (DNS rebinding).
+The browser still sends the page's name as `Host`, so a request for a name that was not given is refused. An address
+is not such a name.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ def retry(**more: Any) -> Retry:
 
 
 @each_way
-@pytest.mark.parametrize(("reply", "safe"), [(refused, None), (gone_away, None), (cut_off, True)])
+@pytest.mark.parametrize(("reply", "safe"), [(refused, True), (gone_away, None), (cut_off, True)])
 def test_connections_and_streams_that_break(reply: Reply, safe: bool | None, way: Way) -> None:
     """A stream that is refused unread, or a connection that ends before an answer: an attempt of ours like any other."""
     clock = FakeClock(auto=True)

@@ -107,8 +107,18 @@ def fields(stream: int, flags: int, *pairs: Field) -> bytes:
 
 
 def refused(stream: int) -> tuple[bytes, bool]:
-    """The stream was not looked at: it may be sent again in any case (RFC 9113, 8.7)."""
+    """The stream is said not to have been looked at (RFC 9113, 8.7)."""
     return frame(RST_STREAM, 0, stream, REFUSED_STREAM.to_bytes(4)), False
+
+
+def http(status: int) -> Reply:
+    """An HTTP status that no gRPC server sends, with a page for browsers."""
+
+    def reply(stream: int) -> tuple[bytes, bool]:
+        head = fields(stream, 0, (b":status", b"%d" % status), (b"content-type", b"text/html"))
+        return head + frame(DATA, END_STREAM, stream, b"<html>"), False
+
+    return reply
 
 
 def gone_away(stream: int) -> tuple[bytes, bool]:

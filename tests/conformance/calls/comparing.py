@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from hypothesis import HealthCheck, settings
@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, settings
 from tests.conformance.calls.differences import ROWS, Mismatch, mismatches
 from tests.conformance.calls.scenario import Scenario
 from tests.conformance.calls.seeing import Sight
-from tests.conformance.calls.ways import RAW, WAYS
+from tests.conformance.calls.ways import RAW
 from tests.support.examples import examples
 
 # Derandomised: what is green stays green. `--hypothesis-profile=thorough` looks further.
@@ -23,15 +23,16 @@ EXPIRED_UNSENT = "the deadline passed before the call was sent"
 
 @dataclass(frozen=True)
 class Side:
-    """One stack. run: a scenario on the channel of a way."""
+    """One stack. ways: the channels. run: a scenario on the channel of a way."""
 
     asyncio: bool
+    ways: Iterable[str]
     run: Callable[[str, Scenario], list[Sight]]
 
     def compare(self, scenario: Scenario) -> dict[str, list[Mismatch]]:
         """What was seen otherwise than on the raw channel, by the way in which the channel was wrapped."""
         raw = self.run(RAW, scenario)
-        ours = {way: self._in_time(way, scenario) for way in WAYS if way != RAW}
+        ours = {way: self._in_time(way, scenario) for way in self.ways if way != RAW}
         return {way: list(mismatches(self.asyncio, scenario, raw, sights)) for way, sights in ours.items()}
 
     def _in_time(self, way: str, scenario: Scenario) -> list[Sight]:

@@ -15,7 +15,7 @@ from tests.conformance.calls.comparing import Side
 from tests.conformance.calls.remote import serving, stubs
 from tests.conformance.calls.scenario import Scenario
 from tests.conformance.calls.seeing import Sight
-from tests.conformance.calls.ways import WAYS
+from tests.conformance.calls.ways import AIO_WAYS, WAYS
 
 OPTIONS = [("grpc.enable_retries", 0)]
 
@@ -30,7 +30,7 @@ def sync_side() -> Iterator[Side]:
         def run(way: str, scenario: Scenario) -> list[Sight]:
             return sync_caller.Caller(methods[way][scenario.kind], puppet.remote(), scenario).run()
 
-        yield Side(False, run)
+        yield Side(False, WAYS, run)
         for channel in channels.values():
             channel.close()
 
@@ -45,12 +45,12 @@ def aio_side() -> Iterator[Side]:
         def run(way: str, scenario: Scenario) -> list[Sight]:
             return runner.run(aio_caller.Caller(methods[way][scenario.kind], puppet.remote(), scenario).run())
 
-        yield Side(True, run)
+        yield Side(True, AIO_WAYS, run)
         runner.run(_closed(channels))
 
 
 async def _opened(target: str) -> dict[str, Any]:
-    return {way: wrap(grpc.aio.insecure_channel(target, OPTIONS)) for way, wrap in WAYS.items()}
+    return {way: wrap(grpc.aio.insecure_channel(target, OPTIONS)) for way, wrap in AIO_WAYS.items()}
 
 
 async def _closed(channels: dict[str, Any]) -> None:

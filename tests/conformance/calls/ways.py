@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import grpc
+import grpc.aio
 
-from interpose import Call, Flow, intercept_channel
+from interpose import Call, Flow, Interceptor, intercept_channel
+from interpose.aio import direct
 
 UNUSED = grpc.StatusCode.DATA_LOSS  # no scenario ends with it
 
@@ -39,3 +42,10 @@ WAYS: dict[str, Callable[[Any], Any]] = {
     "taps": lambda channel: intercept_channel(channel, taps),
     "retries": lambda channel: intercept_channel(channel, retries),
 }
+AIO_WAYS: dict[str, Callable[[Any], Any]] = {**WAYS, "passes, in public": lambda channel: in_public(channel, passes)}
+
+
+def in_public(channel: grpc.aio.Channel, *interceptors: Interceptor) -> grpc.aio.Channel:
+    """As with a grpcio without the private parts that unary calls are sent through (interpose/aio/direct.py)."""
+    with mock.patch.object(direct, "PARTS", None):
+        return intercept_channel(channel, *interceptors)

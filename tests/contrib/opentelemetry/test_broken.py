@@ -48,7 +48,7 @@ def said(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.message for record in caplog.records if record.name == "interpose"]
 
 
-ONCE = ["Tracing failed; RPCs go on, and its later failures are not told"]
+ONCE = ["Tracing failed; RPCs go on, and its later failures are not logged"]
 
 
 @pytest.mark.parametrize("works", [0, 99], ids=["at the start", "at the end"])

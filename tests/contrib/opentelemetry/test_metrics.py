@@ -211,7 +211,7 @@ def test_a_meter_that_breaks_hurts_no_rpc(place: Place, late: bool, caplog: pyte
 
     assert all(reply.ok for reply in replies)
     assert [record.message for record in caplog.records if record.name == "interpose"] == [
-        "OtelMetrics failed; RPCs go on, and its later failures are not told"
+        "OtelMetrics failed; RPCs go on, and its later failures are not logged"
     ]
 
 

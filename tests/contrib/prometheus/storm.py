@@ -19,8 +19,8 @@ from prometheus_client.openmetrics.exposition import generate_latest
 from interpose import intercept_channel, intercept_server
 from interpose.contrib.prometheus import PrometheusMetrics
 from interpose.interceptors import CircuitBreaker, ConcurrencyLimit, Hedge, RateLimit, Retry
-from interpose.interceptors.circuit_breaker import calls
 from interpose.mechanisms.budget import Unlimited
+from interpose.mechanisms.window import calls
 from interpose.testing import FakeClock, ok, play
 from tests.interceptors.driving import failing, incoming
 

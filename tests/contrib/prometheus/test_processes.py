@@ -163,7 +163,7 @@ def test_files_that_cannot_be_written(folder: Path, caplog: pytest.LogCaptureFix
         assert played.outcome.code is Code.ABORTED
 
     told = [record.getMessage() for record in caplog.records if record.name == "interpose"]
-    assert told == ["PrometheusMetrics could not write to its files; later failures are not told"]
+    assert told == ["PrometheusMetrics could not write to its files; later failures are not logged"]
 
 
 def test_what_a_stack_says_of_itself_is_of_one_process(folder: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -21,7 +21,7 @@ from interpose.contrib.redis import RedisState, RedisStore
 from interpose.contrib.redis.lines import line_beside
 from interpose.contrib.redis.script import SCRIPT
 from interpose.interceptors import Limit, RateLimit
-from interpose.interceptors.rate_limit import by_metadata
+from interpose.interceptors.keys import by_metadata
 from interpose.testing import PLACES, Echo, FakeClock, FaultProxy, Place, Stub, ok, play
 from tests.contrib.redis.server import PATIENCE, LosingProxy, RedisServer, client_of, free_port
 from tests.interceptors.driving import requests

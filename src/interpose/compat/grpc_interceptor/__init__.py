@@ -1,7 +1,7 @@
 """The API of the package grpc-interceptor 0.15.4, and the asyncio client interceptor that it never had.
 
 Write `interpose.compat.grpc_interceptor` where a program imports `grpc_interceptor`, and it runs as before. What is
-different on purpose stands in one table, in docs/migrate/grpc-interceptor.md.
+different on purpose is listed in one table, in docs/migrate/grpc-interceptor.md.
 """
 
 from interpose.compat.grpc_interceptor.client import AsyncClientInterceptor, ClientCallDetails, ClientInterceptor

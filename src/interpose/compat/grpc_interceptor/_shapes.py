@@ -129,7 +129,7 @@ class Written(Coroutine[Any, Any, Any]):
                     taken.set_result(None)
             await handler
         finally:
-            if not handler.done():  # nobody wants the rest
+            if not handler.done():  # the rest is not wanted
                 handler.cancel()
                 await asyncio.gather(handler, return_exceptions=True)
 
@@ -171,7 +171,7 @@ class _Thread:
     def __init__(self, native: Any) -> None:
         self._loop = asyncio.get_running_loop()
         self._ambient = copy_context()
-        # One thing at a time: a generator is closed once its last message is there, though nobody waits for it.
+        # One thing at a time: a generator is closed once its last message is there, though no thread waits for it.
         self._turn = threading.Lock()
         self.context = PlainContext(native, self._loop)
 

@@ -30,7 +30,7 @@ class Wrapped(Compiled):
 
 
 def wrapped(interceptor: Any, wrap: Wrap) -> Wrapped:
-    """The interceptor's wrapped handlers. They live on it unasked: users' classes do not call our `__init__`."""
+    """The interceptor's wrapped handlers. They are set on it from outside: users' classes do not call our `__init__`."""
     known: Wrapped | None = interceptor.__dict__.get(_KEPT)
     if known is None or known.owner is not interceptor:  # copy.copy takes it along
         known = Wrapped(interceptor, wrap)

@@ -32,7 +32,7 @@ class _Fields(NamedTuple):
 
 
 class ClientCallDetails(_Fields, grpc.ClientCallDetails):  # type: ignore[misc]  # the stubs want metadata to be a tuple
-    """An RPC that shall be sent; `_replace(metadata=…)` gives one that is changed."""
+    """An RPC that is to be sent; `_replace(metadata=…)` gives one that is changed."""
 
 
 class ClientInterceptorReturnType(grpc.Call, grpc.Future):  # type: ignore[type-arg]  # it takes none at run time
@@ -151,7 +151,7 @@ class _StreamStream(_OneKind, grpc.aio.StreamStreamClientInterceptor):
 
 
 def _legible(details: Any) -> ClientCallDetails:
-    """What grpc.aio tells about a call, as on a sync channel."""
+    """What grpc.aio says about a call, as on a sync channel."""
     method = details.method
     metadata: Any = details.metadata or ()
     compression = next((_COMPRESSIONS.get(value) for key, value in metadata if key == _COMPRESSION_KEY), None)

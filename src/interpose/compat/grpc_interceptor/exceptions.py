@@ -8,8 +8,8 @@ from grpc import StatusCode
 class GrpcException(Exception):
     """What all of them are. Raise one of the classes below, which know their code.
 
-    details:     what the client is told; else what stands on the class.
-    status_code: for a code that has no class here; else what stands on the class.
+    details:     what the client gets; None: the class's own.
+    status_code: for a code that has no class here; None: the class's own.
 
     ValueError for OK, which is no failure.
     """
@@ -43,14 +43,14 @@ class Aborted(GrpcException):
 
 
 class AlreadyExists(GrpcException):
-    """What shall be created is there."""
+    """What is to be created is there already."""
 
     status_code = StatusCode.ALREADY_EXISTS
     details = "The entity attempted to be created already exists"
 
 
 class Cancelled(GrpcException):
-    """Nobody wants the answer any more; mostly the caller said so."""
+    """The answer is no longer wanted; mostly the caller said so."""
 
     status_code = StatusCode.CANCELLED
     details = "The operation was cancelled"
@@ -120,7 +120,7 @@ class ResourceExhausted(GrpcException):
 
 
 class Unauthenticated(GrpcException):
-    """The caller has not said who it is, or cannot prove it."""
+    """The caller gave no identity, or cannot prove it."""
 
     status_code = StatusCode.UNAUTHENTICATED
     details = "The request does not have valid authentication credentials for the operation"
@@ -141,4 +141,4 @@ class Unimplemented(GrpcException):
 
 
 class Unknown(GrpcException):
-    """Something that tells no more about itself."""
+    """Something that says no more about itself."""

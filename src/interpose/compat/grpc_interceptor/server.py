@@ -37,7 +37,7 @@ class ServerInterceptor(grpc.ServerInterceptor, metaclass=abc.ABCMeta):
     def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
         """What grpc calls at every RPC. Write `intercept` and leave this alone."""
         handler = continuation(handler_call_details)
-        if handler is None:  # a method that nobody knows
+        if handler is None:  # a method that the server does not have
             return None
         return wrapped(self, _wrap).get(handler, handler_call_details.method)
 
@@ -82,7 +82,7 @@ class AsyncServerInterceptor(grpc_aio.ServerInterceptor, metaclass=abc.ABCMeta):
     async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
         """What grpc calls at every RPC. Write `intercept` and leave this alone."""
         handler = await continuation(handler_call_details)
-        if not handler:  # a method that nobody knows
+        if not handler:  # a method that the server does not have
             return None
         return wrapped(self, _wrap_async).get(handler, handler_call_details.method)
 

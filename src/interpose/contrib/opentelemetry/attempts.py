@@ -25,7 +25,7 @@ HEDGED = "interpose.hedged"  # on a link to a copy that was under way when this 
 class Rpc:
     """An RPC that has a span. Copies of a hedged call begin and end on any thread: nothing is locked.
 
-    owner:  the layer whose business its attempts are; None: nobody's.
+    owner:  the layer whose business its attempts are; None: of no layer.
     before: the context in which it began. That in which it runs has the span, and this.
     over:   the span has ended, and is current no longer, although nothing was detached.
     """
@@ -41,7 +41,7 @@ class Rpc:
         if owner is not None:
             self.numbers = count(1)
             self.running: dict[int, SpanContext] = {}
-            self.held: deque[tuple[int, int, Outcome]] = deque()  # ended, and not told: number, when, how
+            self.held: deque[tuple[int, int, Outcome]] = deque()  # ended, and not reported: number, when, how
 
 
 _KEY = create_key("interpose.rpc")
@@ -98,7 +98,7 @@ class Events(_Attempts):
         self.told(rpc)
 
     def told(self, rpc: Rpc) -> None:
-        """Tell what has ended, if it was not the only one."""
+        """Report what has ended, if it was not the only one."""
         try:
             while rpc.last > 1 and not rpc.over and rpc.held:
                 number, when, outcome = rpc.held.popleft()

@@ -20,5 +20,5 @@ class Faults:
     def __call__(self) -> None:
         if not self._said:
             self._said = True
-            with contextlib.suppress(BaseException):  # the same exporter may stand behind this logger, too
-                _log.exception("%s failed; RPCs go on, and its later failures are not told", self._owner)
+            with contextlib.suppress(BaseException):  # the same exporter may be behind this logger, too
+                _log.exception("%s failed; RPCs go on, and its later failures are not logged", self._owner)

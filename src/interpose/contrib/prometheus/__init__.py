@@ -8,5 +8,8 @@ except ImportError as missing:
 from interpose.contrib.prometheus.collector import MethodState
 from interpose.contrib.prometheus.metrics import PrometheusMetrics
 from interpose.contrib.prometheus.naming import BUCKETS
+from interpose.mechanisms.shown import shown
 
 __all__ = ["BUCKETS", "MethodState", "PrometheusMetrics"]
+
+shown(PrometheusMetrics)

@@ -22,7 +22,7 @@ from interpose.contrib.prometheus.watching import Watched
 
 MAX_METHODS = 1024  # of a side that have series of their own; far beyond those of any service
 # Of those that nothing declares. A service written by hand has a few; what a handler for every name is asked for is
-# without end, and a scrape shall stay short.
+# without end, and a scrape must stay short.
 MAX_UNDECLARED = 4
 
 # Without a GIL it takes several steps to add to a number.

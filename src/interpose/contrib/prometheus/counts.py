@@ -1,7 +1,7 @@
 """What is counted of one method, on one side.
 
 Counts are plain numbers, and no lock is taken. The garbage collector may end an abandoned call on the very thread that
-would hold it; prometheus_client's own counters take one, and stand still for ever then. Adding to a number is one step
+would hold it; prometheus_client's own counters take one, and would hang then. Adding to a number is one step
 where there is a GIL: CPython lets another thread, or the collector, come between two steps only at calls and loops.
 """
 

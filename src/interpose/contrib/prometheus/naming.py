@@ -1,4 +1,4 @@
-"""What the series are called, and which words stand in their labels."""
+"""What the series are called, and which words their labels have."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RESERVED = frozenset({*METHOD, CODE, "le", "quantile", "pid", "stack", "mode", "
 
 
 class Words(NamedTuple):
-    """What stands in `grpc_type` and `grpc_code`."""
+    """The words of `grpc_type` and `grpc_code`."""
 
     types: dict[Kind, str]
     codes: dict[StatusCode, str]

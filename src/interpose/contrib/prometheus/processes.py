@@ -155,7 +155,7 @@ def _carefully(work: Callable[[], object]) -> None:
     except Exception:
         if _unsaid:
             _unsaid.clear()
-            _log.exception("PrometheusMetrics could not write to its files; later failures are not told")
+            _log.exception("PrometheusMetrics could not write to its files; later failures are not logged")
 
 
 if hasattr(os, "register_at_fork"):

@@ -143,7 +143,7 @@ class Watched:
             sums: dict[str, float] = {}
             for battery in batteries:
                 if isinstance(battery, kind):
-                    with suppress(Exception):  # of one that cannot tell: the scrape has the others
+                    with suppress(Exception):  # of one that raises: the scrape has the others
                         for value, number in reading.read(battery).items():
                             sums[value] = sums.get(value, 0) + number
             for value, number in sums.items():

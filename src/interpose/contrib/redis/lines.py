@@ -26,7 +26,7 @@ SENTINELS = (redis.sentinel.SentinelConnectionPool, redis.asyncio.sentinel.Senti
 BLOCKING = (redis.BlockingConnectionPool, redis.asyncio.BlockingConnectionPool)
 POOLS = (redis.ConnectionPool, redis.asyncio.ConnectionPool)  # the others inherit from these
 
-# Before redis-py 5.3 a pool asks what a connection is for; later ones warn if they are told.
+# Before redis-py 5.3 a pool asks what a connection is for; later ones warn if that is given.
 _ASKS = inspect.signature(redis.ConnectionPool.get_connection).parameters["command_name"].default
 NAMED = ("EVALSHA",) if _ASKS is inspect.Parameter.empty else ()
 

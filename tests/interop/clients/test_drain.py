@@ -1,0 +1,168 @@
+"""What clients of other makes read when the runner stops: of calls that it ends, and of a new one."""
+
+import asyncio
+import logging
+import socket
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from interpose import Kind
+from interpose.serving.drain import REFUSING
+from tests.interop.calling import service
+from tests.interop.clients.jobs import MAKES, Foreign, Maker, running
+from tests.serving.driving import STARTING, Client, serve
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+
+UNDER_WAY: dict[str, Any] = {"Unary": {}, "Down": {}, "Up": {"open": True}}
+ENDED = dict.fromkeys(UNDER_WAY, ("UNAVAILABLE", "the server is stopping"))
+# Clients that drop all of their calls when the server says GOAWAY, though that lets calls under way go on.
+LEAVING = {"grpclib": "StreamTerminatedError"}
+
+
+class Waiting:
+    """Handlers that wait for the end of their RPC."""
+
+    def __init__(self) -> None:
+        self.entered = threading.Semaphore(0)
+
+    def app(self, server: Any) -> None:
+        def wait(request: Any, context: Any) -> Any:
+            over = threading.Event()
+            added = context.add_callback(over.set)
+            self.entered.release()
+            if added:
+                over.wait(STARTING)
+            return request
+
+        def stream(request: Any, context: Any) -> Iterator[Any]:
+            yield request
+            yield wait(request, context)
+
+        def upload(requests: Any, context: Any) -> Any:
+            return wait(next(requests), context)
+
+        handlers = {Kind.UNARY_UNARY: wait, Kind.UNARY_STREAM: stream, Kind.STREAM_UNARY: upload}
+        server.add_generic_rpc_handlers((service(handlers),))
+
+    async def async_app(self, server: Any) -> None:
+        async def wait(request: Any, context: Any) -> Any:
+            self.entered.release()
+            await asyncio.sleep(STARTING)  # cut short by the end of its RPC
+            return request
+
+        async def stream(request: Any, context: Any) -> AsyncIterator[Any]:
+            yield request
+            yield await wait(request, context)
+
+        async def upload(requests: Any, context: Any) -> Any:
+            return await wait(await anext(requests), context)
+
+        handlers = {Kind.UNARY_UNARY: wait, Kind.UNARY_STREAM: stream, Kind.STREAM_UNARY: upload}
+        server.add_generic_rpc_handlers((service(handlers),))
+
+
+class Refusing(logging.Handler):
+    """Says when the server takes no new calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = threading.Event()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if REFUSING in record.getMessage():
+            self.seen.set()
+
+
+@pytest.fixture
+def refusing() -> Iterator[threading.Event]:
+    handler = Refusing()
+    log = logging.getLogger("interpose")
+    log.addHandler(handler)
+    yield handler.seen
+    log.removeHandler(handler)
+
+
+@pytest.fixture(scope="module")
+def command(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Maker], list[str]]:
+    """What runs a client, compiled once where it has to be."""
+    made: dict[str, list[str]] = {}
+
+    def of(make: Maker) -> list[str]:
+        if make.name not in made:
+            made[make.name] = make.command(tmp_path_factory.mktemp(make.name))
+        return made[make.name]
+
+    return of
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def pairs() -> Iterator[Any]:
+    """Each make with both stacks; but with one of them, in turns, where the suite runs it."""
+    for number, make in enumerate(MAKES):
+        for on_loop in (False, True):
+            marks = [pytest.mark.needs(make.need)] if make.need else []
+            if on_loop is bool(number % 2):
+                marks.append(pytest.mark.rare)
+            yield pytest.param(make, on_loop, marks=marks, id=f"{make.name}-{'asyncio' if on_loop else 'sync'}")
+
+
+@pytest.mark.parametrize(("make", "on_loop"), list(pairs()))
+def test_every_client_reads_unavailable(
+    make: Maker, on_loop: bool, command: Any, refusing: threading.Event, tmp_path: Path
+) -> None:
+    """Of a unary call, a response stream and an upload that are under way, and of a new call during the drain."""
+    program = command(make)
+    fresh: list[Any] = []
+
+    def stop(client: Client, foreign: Foreign) -> None:
+        client.signal()
+        assert refusing.wait(STARTING)
+        if make.name in LEAVING:
+            return
+        fresh.append(foreign.call("Unary"))
+        # For a round trip the old connection is still used, and grpc cancels what comes there before any handler sees it.
+        while fresh[-1]["code"] == "CANCELLED":
+            fresh.append(foreign.call("Unary"))
+        client.signal()
+
+    endings = under_way(program, on_loop, stop, tmp_path)
+
+    if make.name in LEAVING:
+        assert {one["code"] for one in endings.values()} == {LEAVING[make.name]}
+        return
+    assert {method: (one["code"], one["details"]) for method, one in endings.items()} == ENDED
+    assert endings["Down"]["messages"] == ["hello"]
+    assert fresh[-1]["code"] == "UNAVAILABLE"
+
+
+def under_way(program: list[str], on_loop: bool, stop: Callable[[Client, Foreign], None], path: Path) -> dict[str, Any]:
+    """How calls end that are under way while the server is stopped, by method."""
+    waiting, port = Waiting(), free_port()
+    ready = Client(f"127.0.0.1:{port}")
+
+    def script(client: Client) -> Any:
+        ready.health()
+        with running(program, f"127.0.0.1:{port}") as foreign:
+            asked = {foreign.begin(method, **options): method for method, options in UNDER_WAY.items()}
+            for _ in asked:
+                assert waiting.entered.acquire(timeout=STARTING)
+            stop(client, foreign)
+            endings = [foreign.ended() for _ in asked]
+        return {asked[ending.pop("id")]: ending for ending in endings}
+
+    app = waiting.async_app if on_loop else waiting.app
+    try:
+        return serve(app, script, path, uds=None, port=port, timeout_graceful_shutdown=STARTING)
+    finally:
+        ready.channel.close()

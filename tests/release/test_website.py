@@ -1,0 +1,34 @@
+"""The pages of the site: each stands in the navigation once, and the reference has all that is public."""
+
+import re
+from pathlib import Path
+
+from website.make import REFERENCE, ROOT, in_navigation, make, reference, sources
+
+
+def test_each_page_stands_in_the_navigation_once() -> None:
+    """A page that is not there would be found by its address alone."""
+    assert sorted(in_navigation()) == sorted([*sources(), *reference()])
+
+
+def test_pages_import_from_few_modules() -> None:
+    """Each of them is in the reference. Those of contrib need an extra; of compat somebody else made the paths."""
+    pages = "\n".join((ROOT / name).read_text("utf-8") for name in sources())
+    imported = set(re.findall(r"^ *from (interpose[\w.]*) import", pages, re.MULTILINE))
+    ours = {module for module in imported if not module.startswith("interpose.compat")}
+
+    assert ours <= set(REFERENCE)
+    assert len({module for module in ours if not module.startswith("interpose.contrib")}) <= 5
+
+
+def test_pages_keep_their_places(tmp_path: Path) -> None:
+    """Links between pages are written for the repository; so they hold on the site too. What was there before is gone."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "old.md").touch()
+
+    make(tmp_path / "site")
+
+    assert not (tmp_path / "site" / "old.md").exists()
+    assert all((tmp_path / "site" / name).is_file() for name in in_navigation())
+    assert (tmp_path / "site/docs/pictures/storm-latency.svg").is_file()
+    assert "::: interpose.errors" in (tmp_path / "site/reference/interpose.errors.md").read_text("utf-8")

@@ -1,0 +1,1 @@
+"""The site: README, docs and a reference made from docstrings. `make docs` builds it."""
