@@ -18,6 +18,7 @@ from interpose import errors
 from interpose._call import NOTHING, Arrived, Call
 from interpose._clock import DEADLINE_TOLERANCE, FOREVER, Clock
 from interpose._details import CANCELLED_OR_STOPPED, GONE, status_code, text
+from interpose._messages import request_of
 from interpose._metadata import Metadata
 from interpose._method import Method
 from interpose._outcome import OK, Outcome, told_by
@@ -120,6 +121,34 @@ class Answer:
             self._peer = str(self._native.peer())
         return self._peer
 
+    # - what a handler finds in its context, on either stack -
+
+    def invocation_metadata(self) -> Any:
+        """What the client sent, as interceptors changed it."""
+        changed = None if self._call is None else self._call._metadata
+        return self._native.invocation_metadata() if changed is None else changed
+
+    def peer_identities(self) -> Any:
+        return self._native.peer_identities()
+
+    def peer_identity_key(self) -> Any:
+        return self._native.peer_identity_key()
+
+    def auth_context(self) -> Any:
+        return self._native.auth_context()
+
+    def set_compression(self, compression: Any) -> None:
+        self._native.set_compression(compression)
+
+    def disable_next_message_compression(self) -> None:
+        self._native.disable_next_message_compression()
+
+    def code(self) -> Any:
+        return self._code
+
+    def __getattr__(self, name: str) -> Any:  # what newer versions of grpc add to their context
+        return getattr(self._native, name)
+
     # - one attempt of the handler -
 
     def begin(self, call: Call) -> None:
@@ -172,6 +201,18 @@ class Answer:
     def expired(self) -> bool:
         """Has an interceptor's timeout passed?"""
         return self.limit is not None and self.clock.now() >= self.limit
+
+    def message_for(self, call: Call) -> Any:
+        """The request message as interceptors leave it; None of a stream. Raises if the time is up already."""
+        if self.expired():
+            raise errors.DeadlineExceeded("the time was up before the handler was called", local=True)
+        plain = call._asks is NOTHING or call._method.kind.request_streaming
+        return call._request if plain else request_of(call)
+
+    def check_time(self) -> None:
+        """The handler sends a message of a stream: raises if it has taken too long."""
+        if self.expired():
+            raise errors.DeadlineExceeded("the handler took longer than an interceptor allows", local=True)
 
     def began(self, when: float) -> None:
         """The handler was called at that time, with the call as it came in."""

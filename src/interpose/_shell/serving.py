@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from interpose._flow import Chain, Interceptor
+import grpc
+
+from interpose._flow import Chain, Interceptor, named
 from interpose._method import Method
 from interpose._served import Served
+from interpose._shell.answer import Stop
 from interpose._shell.handlers import kind_of
 
 
@@ -40,6 +43,32 @@ class Registered:
     def served(self) -> Served:
         """What the server serves, as far as that is known by now."""
         return Served(tuple(self._methods.values()), self._generic, self._asyncio)
+
+
+class Wrapped:
+    """What the servers of both stacks have in common: a native server, and what was registered with it."""
+
+    def __init__(self, native: Any, interceptors: tuple[Interceptor, ...], *, asyncio: bool) -> None:
+        self._native = native
+        self._interceptors = interceptors
+        self._stop = Stop()
+        self._registered = Registered(asyncio=asyncio)
+
+    def add_insecure_port(self, address: str) -> int:
+        return int(self._native.add_insecure_port(address))
+
+    def add_secure_port(self, address: str, server_credentials: grpc.ServerCredentials) -> int:
+        return int(self._native.add_secure_port(address, server_credentials))
+
+    def _check_served(self) -> None:
+        """The server is about to start. ValueError listing every fault that its interceptors find in their tables."""
+        check_served(self._interceptors, self._registered.served())
+
+    def __repr__(self) -> str:
+        return f"<intercepted server: {named(self._interceptors)}>"
+
+    def __getattr__(self, name: str) -> Any:  # what newer versions of grpc add to their server
+        return getattr(self._native, name)
 
 
 def check_served(interceptors: Iterable[Interceptor], served: Served) -> None:

@@ -9,7 +9,6 @@ from typing import Any, NoReturn
 import grpc
 import grpc.aio
 
-from interpose import errors
 from interpose._call import NOTHING, Call
 from interpose._messages import Pass, compose
 from interpose._native import EOF
@@ -72,8 +71,7 @@ class ServicerContext(Answer, grpc.aio.ServicerContext[Any, Any]):  # type: igno
 
     async def outgoing(self, message: Any) -> Any:
         """One response message as interceptors leave it, with what has to go in front of it."""
-        if self.expired():
-            raise errors.DeadlineExceeded("the handler took longer than an interceptor allows", local=True)
+        self.check_time()
         if self.initial_metadata_due:
             await self.send_initial_metadata_if_due()
         return message if self.on_response is None else self.on_response(message)
@@ -95,30 +93,8 @@ class ServicerContext(Answer, grpc.aio.ServicerContext[Any, Any]):  # type: igno
     def trailing_metadata(self) -> Any:
         return self._trailing or ()
 
-    def invocation_metadata(self) -> Any:
-        changed = None if self._call is None else self._call._metadata
-        return self._native.invocation_metadata() if changed is None else changed
-
-    def code(self) -> Any:
-        return self._code
-
     def details(self) -> Any:
         return self._details or ""
-
-    def set_compression(self, compression: Any) -> None:
-        self._native.set_compression(compression)
-
-    def disable_next_message_compression(self) -> None:
-        self._native.disable_next_message_compression()
-
-    def peer_identities(self) -> Any:
-        return self._native.peer_identities()
-
-    def peer_identity_key(self) -> Any:
-        return self._native.peer_identity_key()
-
-    def auth_context(self) -> Any:
-        return self._native.auth_context()
 
     def add_done_callback(self, callback: Callable[[Any], object]) -> None:
         told = contained(callback)
@@ -171,7 +147,3 @@ class ServicerContext(Answer, grpc.aio.ServicerContext[Any, Any]):  # type: igno
                 self._native.set_code(closing.code)
             raise closing.error
         return await _while_there(self._native.abort(closing.code, closing.details))
-
-    def __getattr__(self, name: str) -> Any:
-        # What newer versions of grpc add to their context.
-        return getattr(self._native, name)

@@ -17,7 +17,6 @@ from interpose import errors
 from interpose._call import NOTHING, Call
 from interpose._clock import SYSTEM, Clock
 from interpose._flow import Driver, Interceptor, Wait
-from interpose._messages import request_of
 from interpose._outcome import Outcome
 from interpose._shell.answer import Stop, arrived, recording
 from interpose._shell.handlers import Compiled, Endpoint, with_function
@@ -128,11 +127,8 @@ async def _timeout(seconds: float, clock: Clock) -> AsyncGenerator[None]:
 
 def _argument(call: Call, argument: Any, context: ServicerContext) -> Any:
     """What the handler is given: the request message, or the request stream, as interceptors leave it."""
-    if context.expired():
-        raise errors.DeadlineExceeded("the time was up before the handler was called", local=True)
-    if call._method.kind.request_streaming:
-        return _incoming(argument, context)
-    return call._request if call._asks is NOTHING else request_of(call)
+    message = context.message_for(call)
+    return _incoming(argument, context) if call._method.kind.request_streaming else message
 
 
 async def _incoming(messages: AsyncIterator[Any], context: ServicerContext) -> AsyncIterator[Any]:

@@ -9,23 +9,19 @@ import grpc
 import grpc.aio
 
 from interpose._clock import Clock
-from interpose._flow import Interceptor, named
-from interpose._shell.answer import Stop
+from interpose._flow import Interceptor
 from interpose._shell.handlers import generics
-from interpose._shell.serving import Registered, check_served
+from interpose._shell.serving import Wrapped
 from interpose.aio.plain import Plain
 from interpose.aio.server import Handlers
 
 
-class Server(grpc.aio.Server):
+class Server(Wrapped, grpc.aio.Server):
     """A `grpc.aio.Server` over grpc's own."""
 
     def __init__(self, native: grpc.aio.Server, interceptors: tuple[Interceptor, ...], clock: Clock) -> None:
-        self._native: Any = native
-        self._stop = Stop()
-        self._registered = Registered(asyncio=True)
+        super().__init__(native, interceptors, asyncio=True)
         self._handlers = Handlers(interceptors, clock, self._stop)
-        self._interceptors = interceptors
         self._plain: dict[str, Any] = {}  # plain handlers that were registered, by the names of their methods
         self._first = True  # is nothing registered yet?
 
@@ -54,14 +50,8 @@ class Server(grpc.aio.Server):
             self._first = False
             self._native.add_generic_rpc_handlers((_Bound(self._plain, self._handlers),))
 
-    def add_insecure_port(self, address: str) -> int:
-        return int(self._native.add_insecure_port(address))
-
-    def add_secure_port(self, address: str, server_credentials: grpc.ServerCredentials) -> int:
-        return int(self._native.add_secure_port(address, server_credentials))
-
     async def start(self) -> None:
-        check_served(self._interceptors, self._registered.served())
+        self._check_served()
         await self._native.start()
 
     async def stop(self, grace: float | None) -> None:
@@ -70,12 +60,6 @@ class Server(grpc.aio.Server):
 
     async def wait_for_termination(self, timeout: float | None = None) -> bool:
         return bool(await self._native.wait_for_termination(timeout))
-
-    def __repr__(self) -> str:
-        return f"<intercepted server: {named(self._interceptors)}>"
-
-    def __getattr__(self, name: str) -> Any:  # what newer versions of grpc add to their server
-        return getattr(self._native, name)
 
 
 class _Bound(grpc.GenericRpcHandler):

@@ -65,25 +65,6 @@ class ServicerContext(Answer, grpc.ServicerContext):  # type: ignore[misc]  # No
 
     # grpc.ServicerContext
 
-    def invocation_metadata(self) -> Any:
-        changed = None if self._call is None else self._call._metadata
-        return self._native.invocation_metadata() if changed is None else changed
-
-    def peer_identities(self) -> Any:
-        return self._native.peer_identities()
-
-    def peer_identity_key(self) -> Any:
-        return self._native.peer_identity_key()
-
-    def auth_context(self) -> Any:
-        return self._native.auth_context()
-
-    def set_compression(self, compression: Any) -> None:
-        self._native.set_compression(compression)
-
-    def disable_next_message_compression(self) -> None:
-        self._native.disable_next_message_compression()
-
     def send_initial_metadata(self, initial_metadata: Any) -> None:
         self._native.send_initial_metadata(self.initial_metadata(initial_metadata))
 
@@ -95,9 +76,6 @@ class ServicerContext(Answer, grpc.ServicerContext):  # type: ignore[misc]  # No
 
     def abort_with_status(self, status: Any) -> Any:
         raise self.record_abort(status.code, status.details, status.trailing_metadata or ())
-
-    def code(self) -> Any:
-        return self._code
 
     def details(self) -> Any:
         return None if self._details is None else self._details.encode("utf-8", "replace")  # bytes, as sync grpc has it
@@ -179,7 +157,3 @@ class ServicerContext(Answer, grpc.ServicerContext):  # type: ignore[misc]  # No
             self._native.set_trailing_metadata(closing.trailing)
         self._native.abort(closing.code, closing.details)
         raise Abort("Locally aborted.")
-
-    def __getattr__(self, name: str) -> Any:
-        # What newer versions of grpc add to their context.
-        return getattr(self._native, name)

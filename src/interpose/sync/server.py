@@ -23,7 +23,7 @@ from interpose._call import NOTHING, Call
 from interpose._clock import FOREVER, Clock
 from interpose._codec import Undecodable, decoder, made_here
 from interpose._flow import Driver, Interceptor, Wait, check_sync
-from interpose._messages import Pass, compose, request_of
+from interpose._messages import Pass, compose
 from interpose._native import completion_of, no_waiting, wait_timed_out, waits_until
 from interpose._outcome import Outcome
 from interpose._shell.answer import Stop, arrived, recording
@@ -101,11 +101,9 @@ def _slept(seconds: float, context: ServicerContext) -> grpc.StatusCode | None:
 
 def _argument(call: Call, argument: Any, context: ServicerContext) -> Any:
     """What the handler is given: the request message, or the request stream, as interceptors leave it."""
-    if context.expired():
-        raise errors.DeadlineExceeded("the time was up before the handler was called", local=True)
-    if call._method.kind.request_streaming:
-        return _incoming(argument, context, compose(call._asks.requests))
-    return call._request if call._asks is NOTHING else request_of(call)
+    message = context.message_for(call)
+    streams = call._method.kind.request_streaming
+    return _incoming(argument, context, compose(call._asks.requests)) if streams else message
 
 
 def _incoming(messages: Iterator[Any], context: ServicerContext, hook: Pass | None) -> Iterator[Any]:
@@ -206,8 +204,7 @@ def _dress(call: Call, context: ServicerContext) -> Pass | None:
         return hook
 
     def pass_on(message: Any) -> Any:
-        if context.expired():
-            raise errors.DeadlineExceeded("the handler took longer than an interceptor allows", local=True)
+        context.check_time()
         context.send_initial_metadata_if_due()
         message = message if hook is None else hook(message)
         if check is not None:

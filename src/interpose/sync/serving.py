@@ -9,21 +9,17 @@ from typing import Any
 import grpc
 
 from interpose._clock import Clock
-from interpose._flow import Interceptor, named
-from interpose._shell.answer import Stop
+from interpose._flow import Interceptor
 from interpose._shell.handlers import generics
-from interpose._shell.serving import Registered, check_served
+from interpose._shell.serving import Wrapped
 from interpose.sync.server import handlers
 
 
-class Server(grpc.Server):
+class Server(Wrapped, grpc.Server):
     """A `grpc.Server` over grpc's own."""
 
     def __init__(self, native: grpc.Server, interceptors: tuple[Interceptor, ...], clock: Clock) -> None:
-        self._native: Any = native
-        self._interceptors = interceptors
-        self._stop = Stop()
-        self._registered = Registered(asyncio=False)
+        super().__init__(native, interceptors, asyncio=False)
         self._handlers = handlers(interceptors, clock, self._stop)
 
     def add_generic_rpc_handlers(self, generic_rpc_handlers: Iterable[grpc.GenericRpcHandler]) -> None:
@@ -39,14 +35,8 @@ class Server(grpc.Server):
         self._registered.add(method_handlers, f"/{service_name}/")
         self._native.add_registered_method_handlers(service_name, compiled)
 
-    def add_insecure_port(self, address: str) -> int:
-        return int(self._native.add_insecure_port(address))
-
-    def add_secure_port(self, address: str, server_credentials: grpc.ServerCredentials) -> int:
-        return int(self._native.add_secure_port(address, server_credentials))
-
     def start(self) -> None:
-        check_served(self._interceptors, self._registered.served())
+        self._check_served()
         self._native.start()
 
     def stop(self, grace: float | None) -> threading.Event:
@@ -56,9 +46,3 @@ class Server(grpc.Server):
 
     def wait_for_termination(self, timeout: float | None = None) -> bool:
         return bool(self._native.wait_for_termination(timeout))
-
-    def __repr__(self) -> str:
-        return f"<intercepted server: {named(self._interceptors)}>"
-
-    def __getattr__(self, name: str) -> Any:  # what newer versions of grpc add to their server
-        return getattr(self._native, name)
