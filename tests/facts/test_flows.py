@@ -462,7 +462,7 @@ async def written(call: Any) -> list[str]:
 @pytest.mark.parametrize("flow", [passing, hooked, retrying], ids=["passing", "hooked", "retry"])
 @on_the_loop
 async def test_no_task_of_our_own(kind: Kind, flow: Interceptor) -> None:
-    """Where no flow waits an intercepted call makes the tasks that a bare one makes, and not one more."""
+    """Where no flow waits an intercepted call makes no task that a bare one does not make; on the direct path it makes none."""
     made = {}
     HOSTS["sync"].services = [Echo().handlers(asyncio=False)]
     native = grpc.aio.insecure_channel(HOSTS["sync"].target)
@@ -476,4 +476,4 @@ async def test_no_task_of_our_own(kind: Kind, flow: Interceptor) -> None:
     await native.close()
 
     assert sum(made["bare"].values()) > 0
-    assert made["ours"] == made["bare"]
+    assert made["ours"] <= made["bare"]

@@ -197,7 +197,7 @@ def test_no_call_is_lost_while_the_file_changes(sort: str, tmp_path: Path) -> No
             reloads += 1
 
     assert sum(caller.result() for caller in done) == 2 * CALLS * CALLERS
-    assert reloads > 3
+    assert reloads > 0
     assert counted.begun == counted.ended == 2 * 2 * CALLS * CALLERS
     for stack, kept in zip((policy.client, policy.server), before, strict=True):
         assert kept in stack.interceptors

@@ -123,7 +123,7 @@ _text_of = encode_basestring_ascii
 
 
 class _Keys(dict[str, str]):
-    """The names of fields, each with what stands around it."""
+    """The names of fields, each with what is around it."""
 
     def __missing__(self, name: str) -> str:
         key = f", {_text_of(f'extra.{name}' if name in _FIRST else name)}: "

@@ -431,7 +431,7 @@ def test_retry_per_attempt_recv_timeout(way: Way) -> None:
 def test_retry_per_attempt_recv_timeout_on_last_attempt(way: Way) -> None:
     """If it passes in the last attempt too, that is the answer: DEADLINE_EXCEEDED, where core says CANCELLED."""
     silent = (read(1), wait_for_the_client_to_go)
-    policy = retry(2, per_attempt=PER_ATTEMPT / 4, safe=True, backoff=lambda _: 0.0)
+    policy = retry(2, per_attempt=PER_ATTEMPT, safe=True, backoff=lambda _: 0.0)
 
     with peer(silent, silent) as server, way.client(server.target, policy) as client:
         reply = client.call()

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from interpose import Kind
-from interpose.serving.drain import REFUSING
+from interpose.serving.drain import NO_NEW_CALLS
 from tests.interop.calling import service
 from tests.interop.clients.jobs import MAKES, Foreign, Maker, running
 from tests.serving.driving import STARTING, Client, serve
@@ -74,7 +74,7 @@ class Refusing(logging.Handler):
         self.seen = threading.Event()
 
     def emit(self, record: logging.LogRecord) -> None:
-        if REFUSING in record.getMessage():
+        if NO_NEW_CALLS in record.getMessage():
             self.seen.set()
 
 

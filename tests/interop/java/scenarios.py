@@ -181,7 +181,7 @@ SCENARIOS = [
         lambda d: [fails("a", pushback=8 * d)],
         (Story((0,), 2, None, "DEADLINE_EXCEEDED"),),
         ours=(Story((0,), 0, "a", "UNAVAILABLE"),),
-        because="nothing can come of waiting, so the failure is told at once",
+        because="nothing can come of waiting, so the failure is reported at once",
         timeout=2,
     ),
     Scenario(
@@ -254,7 +254,7 @@ SCENARIOS = [
         lambda d: [HANG, ok("b", initial=(("k", "v"),), delay=1.5 * d), ok("c", delay=d / 4)],
         (Story((0, 1), 2.5, "b", cancelled=(0,)),),
         ours=(Story((0, 1, 2), 2.25, "c", cancelled=(0, 1)),),
-        because="metadata is not yet an answer; grpc-java commits to whoever sends it first",
+        because="metadata is not yet an answer; grpc-java commits to the attempt that sends it first",
     ),
     Scenario(
         "response stream: the first answers before the delay",
