@@ -228,3 +228,21 @@ async def test_a_call_that_has_ended_leaves_nothing_to_collect(echo: str) -> Non
         finally:
             gc.enable()
     assert found == []
+
+
+@possible
+async def test_the_core_is_quicker_than_the_loop() -> None:
+    """A call that the core has ended, awaited before the loop has said so: it failed, and was not cancelled."""
+    outcomes = []
+
+    def note(call: Call) -> Flow:
+        outcomes.append((yield call))
+
+    async with dial("unix:none", note) as channel:
+        call = channel.unary_unary(METHOD)(b"", metadata=(("X-Key", "refused"),))
+        while not call._native.waiting.done():
+            await asyncio.sleep(0)
+        with pytest.raises(Exception, match="execute_batch"):
+            await call
+
+    assert [outcome.code for outcome in outcomes] == [grpc.StatusCode.INTERNAL]

@@ -8,7 +8,7 @@ from asyncio import InvalidStateError
 from collections.abc import AsyncIterator, Callable, Generator
 from contextlib import suppress
 from contextvars import Context
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import grpc
@@ -281,7 +281,6 @@ class StraightCall(UnaryUnaryCall):
     For all else, whoever asks for it, an exchange takes over what has begun.
     """
 
-    _kind = "UnaryUnaryCall"
     _native: DirectCall | None = None
     _outcome: Outcome | None = None
 
@@ -299,9 +298,15 @@ class StraightCall(UnaryUnaryCall):
         self._frames = frames
         self._call = call
 
-    @cached_property
-    def _exchange(self) -> Exchange:  # type: ignore[override]  # made when it is first asked for
-        exchange = self._with(Driver.under_way(self._route.layers, self._frames))
+    @property
+    def _kind(self) -> str:
+        return "UnaryUnaryCall"
+
+    def __getattr__(self, name: str) -> Any:
+        """The exchange is made when it is first asked for."""
+        if name != "_exchange":
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        self._exchange = exchange = self._with(Driver.under_way(self._route.layers, self._frames))
         if self._outcome is not None:
             exchange.ended_with(self._outcome)
         elif self._native is not None:
@@ -357,11 +362,12 @@ class StraightCall(UnaryUnaryCall):
     def __await__(self) -> Generator[Any, Any, Any]:
         """The response; raises what the RPC failed with. Cancelling who awaits it cancels the RPC."""
         if self._outcome is None and self._native is not None and "_exchange" not in self.__dict__:
-            waiting = self._native.waiting
+            native = self._native
             try:
-                yield from waiting
+                yield from native.waiting
             except BaseException as error:
-                if not (waiting.cancelled() and isinstance(error, asyncio.CancelledError)):
+                cancelled = native.waiting.cancelled() and isinstance(error, asyncio.CancelledError)
+                if not cancelled and not native.failed_with(error):
                     self._exchange.cancel()
                     raise
         if self._outcome is not None:

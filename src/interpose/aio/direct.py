@@ -161,10 +161,14 @@ class DirectCall:
     failure: BaseException | None
 
     def _end(self, _: Any) -> None:
+        """Note how it ended: when the loop calls back, or before, if somebody asks for what is already known."""
+        running, self._running = self._running, None
+        if running is None:
+            return
         self._calls.discard(self)
         core = self._core
         try:
-            self._running.send(None)
+            running.send(None)
         except StopIteration as end:
             if core.is_ok():
                 self.response = end.value if self._deserialize is None else self._deserialize(end.value)
@@ -183,7 +187,17 @@ class DirectCall:
     def __await__(self) -> Generator[Any, Any, None]:
         """Wait for the end. Cancelling who awaits it cancels the call, as with grpcio's own."""
         if not self.waiting.done():
-            yield from self.waiting
+            try:
+                yield from self.waiting
+            except BaseException as error:
+                if not self.failed_with(error):
+                    raise
+        self._end(None)
+
+    def failed_with(self, error: BaseException) -> bool:
+        """Is that how the core ended it, and not something that was thrown at who awaits it?"""
+        waiting = self.waiting
+        return waiting.done() and not waiting.cancelled() and waiting.exception() is error
 
     def cancel(self) -> bool:
         if self._core.done():

@@ -184,7 +184,9 @@ class _UnaryResponse(_Starter):
                 outcome = closing(outcome, was_open)
             outcome._attempts = 1
             taken = context.run(end, layers, frames, outcome)
-        if taken is not None:
+            if taken is not None:
+                outcome = self._go_on(*taken, context, deadline, requests, was_open)
+        else:
             outcome = self._go_on(*taken, context, deadline, requests, was_open)
         if outcome._code is not OK:
             raise exception_of(outcome, InactiveCall)
