@@ -72,6 +72,7 @@ NEEDS = {
         ("ruby", "ruby-grpc"),
         rare=True,
     ),
+    "connectrpc": Need("the group interop of pyproject.toml", lambda: find_spec("connectrpc") is not None, ()),
     "redis": Need("redis-server", programs("redis-server"), ("redis-server",)),
     "prometheus": Need("prometheus, with promtool", programs("prometheus", "promtool"), ("prometheus",)),
     "chromium": Need(

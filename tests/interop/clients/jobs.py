@@ -54,7 +54,7 @@ class Maker:
 MAKES = [
     Maker("grpcio", _script(sys.executable, "grpcio_client.py")),
     Maker("grpclib", _script(sys.executable, "grpclib_client.py")),
-    Maker("connectrpc", _script(sys.executable, "connectrpc_client.py")),
+    Maker("connectrpc", _script(sys.executable, "connectrpc_client.py"), "connectrpc"),
     Maker("grpc-js", _script("node", "grpc_js.js"), "node"),
     Maker("nice-grpc", _script("node", "nice_grpc.js"), "node"),
     Maker("grpc-go", _go, "go"),
