@@ -6,6 +6,7 @@ each public module; mkdocstrings fills it from the docstrings.
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 import tomllib
@@ -15,6 +16,8 @@ ROOT = Path(__file__).parents[1]
 CONFIGURATION = ROOT / "zensical.toml"
 PAGES = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "bench/README.md", "docs/**/*.md")
 FILES = ("bench/*.svg", "dashboards/*.json", "dashboards/*.yml", "docs/**/*")  # what pages show or link to
+
+NAMED_BLOCK = re.compile(r"^( *```\w+) ([\w.-]+)$", re.MULTILINE)
 
 REFERENCE = (
     "interpose",
@@ -37,6 +40,11 @@ REFERENCE = (
 def sources() -> list[str]:
     """The pages that somebody has written, by their place in the repository."""
     return [path.relative_to(ROOT).as_posix() for pattern in PAGES for path in sorted(ROOT.glob(pattern))]
+
+
+def written() -> dict[str, str]:
+    """Those pages. A block that is a file has its name as a title there; in the repository it is behind the language."""
+    return {name: NAMED_BLOCK.sub(r'\1 title="\2"', (ROOT / name).read_text("utf-8")) for name in sources()}
 
 
 def files() -> list[str]:
@@ -66,11 +74,10 @@ def in_navigation() -> list[str]:
 def make(folder: Path) -> None:
     """Fill the folder anew."""
     shutil.rmtree(folder, ignore_errors=True)
-    for name in [*sources(), *files()]:
-        target = folder / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(ROOT / name, target)
-    for name, text in reference().items():
+    for name in files():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / name, folder / name)
+    for name, text in {**written(), **reference()}.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text, "utf-8")
 

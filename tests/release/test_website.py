@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from website.make import REFERENCE, ROOT, in_navigation, make, reference, sources
+from website.make import REFERENCE, ROOT, in_navigation, make, reference, sources, written
 
 
 def test_each_page_stands_in_the_navigation_once() -> None:
@@ -19,6 +19,11 @@ def test_pages_import_from_few_modules() -> None:
 
     assert ours <= set(REFERENCE)
     assert len({module for module in ours if not module.startswith("interpose.contrib")}) <= 5
+
+
+def test_a_block_that_is_a_file_has_a_title() -> None:
+    """zensical takes a word behind the language for text of the page."""
+    assert '```toml title="policy.toml"' in written()["docs/policy.md"]
 
 
 def test_pages_keep_their_places(tmp_path: Path) -> None:
