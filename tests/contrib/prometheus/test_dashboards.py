@@ -4,6 +4,7 @@ import json
 import math
 import re
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,11 @@ from tests.contrib.prometheus.server import PrometheusServer, checked
 FILES = sorted(make.HERE.glob("*.json"))
 RULES = make.HERE / "alerts.yml"
 FILLED_IN = {"$__rate_interval": "1m", "$job": ".*", "$service": ".*", "$method": ".*", "$stack": ".*"}
+
+# That one gives the values of a point's labels to the names that another point has; 0.66b2 does not.
+exported = pytest.mark.skipif(
+    version("opentelemetry-exporter-prometheus") == "0.51b0", reason="this exporter mixes up the labels of points"
+)
 
 pytestmark = [pytest.mark.needs("prometheus"), pytest.mark.slow]
 
@@ -43,7 +49,8 @@ def panels() -> Iterator[Any]:
     """All panels of all files."""
     for file in FILES:
         for panel in json.loads(file.read_text())["panels"]:
-            yield pytest.param(panel, id=f"{file.stem}: {panel['title']}")
+            marks = [exported] if file.stem.startswith("otel") else []
+            yield pytest.param(panel, id=f"{file.stem}: {panel['title']}", marks=marks)
 
 
 def rules() -> dict[str, str]:
@@ -126,6 +133,7 @@ def test_the_numbers_that_the_storm_made(prometheus: PrometheusServer) -> None:
     assert least * per_second <= 1.001 * sent[""].expected <= 1.001 * (least + storm.SEARCHES) * per_second
 
 
+@exported
 def test_the_numbers_by_opentelemetry(prometheus: PrometheusServer) -> None:
     """They are those of our own series."""
     called = numbers(prometheus, query_of("otel-clients", "RPCs by method"), "rpc_method", storm.HEALTHY)
