@@ -383,3 +383,13 @@ class Rpc(RuleBasedStateMachine):
 
 Rpc.TestCase.settings = settings(max_examples=examples(300), stateful_step_count=12, deadline=None)
 TestRpc = Rpc.TestCase
+
+
+def test_a_copy_that_fails_while_its_message_is_delivered_does_not_win() -> None:
+    """Found by the machine: such a copy won after its end, which nothing followed, and the RPC never ended."""
+    state = Rpc()
+    state.begin(script=[HEDGE], kind=Kind.UNARY_STREAM, scoped=False, at_once=[], between={8: "end"}, answers=False)
+
+    state.deliver(0)
+
+    state.teardown()

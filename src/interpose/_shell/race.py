@@ -139,7 +139,7 @@ class Lanes:
     def _delivered(self, lane: Owner, attempt: Any, message: Any) -> None:
         """The first message of a copy: it wins, if no other has."""
         with self._guard:
-            if self._over or self._winner is not None:
+            if self._over or self._winner is not None or lane not in self._running:  # it may have failed meanwhile
                 return
             self._winner = lane
             self._lanes.clear()
