@@ -69,6 +69,7 @@ def served(register: Callable[[grpc.Server], None]) -> Iterator[str]:
             server.stop(None).wait()
 
 
+@pytest.mark.alone  # a message that came late would end the stream
 @pytest.mark.parametrize(("messages", "code"), [(1, UNKNOWN), (7, grpc.StatusCode.OK)])
 def test_what_keeps_a_stream_alive(messages: int, code: grpc.StatusCode, tmp_path: Path) -> None:
     """Messages that come in time do; pings of the connection do not."""
