@@ -34,9 +34,9 @@ def protos(tmp_path_factory: pytest.TempPathFactory) -> tuple[ModuleType, Module
         sys.path.remove(str(home))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def loop() -> Iterator[None]:
-    """The event loop of the asyncio servers."""
+    """The event loop of the asyncio servers: the one that other files of tests have in their turn."""
     with LOOP.running():
         yield
 

@@ -41,6 +41,8 @@ def test_workers_are_started_anew_and_replaced_without_losing_a_call() -> None:
 
         os.kill(first, signal.SIGKILL)
         died = line_of(process, f"worker {first} has ended")
+        client.channel.close()  # it may not have noticed yet that its connection has gone
+        client = Client(found[1], options=[("grpc.use_local_subchannel_pool", 1)])
         second = client.call(timeout=STARTING)
 
         pending = client.start("unary_unary", timeout=STARTING)
