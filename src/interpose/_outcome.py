@@ -202,28 +202,8 @@ class Outcome:
         return f"<Outcome {self.code.name}{details}, {self.requests} requests, {self.responses} responses>"
 
 
-class Answered(Outcome):
-    """OK, one message each way, no metadata: what nearly every RPC ends with. What is the same in all is on the class."""
-
-    __slots__ = ()
-
-    if TYPE_CHECKING:
-
-        def __init__(self) -> None: ...
-
-    else:
-        __init__ = object.__init__
-
-    _code = OK
-    _details = ""
-    _error = _ended = None
-    _requests = _responses = 1
-    _replayable = True
-    _initial_metadata = _trailing_metadata = Metadata()
-
-
 class Received(Outcome):
-    """OK, one message each way: what nearly every RPC of a client ends with."""
+    """OK, one message each way: what nearly every RPC of a client ends with. What is the same in all is on the class."""
 
     __slots__ = ()
 
@@ -239,6 +219,15 @@ class Received(Outcome):
     _error = None
     _requests = _responses = 1
     _replayable = True
+
+
+class Answered(Received):
+    """The same on a server, where no metadata comes with it."""
+
+    __slots__ = ()
+
+    _ended = None
+    _initial_metadata = _trailing_metadata = Metadata()
 
 
 _UNSENT = Outcome(replayable=True)

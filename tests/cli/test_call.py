@@ -329,3 +329,12 @@ def test_hedging(served: Served, run: Run) -> None:
     ended = run("call", served.target, f"{SERVICE}/Price", '{"name": "tea"}', "--hedge", 2, "--hedge-delay", "1us")
     assert ended.status == 0
     assert lines(ended.out)[0]["names"] == ["tea"]
+
+
+def test_what_is_no_json_does_not_wait_for_a_server(run: Run) -> None:
+    """It is named at once, though nothing listens there."""
+    ended = run("call", "unix:nowhere", "till.v1.Till/Sell", '{"item": ')
+
+    assert ended.status == 2
+    assert "JSON" in ended.err
+    assert "reached" not in ended.err

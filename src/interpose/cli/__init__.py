@@ -11,23 +11,16 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from interpose.cli.exits import WRONG
+from interpose.mechanisms.installed import is_installed
 
 NEEDED = ("click", "rich", "google.protobuf", "google.rpc", "grpc_reflection", "grpc_health", "grpc_tools")
 
 
 def main(word: str, arguments: Sequence[str]) -> int:
     """Run the command of this name; gives its exit status: docs/cli.md has them all."""
-    if not all(map(_is_there, NEEDED)):
+    if not all(map(is_installed, NEEDED)):
         print(f'interpose {word} needs packages more: pip install "interpose[cli]"', file=sys.stderr)  # noqa: T201
         return WRONG
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # or grpc's core says what goes wrong as well, in lines of its own
     status: int = import_module("interpose.cli.running").run(word, arguments)
     return status
-
-
-def _is_there(package: str) -> bool:
-    try:
-        import_module(package)
-    except ImportError:
-        return False
-    return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -15,7 +16,7 @@ from interpose.cli import headers
 from interpose.cli.connection import Connection, connected
 from interpose.cli.failures import failing
 from interpose.cli.input import lines_of
-from interpose.cli.messages import as_json
+from interpose.cli.messages import as_json, values
 from interpose.cli.output import write_json
 from interpose.cli.repeating import Repeating, with_repeating
 from interpose.cli.requests import EMPTY, Requests
@@ -52,11 +53,14 @@ def command(
     """
     if data is not None and data_option is not None:
         raise click.UsageError("give the message once: as an argument or with -d")
+    data = data if data_option is None else data_option
+    if data is not None and data not in STDIN:
+        deque(values([data]), 0)  # what is no JSON need not wait for a server
     tell = _tell if verbose else _silent
     with connection.channel() as channel:
         schema = source.schema(connection, channel)
         method = schema.method(name)
-        requests = _requests(method, schema.pool, data if data_option is None else data_option)
+        requests = _requests(method, schema.pool, data)
         tell(f"method: {method.full_name}", *_named("> ", connection.metadata))
         call, responses = _begin(repeating.around(channel, method, tell), method, requests, connection)
         what = f"{method.containing_service.full_name}/{method.name}"

@@ -7,6 +7,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
+from interpose.mechanisms.installed import is_installed
 from interpose.serving.options import CannotServe, Options
 
 PACKAGES = {"health": "grpc_health.v1", "reflection": "grpc_reflection.v1alpha", "channelz": "grpc_channelz.v1"}
@@ -20,21 +21,13 @@ SERVICES = {
 def wanted(options: Options) -> list[str]:
     """Which of them are asked for; CannotServe if their packages are missing."""
     names = [name for name in SERVICES if getattr(options, name)]
-    missing = [name for name in names if not _is_there(PACKAGES[name])]
+    missing = [name for name in names if not is_installed(PACKAGES[name])]
     if missing:
         without = " ".join(f"--no-{name}" for name in missing)
         raise CannotServe(
             f'{" and ".join(missing)} need packages more: pip install "interpose[server]", or serve without: {without}'
         )
     return names
-
-
-def _is_there(package: str) -> bool:
-    try:
-        import_module(package)
-    except ImportError:
-        return False
-    return True
 
 
 def _part(name: str, part: str = "") -> ModuleType:
