@@ -246,3 +246,17 @@ async def test_the_core_is_quicker_than_the_loop() -> None:
             await call
 
     assert [outcome.code for outcome in outcomes] == [grpc.StatusCode.INTERNAL]
+
+
+@possible
+@pytest.mark.parametrize("timeout", [20, 0.000_001], ids=["answered", "out of time"])
+async def test_a_call_that_has_ended_is_kept_no_longer(echo: str, timeout: float) -> None:
+    """A channel knows the calls in flight, and none before: it may make millions."""
+    async with dial(echo, passes) as channel:
+        stub = channel.unary_unary(METHOD, str.encode, bytes.decode)
+        for _ in range(3):
+            await asyncio.wait([asyncio.ensure_future(stub("a", timeout=timeout).code())])
+        kept = stub._way._calls
+
+        assert not kept
+        assert kept.done()
