@@ -53,9 +53,23 @@ def below(share: float, buckets: str) -> str:
     return f"histogram_quantile({share}, sum by (le) ({buckets}))"
 
 
-def quantile(share: float, side: str) -> str:
-    """The seconds that this share of the RPCs stayed below."""
-    return below(share, rate(f"grpc_{side}_handling_seconds_bucket"))
+def durations(buckets: str, note: str) -> Iterator[Panel]:
+    """How long RPCs take. buckets: their rate."""
+    yield Panel(
+        "How long RPCs take", [(f"{share:.0%} below", below(share, buckets)) for share in QUANTILES], note, unit="s"
+    )
+    yield Panel(
+        "All durations",
+        [("{{le}}", f"sum by (le) ({buckets})")],
+        "How many RPCs take how long. Two bands are two kinds of calls, or a cache that misses.",
+        kind="heatmap",
+        options={"calculate": False, "yAxis": {"unit": "s"}},
+    )
+
+
+def buckets_of(side: str) -> str:
+    """The rate of the buckets of our own histogram."""
+    return rate(f"grpc_{side}_handling_seconds_bucket")
 
 
 def part(wrong: str, every: str, by: str) -> str:
@@ -78,7 +92,7 @@ def numbers(side: str) -> Iterator[Panel]:
         "RPCs per second", [("", f"sum({rate(f'grpc_{side}_started_total')})")], "Started.", unit="reqps", **stat
     )
     yield Panel("Faults", [("", faults(side))], "Share of RPCs that ended with a fault.", unit="percentunit", **stat)
-    yield Panel("99 % are below", [("", quantile(0.99, side))], "Needs histogram=True.", unit="s", **stat)
+    yield Panel("99 % are below", [("", below(0.99, buckets_of(side)))], "Needs histogram=True.", unit="s", **stat)
     yield Panel("In flight", [("", f"sum(interpose_{side}_rpcs_in_flight{{{METHOD}}})")], "RPCs that run now.", **stat)
 
 
@@ -109,19 +123,7 @@ def of_side(side: str, refused: str) -> Iterator[Panel]:
         "Share of RPCs that ended with a code that speaks of the server.",
         unit="percentunit",
     )
-    yield Panel(
-        "How long RPCs take",
-        [(f"{share:.0%} below", quantile(share, side)) for share in QUANTILES],
-        "To the end of the stream. Needs histogram=True.",
-        unit="s",
-    )
-    yield Panel(
-        "All durations",
-        [("{{le}}", f"sum by (le) ({rate(f'grpc_{side}_handling_seconds_bucket')})")],
-        "How many RPCs take how long. Two bands are two kinds of calls, or a cache that misses.",
-        kind="heatmap",
-        options={"calculate": False, "yAxis": {"unit": "s"}},
-    )
+    yield from durations(buckets_of(side), "To the end of the stream. Needs histogram=True.")
     yield Panel(
         "In flight by method",
         [
@@ -222,19 +224,7 @@ def otel_side(side: str) -> Iterator[Panel]:
         "Share of RPCs that ended with a code that speaks of the server.",
         unit="percentunit",
     )
-    yield Panel(
-        "How long RPCs take",
-        [(f"{share:.0%} below", below(share, otel(side, "bucket"))) for share in QUANTILES],
-        "To the end of the stream.",
-        unit="s",
-    )
-    yield Panel(
-        "All durations",
-        [("{{le}}", f"sum by (le) ({otel(side, 'bucket')})")],
-        "How many RPCs take how long. Two bands are two kinds of calls, or a cache that misses.",
-        kind="heatmap",
-        options={"calculate": False, "yAxis": {"unit": "s"}},
-    )
+    yield from durations(otel(side, "bucket"), "To the end of the stream.")
     yield Panel("On average by method", [(name, otel_mean(side, by))], "How long an RPC takes.", unit="s")
 
 

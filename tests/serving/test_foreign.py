@@ -1,16 +1,12 @@
 """A client in Go, `buf curl`, whose call the server ends: it reads a status, and not that a connection broke."""
 
-import asyncio
 import json
 import os
 import socket
 import subprocess
-import threading
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
-import grpc
 import pytest
 from google.protobuf import wrappers_pb2
 
@@ -18,6 +14,7 @@ from interpose import Kind
 from tests.interop.calling import NAMES, SERVICE
 from tests.interop.test_buf import BUF, SCHEMA
 from tests.serving.driving import STARTING, Client, serve
+from tests.serving.waiting import Waiting
 
 pytestmark = [
     pytest.mark.skipif(BUF is None, reason="buf is not installed: it comes with the package buf-bin"),
@@ -27,48 +24,6 @@ pytestmark = [
 
 KINDS = (Kind.UNARY_UNARY, Kind.UNARY_STREAM)
 Text = wrappers_pb2.StringValue
-
-
-class Waiting:
-    """Handlers that wait for the end of their RPC."""
-
-    def __init__(self) -> None:
-        self.entered = threading.Semaphore(0)
-
-    def app(self, server: Any) -> None:
-        def wait(request: Any, context: Any) -> Any:
-            self.entered.release()
-            over = threading.Event()
-            if context.add_callback(over.set):
-                over.wait(STARTING)
-            return request
-
-        def stream(request: Any, context: Any) -> Iterator[Any]:
-            yield request
-            yield wait(request, context)
-
-        self._register(server, wait, stream)
-
-    async def async_app(self, server: Any) -> None:
-        async def wait(request: Any, context: Any) -> Any:
-            self.entered.release()
-            await asyncio.sleep(STARTING)  # cut short by the end of its RPC
-            return request
-
-        async def stream(request: Any, context: Any) -> AsyncIterator[Any]:
-            yield request
-            yield await wait(request, context)
-
-        self._register(server, wait, stream)
-
-    def _register(self, server: Any, *behaviors: Any) -> None:
-        handlers = {
-            NAMES[kind]: getattr(grpc, f"{kind.value}_rpc_method_handler")(
-                behavior, Text.FromString, Text.SerializeToString
-            )
-            for kind, behavior in zip(KINDS, behaviors, strict=True)
-        }
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
 
 
 @pytest.mark.parametrize("on_loop", [False, True], ids=["sync", "asyncio"])

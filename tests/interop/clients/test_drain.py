@@ -1,20 +1,18 @@
 """What clients of other makes read when the runner stops: of calls that it ends, and of a new one."""
 
-import asyncio
 import logging
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from interpose import Kind
 from interpose.serving.drain import NO_NEW_CALLS
-from tests.interop.calling import service
 from tests.interop.clients.jobs import MAKES, Foreign, Maker, running
 from tests.serving.driving import STARTING, Client, serve
+from tests.serving.waiting import Waiting
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
@@ -22,48 +20,6 @@ UNDER_WAY: dict[str, Any] = {"Unary": {}, "Down": {}, "Up": {"open": True}}
 ENDED = dict.fromkeys(UNDER_WAY, ("UNAVAILABLE", "the server is stopping"))
 # Clients that drop all of their calls when the server says GOAWAY, though that lets calls under way go on.
 LEAVING = {"grpclib": "StreamTerminatedError"}
-
-
-class Waiting:
-    """Handlers that wait for the end of their RPC."""
-
-    def __init__(self) -> None:
-        self.entered = threading.Semaphore(0)
-
-    def app(self, server: Any) -> None:
-        def wait(request: Any, context: Any) -> Any:
-            over = threading.Event()
-            added = context.add_callback(over.set)
-            self.entered.release()
-            if added:
-                over.wait(STARTING)
-            return request
-
-        def stream(request: Any, context: Any) -> Iterator[Any]:
-            yield request
-            yield wait(request, context)
-
-        def upload(requests: Any, context: Any) -> Any:
-            return wait(next(requests), context)
-
-        handlers = {Kind.UNARY_UNARY: wait, Kind.UNARY_STREAM: stream, Kind.STREAM_UNARY: upload}
-        server.add_generic_rpc_handlers((service(handlers),))
-
-    async def async_app(self, server: Any) -> None:
-        async def wait(request: Any, context: Any) -> Any:
-            self.entered.release()
-            await asyncio.sleep(STARTING)  # cut short by the end of its RPC
-            return request
-
-        async def stream(request: Any, context: Any) -> AsyncIterator[Any]:
-            yield request
-            yield await wait(request, context)
-
-        async def upload(requests: Any, context: Any) -> Any:
-            return await wait(await anext(requests), context)
-
-        handlers = {Kind.UNARY_UNARY: wait, Kind.UNARY_STREAM: stream, Kind.STREAM_UNARY: upload}
-        server.add_generic_rpc_handlers((service(handlers),))
 
 
 class Refusing(logging.Handler):
