@@ -23,6 +23,5 @@ def test_no_call_that_was_begun_is_lost_or_begun_twice() -> None:
 
     assert count.begun
     assert (count.lost, count.doubled) == (0, 0), count
-    assert count.refused < count.begun, (
-        count
-    )  # grpc refuses what comes until a client has read GOAWAY, which takes its time
+    # grpc refuses what comes until a client has read GOAWAY: one call of 24, a few on a machine that is busy.
+    assert count.refused * 5 <= count.begun, count
