@@ -26,7 +26,16 @@ from interpose.mechanisms.budget import Unlimited
 from interpose.testing import failed
 from interpose.testing.echo import Echo, Stub
 from tests.conformance.a6.peer import fail, peer, read_all, send
-from tests.conformance.a6.wire import Reply, answering, cut_off, gone_away, gone_away_behind, http, refused
+from tests.conformance.a6.wire import (
+    Reply,
+    answering,
+    cut_off,
+    gone_away,
+    gone_away_behind,
+    http,
+    refused,
+    without_status,
+)
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -175,6 +184,7 @@ CAUSES: dict[str, tuple[Callable[[], AbstractContextManager[Client]], Meaning]] 
     "goaway": (replied(gone_away), Meaning.REFUSED),
     "refused": (replied(refused), Meaning.SAID_REFUSED),
     "a proxy answers": (replied(http(503)), Meaning.FROM_PROXY),
+    "no status": (replied(without_status), Meaning.WITHOUT_STATUS),
     "a plugin that raises": (without_credentials(), Meaning.NO_CREDENTIALS),
     "a plugin with a bad key": (without_credentials(("Bad Key", "x")), Meaning.NO_CREDENTIALS),
     "sent by the client": (sized(60, client=SMALL), Meaning.TOO_LARGE),

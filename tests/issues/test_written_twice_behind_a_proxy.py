@@ -11,21 +11,24 @@ import pytest
 from interpose import Kind
 from interpose.interceptors import BY_CONVENTION, Retry
 from tests.conformance.a6.callers import Way
-from tests.conformance.a6.wire import Reply, answer, answering, http, refused
+from tests.conformance.a6.wire import Reply, answer, answering, http, refused, without_status
 
-FOUR = [
+WAYS = [
     Way("blocking", Kind.UNARY_UNARY),
     Way("sync", Kind.UNARY_STREAM),
+    Way("asyncio", Kind.UNARY_STREAM),
     Way("asyncio", Kind.STREAM_UNARY),
     Way("asyncio", Kind.STREAM_STREAM),
 ]
 
 
-@pytest.mark.parametrize("way", FOUR, ids=str)
+@pytest.mark.parametrize("way", WAYS, ids=str)
 @pytest.mark.parametrize(
     ("safe", "reply"),
     [
         (None, refused),
+        (None, without_status),
+        (BY_CONVENTION, without_status),
         *((safe, http(status)) for safe in (None, BY_CONVENTION) for status in (429, 502, 503, 504)),
     ],
 )
@@ -40,8 +43,8 @@ def test_a_write_is_sent_once(safe: Any, reply: Reply, way: Way) -> None:
     assert proxy.streams == 1
 
 
-@pytest.mark.parametrize("way", FOUR, ids=str)
-@pytest.mark.parametrize("reply", [refused, http(502)])
+@pytest.mark.parametrize("way", WAYS, ids=str)
+@pytest.mark.parametrize("reply", [refused, http(502), without_status])
 def test_a_read_is_sent_again(reply: Reply, way: Way) -> None:
     """What is safe to execute twice is no worse off."""
     retry = Retry(backoff=lambda _: 0.0, safe=True)

@@ -186,7 +186,7 @@ class Hedge:
         return 0.0 if asked is None else math.inf if asked == NO_MORE else asked
 
     def _is_nonfatal(self, outcome: Outcome) -> bool:
-        return outcome.code in self._codes and may_pass(outcome)
+        return may_pass(outcome, self._codes)
 
     def _ended(self, details: HedgeDetails) -> None:
         """A copy has ended."""

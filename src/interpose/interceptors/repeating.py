@@ -123,8 +123,13 @@ def asked_by_server(outcome: Outcome) -> float | None:
     return pushback.parse(outcome.trailing_metadata, lambda: outcome.error_details)
 
 
-def may_pass(outcome: Outcome) -> bool:
-    """Could it be otherwise next time? Not with a bug in a handler, a fault on this side, or a message that is too large."""
-    error = outcome.error
+def may_pass(outcome: Outcome, codes: Collection[StatusCode]) -> bool:
+    """Is it one of these codes, and could it be otherwise next time?
+
+    Not with a bug in a handler, a fault on this side, or a message that is too large. What a proxy answers counts as
+    UNAVAILABLE also where the core missed its HTTP status.
+    """
+    error, meaning = outcome.error, meaning_of(outcome.code, outcome.details)
+    code = StatusCode.UNAVAILABLE if meaning is Meaning.WITHOUT_STATUS else outcome.code
     passes = isinstance(error, StatusError) and (not error.local or outcome.code in PASSING)
-    return passes and meaning_of(outcome.code, outcome.details) is not Meaning.TOO_LARGE
+    return passes and meaning is not Meaning.TOO_LARGE and (code in codes or outcome.code in codes)

@@ -247,8 +247,7 @@ class Retry:
         said = self._said(outcome)
         if said is not None:
             return bool(said)
-        in_codes = outcome.code in self._codes and may_pass(outcome)
-        return in_codes or self._is_named(call, outcome) or self._took_too_long(call, outcome)
+        return may_pass(outcome, self._codes) or self._is_named(call, outcome) or self._took_too_long(call, outcome)
 
     def _said(self, outcome: Outcome) -> bool | None:
         """What `retry_if` thinks of it."""

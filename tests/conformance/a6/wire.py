@@ -121,6 +121,11 @@ def http(status: int) -> Reply:
     return reply
 
 
+def without_status(stream: int) -> tuple[bytes, bool]:
+    """The response ends, and there was no status."""
+    return fields(stream, 0, *GRPC) + frame(DATA, END_STREAM, stream), False
+
+
 def gone_away(stream: int) -> tuple[bytes, bool]:
     """The connection ends, and none of its streams was looked at."""
     return frame(GOAWAY, 0, 0, (0).to_bytes(4) + NO_ERROR.to_bytes(4)), True
