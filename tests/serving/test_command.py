@@ -21,6 +21,7 @@ from interpose.serving.command import options_of, parser
 from tests.serving.driving import PATIENCE, STARTING, Client, Shop
 
 FOLDER = str(Path(__file__).parent)
+LEAN = ("--app-dir", FOLDER, "--port", "0", "--no-health", "--no-reflection")  # a process that starts sooner
 
 
 def test_every_option_has_a_flag() -> None:
@@ -214,7 +215,7 @@ def test_a_process_from_its_start_line_to_status_0(app: str, tmp_path: Path) -> 
         out, err = process.communicate(timeout=STARTING)
         client.channel.close()
 
-    assert f"interceptors RequestId, health and reflection, pid {process.pid}" in line
+    assert f"interceptors passes, health and reflection, pid {process.pid}" in line
     assert answer == "good day, hello"
     assert process.returncode == 0
     assert out == "cleaned up\n"
@@ -225,7 +226,7 @@ def test_a_process_from_its_start_line_to_status_0(app: str, tmp_path: Path) -> 
 @pytest.mark.timeout(180)
 def test_a_third_signal_kills() -> None:
     """A handler that does not end: the second signal ends its call, the third the process, with the signal's status."""
-    with started("command_app:stubborn", "--app-dir", FOLDER, "--port", "0") as process:
+    with started("command_app:stubborn", *LEAN) as process:
         found = re.search(r"serving on (\S+)", line_of(process, "serving on"))
         assert found is not None
         client = Client(found[1])
@@ -247,10 +248,8 @@ def test_a_third_signal_kills() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_handlers_that_do_not_end_do_not_keep_the_process() -> None:
-    """A thread cannot be stopped: once its call was ended and five seconds are over, the process leaves with status 0."""
-    with started(
-        "command_app:stubborn", "--app-dir", FOLDER, "--port", "0", "--timeout-graceful-shutdown", "0"
-    ) as process:
+    """A thread cannot be stopped: once its call was ended and its time is over, the process leaves with status 0."""
+    with started("command_app:left_behind", *LEAN, "--timeout-graceful-shutdown", "0") as process:
         found = re.search(r"serving on (\S+)", line_of(process, "serving on"))
         assert found is not None
         client = Client(found[1])
@@ -271,7 +270,7 @@ def test_handlers_that_do_not_end_do_not_keep_the_process() -> None:
 @pytest.mark.timeout(180)
 def test_an_application_that_fails_at_its_start() -> None:
     """Its own error is shown, and the status is 1."""
-    with started("command_app:failing", "--app-dir", FOLDER, "--port", "0") as process:
+    with started("command_app:failing", *LEAN) as process:
         _, err = process.communicate(timeout=STARTING)
 
     assert process.returncode == 1
