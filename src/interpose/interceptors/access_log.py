@@ -317,7 +317,7 @@ class AccessLog:
             self._complaints.add(why)
             with contextlib.suppress(BaseException):  # the same handler may stand behind this logger, too
                 did = f"show a message: {why}" if why else f"write to {self._logger!r}"
-                _log.error("AccessLog could not %s; its later failures are not told", did, exc_info=not why)
+                _log.error("AccessLog could not %s; its later failures are not logged", did, exc_info=not why)
 
 
 class _Logged:

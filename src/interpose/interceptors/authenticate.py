@@ -103,7 +103,7 @@ class Authenticate:
 
     def __call__(self, call: Call) -> Flow:
         if call.side is Side.CLIENT:
-            raise errors.Internal("Authenticate stands on a server, not on a channel: see BearerToken", local=True)
+            raise errors.Internal("Authenticate belongs on a server: a channel takes BearerToken", local=True)
         context.set_identity(None)  # whatever was there before is of another call
         if self._public.get(call.method):
             self._tally.add("public")

@@ -139,7 +139,7 @@ class Authorize:
 
     def __call__(self, call: Call) -> Flow:
         if call.side is Side.CLIENT:
-            raise errors.Internal("Authorize stands on a server, not on a channel: put it there", local=True)
+            raise errors.Internal("Authorize belongs on a server: give it to intercept_server", local=True)
         rule = self._table.get(call.method)
         if rule is not anyone:
             yield from self._judge(rule, context.identity(), call)

@@ -173,7 +173,10 @@ class BearerToken:
 
     def __call__(self, call: Call) -> Flow:
         if call.side is Side.SERVER:
-            raise errors.Internal("BearerToken stands on a channel, not on a server: see Authenticate", local=True)
+            raise errors.Internal(
+                "BearerToken belongs on a channel: a server takes Authenticate",
+                local=True,
+            )
         if AUTHORIZATION in call.metadata:
             yield call
             return None
@@ -254,7 +257,10 @@ class BearerToken:
             if held is not None and now < held.renew:
                 return held
             if self in _fetching.get():
-                raise errors.Internal("the provider of a BearerToken makes a call through that BearerToken", local=True)
+                raise errors.Internal(
+                    "the provider of a BearerToken makes a call through that BearerToken: give it a channel without one",
+                    local=True,
+                )
             if self._failure is not None and now < self._failure[0]:
                 if held is not None and now < held.until:
                     return held

@@ -141,7 +141,7 @@ class FaultInjection:
     def __post_init__(self) -> None:
         alone = self.headers is not True or (self.delay is None and self.abort is None)
         check_options(
-            self, (alone, "with headers=True each call tells its own delay and abort: leave these options out")
+            self, (alone, "with headers=True each call says its own delay and abort: leave these options out")
         )
         # Permits are taken and given back by one operation each, which threads cannot tear: no lock is needed.
         self._permits = None if self.max_active is None else [None] * self.max_active

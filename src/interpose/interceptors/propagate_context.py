@@ -105,7 +105,8 @@ class PropagateContext:
         if self.cancel and inherited.scope is not None:
             if inherited.scope.over:
                 raise errors.Cancelled(
-                    "the incoming RPC has ended: a call that shall outlive it is made in context.detached()", local=True
+                    "the incoming RPC has ended: make calls that must outlive it inside of interpose.detached()",
+                    local=True,
                 )
             call = call.within(inherited.scope)
         pairs = [

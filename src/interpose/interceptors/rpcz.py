@@ -139,7 +139,7 @@ class Rpcz:
         if not self._complained:
             self._complained = True
             with contextlib.suppress(BaseException):
-                _log.exception("Rpcz could not count an RPC; its later failures are not told")
+                _log.exception("Rpcz could not count an RPC; its later failures are not logged")
 
     # --- what is seen ---
 

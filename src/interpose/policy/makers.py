@@ -283,7 +283,7 @@ def _attribute(made: Any, name: str) -> Any:
     for kept in (name, f"_{name}", _KEPT_AS.get(name, name)):
         if hasattr(made, kept):
             return getattr(made, kept)
-    raise Unwritable(f"{type(made).__name__} does not tell its {name}")
+    raise Unwritable(f"{type(made).__name__} does not show its {name}")
 
 
 _KEPT_AS = {"number": "capacity"}  # of `calls`

@@ -122,7 +122,7 @@ class Tracing:
         if not self._stepped_back:
             self._stepped_back = True
             _log.warning(
-                "opentelemetry-instrumentation-grpc makes spans of the same RPCs: its spans stand, and Tracing makes none "
+                "opentelemetry-instrumentation-grpc makes spans of the same RPCs: its spans are kept, and Tracing makes none "
                 "there; for those of Tracing call uninstrument() of its instrumentor before you make the channel or server"
             )
 

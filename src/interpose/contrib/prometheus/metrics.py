@@ -223,7 +223,7 @@ class PrometheusMetrics:
     def _complain(self) -> None:
         if not self._complained:
             self._complained = True
-            _log.exception("PrometheusMetrics could not count an RPC; its later failures are not told")
+            _log.exception("PrometheusMetrics could not count an RPC; its later failures are not logged")
 
 
 def _counted_by(registry: Any, options: Options) -> Counted:
