@@ -53,8 +53,12 @@ def members(kind: type) -> Iterator[tuple[str, Any]]:
 
 def _own_members(owner: type) -> Iterator[tuple[str, Any]]:
     for name, value in vars(owner).items():
-        if not name.startswith("_") and not isinstance(value, type):
-            if inspect.isroutine(value) or isinstance(value, (property, enum.Enum)) or inspect.isdatadescriptor(value):
-                yield name, value
+        if not name.startswith("_") and (inspect.isroutine(value) or isinstance(value, enum.Enum) or _is_data(value)):
+            yield name, value
     if dataclasses.is_dataclass(owner):
         yield from ((field.name, field) for field in dataclasses.fields(owner) if not field.name.startswith("_"))
+
+
+def _is_data(value: object) -> bool:
+    """A property, or a slot."""
+    return inspect.isdatadescriptor(value) and not isinstance(value, type)

@@ -7,7 +7,6 @@ from functools import cache
 
 import pytest
 
-from tests.pages.messages import ROOT
 from tests.pages.public import MODULES, names
 from tests.test_docs import PAGES, classified
 
