@@ -114,6 +114,8 @@ class Authorize:
         the policy that names such a method decides all the same; one for everything, like "*", does not.
     on_deny: called with `DeniedDetails` after each denial; what it raises is logged.
 
+    Rules and `on_deny` run where the RPC runs: on the thread of its handler, or in the event loop.
+
     ValueError listing every fault of these.
     """
 

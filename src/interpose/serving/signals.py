@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 STOPPING = (signal.SIGINT, signal.SIGTERM)
-KILLING = 3  # the signal of this number ends the process where it stands
+KILLING = 3  # the signal of this number ends the process at once
 
 
 @contextmanager

@@ -39,7 +39,7 @@ Notes: TypeAlias = "SimpleQueue[Note]"
 
 
 class Supervisor:
-    """Keeps `count` workers running until a signal comes. spawn: starts one. ended: told of each that has ended.
+    """Keeps `count` workers running until a signal comes. spawn: starts one. ended: called with each that has ended.
 
     It is its main thread alone that acts; signal handlers and the threads that watch workers leave it a note.
     """
@@ -188,7 +188,7 @@ class Supervisor:
 
     def _stop(self) -> None:
         """Let all drain; another signal is passed on, and shortens it."""
-        self._tell(worker for worker in self._born if worker is not self._leaving)  # which has been told
+        self._tell(worker for worker in self._born if worker is not self._leaving)  # which has the signal already
         while self._born:
             what, worker = self._next(None)
             if what == STOP:
