@@ -61,8 +61,14 @@ def test_what_they_match(pattern: str | list[str], methods: list[str]) -> None:
         ("", "names no service: write '/package.Service/Method'"),
         ("/", "names no service"),
         ("//GetItem", "names no service"),
-        ("/shop.v1.Catalog/{GetItem", "has a brace or bracket without its other half: write '/shop.v1.Orders/{Get,List}*'"),
-        ("/shop.v1.Catalog/GetItem}", "has a brace or bracket without its other half: write '/shop.v1.Orders/{Get,List}*'"),
+        (
+            "/shop.v1.Catalog/{GetItem",
+            "has a brace or bracket without its other half: write '/shop.v1.Orders/{Get,List}*'",
+        ),
+        (
+            "/shop.v1.Catalog/GetItem}",
+            "has a brace or bracket without its other half: write '/shop.v1.Orders/{Get,List}*'",
+        ),
         ("/shop.v1.Catalog/{GetItem,shop.v1.Catalog", "has ',', which is in no name of a method"),
         ("{/a.B/*,c.D}", "names no method: write '/c.D/*'"),
         ("/a.B/C, /a.B/D", "has ',', which is in no name of a method: several patterns are a list"),
