@@ -39,6 +39,11 @@ class RequestId:
     trust:  accept ids of clients (server). False at the edge, where unknown clients call.
     make:   gives a fresh id; the RPC fails with INTERNAL if metadata cannot carry what it gives.
     echo:   send the id back in the trailing metadata (server), so that a caller can quote it.
+
+    `make` runs where the RPC begins: on its thread, or in its event loop. What it raises ends the RPC with INTERNAL.
+    By default it gives 128 random bits, as many as a UUID or a trace id has.
+
+    ValueError listing every fault of these.
     """
 
     def __init__(
@@ -91,6 +96,8 @@ class RequestIdFilter(logging.Filter):
     loggers below it. A record that has a `request_id` keeps it. All records pass.
 
     default: what a record has that is made outside of any request.
+
+    ValueError for a default that is no text.
     """
 
     def __init__(self, default: str = "-") -> None:

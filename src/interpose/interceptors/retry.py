@@ -61,7 +61,7 @@ _log = logging.getLogger("interpose")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryDetails:
-    """What `on_retry` is told before each retry.
+    """What `on_retry` is given before each retry.
 
     call: what is sent again. outcome: how the last attempt ended. number: of the retry, from 1; it begins anew when a
     stream that was resumed has delivered something. pause: in seconds.
@@ -106,14 +106,14 @@ def _are_errors(errors: object) -> bool:
 class Retry:
     """Send a call again while it fails with one of `codes`, after a pause that grows.
 
-    A call that nobody has declared safe is sent again only if it is certain that it was not executed: it never left, no
+    A call that is not declared safe is sent again only if it is certain that it was not executed: it never left, no
     connection was made, a GOAWAY says that the server did not look at it, or a limiter of ours refused it. What a server
     or a proxy says of itself, UNAVAILABLE and REFUSED_STREAM included, proves nothing. The log says once per method, at
     INFO, when that alone was in the way, and what to do.
 
     Never once a response message has been delivered, unless `resume` says how to go on. No retry outlives the deadline:
     if the pause would, the last failure is the answer now. The failure that the caller sees is the server's own, with a
-    note that tells the number of attempts, and why there was no other. Each retry carries its number in the metadata, as
+    note with the number of attempts, and why there was no other. Each retry carries its number in the metadata, as
     `x-retry-attempt`.
 
     The server has a say: after `grpc-retry-pushback-ms` in its trailing metadata, or a `google.rpc.RetryInfo`, the pause
@@ -138,12 +138,19 @@ class Retry:
               that takes longer is retried, if the call is safe.
     buffer:   bytes of a request stream that are kept while it is sent (client); beyond them the call is sent once.
     resume:   a function of the call and the last response that was delivered, for response streams of calls with one
-              request (client). It gives the call that asks for what comes after, or None to let the failure stand. The
+              request (client). It gives the call that asks for what comes after, or None to keep the failure. The
               call is the first one, as it came. With each message that comes, attempts and backoff begin anew. That it
-              is given says that such calls are safe, unless `safe` denies it. If it raises, the failure stands.
+              is given says that such calls are safe, unless `safe` denies it. If it raises, the failure is kept.
     errors:   exceptions of a handler that are worth calling it again (server). To name one says that it left nothing
               half done, unless `safe` denies it.
     on_retry: called with `RetryDetails` before each retry, to count them; what it raises is logged.
+
+    The functions run where the RPC runs: on its thread, or in its event loop; those of a stream on the thread that reads it.
+    What `safe` and `backoff` raise ends the call with the failure that it had.
+    Defaults: 4 attempts, and 0.1 s before the first retry, are those of the example in gRFC A6; 256 KiB is its per-RPC retry
+    buffer.
+
+    ValueError listing every fault of the options.
 
     gRPC's core retries on its own if the service config says so, and the two multiply: see `channel_options`.
     """
@@ -177,11 +184,11 @@ class Retry:
         """These channel options, with gRPC's own retries off: `grpc.insecure_channel(target, Retry.channel_options())`.
 
         If a "grpc.service_config" among them has a retryPolicy, the log says once that it is off. Left on, core would
-        send each attempt of ours several times. Only here can that be seen: a channel of grpcio tells nobody the options
+        send each attempt of ours several times. Only here can that be seen: a channel of grpcio does not show the options
         that it was made with, nor what service config it was given by name resolution.
 
-        Core's silent repetition of what a server that goes away has not looked at is off with them: methods that `Retry`
-        does not stand before see UNAVAILABLE then.
+        Core's silent repetition of what a server that goes away has not looked at is off with them: methods without
+        a `Retry` see UNAVAILABLE then.
         """
         kept = [option for option in options or () if option[0] != "grpc.enable_retries"]
         if any(key == "grpc.service_config" and _has_retry_policy(config) for key, config in kept):
@@ -214,7 +221,7 @@ class Retry:
         return course
 
     def _next(self, course: _Course, outcome: Outcome) -> RetryDetails | None:
-        """The retry that follows this outcome; None: the outcome stands."""
+        """The retry that follows this outcome; None: the outcome is kept."""
         if outcome.ok and self.retry_if is None:  # most end here
             self._budget.succeeded(course.call.clock.now())
             return None
@@ -273,7 +280,7 @@ class Retry:
         )
 
     def _report(self, now: float, outcome: Outcome, worth: bool, asked: float | None) -> None:
-        """Tell the budget of an attempt (gRFC A6); failures that do not pass make no difference to it."""
+        """Report an attempt to the budget (gRFC A6); failures that do not pass make no difference to it."""
         if worth or asked == NO_MORE:
             self._budget.failed(now)
         elif outcome.ok:
@@ -282,7 +289,7 @@ class Retry:
     # - may it be sent again? -
 
     def _again(self, course: _Course, outcome: Outcome) -> Call | None:
-        """What to send, if the call bears it."""
+        """What to send, if the call can be sent again."""
         if course.received:
             return self._resumed(course)
         if self._bears_it(course, outcome):
@@ -385,7 +392,7 @@ class _Course:
         return call.tap(requests=look) if says_unconnected(outcome) and call.side is Side.CLIENT else call
 
     def note(self, outcome: Outcome) -> None:
-        """Let the failure tell the number of attempts, and why there was no other."""
+        """Note on the failure the number of attempts, and why there was no other."""
         if outcome.error is None or outcome.ok or not (outcome.attempts > 1 or self.obstacle):
             return
         why = f": {self.obstacle}" if self.obstacle else ""
@@ -393,7 +400,7 @@ class _Course:
 
 
 def _is_over(call: Call, outcome: Outcome) -> bool:
-    """Does nobody wait for the RPC any more? It was cancelled here; or on a server, its client or the server has gone."""
+    """Does no caller wait for the RPC any more? It was cancelled here; or on a server, its client or the server has gone."""
     gone = call.side is Side.SERVER and outcome.details == GONE.get(outcome.code)
     return outcome.local and (outcome.code is StatusCode.CANCELLED or gone)
 
@@ -408,7 +415,7 @@ def _has_retry_policy(config: Any) -> bool:
     return False
 
 
-_unsaid = [True]  # who pops it says it
+_unsaid = [True]  # the thread that pops it says it
 
 
 def _say_that_it_is_off() -> None:
