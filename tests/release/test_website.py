@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from website.make import REFERENCE, ROOT, in_navigation, make, reference, sources, written
+from website.make import REFERENCE, ROOT, for_site, in_navigation, make, reference, sources, written
 
 
 def test_each_page_stands_in_the_navigation_once() -> None:
@@ -24,6 +24,16 @@ def test_pages_import_from_few_modules() -> None:
 def test_a_block_that_is_a_file_has_a_title() -> None:
     """zensical takes a word behind the language for text of the page."""
     assert '```toml title="policy.toml"' in written()["docs/policy.md"]
+
+
+def test_blocks_of_both_stacks_are_tabs() -> None:
+    """In the repository they are one below the other, where a page has no tabs."""
+    page = "**sync**\n\n```python\nx = 1\n```\n\n**asyncio**\n\n```python\n\ny = 2\n```\n\n**Both** end.\n"
+
+    assert for_site(page) == (
+        '=== "sync"\n\n    ```python\n    x = 1\n    ```\n\n'
+        '=== "asyncio"\n\n    ```python\n\n    y = 2\n    ```\n\n**Both** end.\n'
+    )
 
 
 def test_pages_keep_their_places(tmp_path: Path) -> None:
