@@ -21,6 +21,14 @@ def test_pages_import_from_few_modules() -> None:
     assert len({module for module in ours if not module.startswith("interpose.contrib")}) <= 5
 
 
+def test_the_first_five_tasks_are_one_click_away() -> None:
+    """A new user finds them from the start page."""
+    start = (ROOT / "README.md").read_text("utf-8")
+    tasks = ("how-to/retry-reads", "how-to/auth", "tutorial", "how-to/why-not-retried", "how-to/production-stack")
+
+    assert [task for task in tasks if f"](docs/{task}.md" not in start] == []
+
+
 def test_a_block_that_is_a_file_has_a_title() -> None:
     """zensical takes a word behind the language for text of the page."""
     assert '```toml title="policy.toml"' in written()["docs/policy.md"]
