@@ -163,6 +163,7 @@ HANDLERS = {
 
 
 @pytest.mark.parametrize("sort", list(HANDLERS))
+@pytest.mark.slow
 def test_no_call_is_lost_while_the_file_changes(sort: str, tmp_path: Path) -> None:
     """Calls and streams of several threads, through both stacks, while these are replaced again and again.
 

@@ -35,7 +35,8 @@ class Forks:
         assert self._process.stdout is not None
         errors = folder / "stderr"
         program = {"source": source, "path": str(path), "folder": str(folder), "errors": str(errors)}
-        print(json.dumps(program), file=self._process.stdin, flush=True)
+        self._process.stdin.write(f"{json.dumps(program)}\n")
+        self._process.stdin.flush()
         status = int(self._process.stdout.readline())
         return status, errors.read_text("utf-8")
 
@@ -51,7 +52,8 @@ def _serve() -> dict[str, Any] | None:
         if not child:
             program: dict[str, Any] = json.loads(line)
             return program
-        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+        sys.stdout.write(f"{os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}\n")
+        sys.stdout.flush()
     return None
 
 
