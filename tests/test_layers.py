@@ -44,7 +44,7 @@ EXTRA_ARROWS = [
     # Options are judged alike, by one file that needs nothing.
     *(
         (f"mechanisms/{name}.py", "interpose.mechanisms.options")
-        for name in ("backoff", "budget", "concurrency", "quantile", "redaction")
+        for name in ("backoff", "budget", "concurrency", "json_lines", "quantile", "redaction")
     ),
     # What is sent with a refusal is packed by hand, and cut to size.
     ("mechanisms/pushback.py", "interpose.mechanisms.rich"),
