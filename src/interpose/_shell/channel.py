@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from interpose._clock import Clock
-from interpose._codec import decoder
 from interpose._flow import Interceptor, layers, named
 from interpose._method import Kind, Method, Target
-from interpose._native import Pauses, Route
+from interpose._shell.codec import decoder
+from interpose._shell.native import Pauses, Route
 
 
 class Layered:

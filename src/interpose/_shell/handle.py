@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from interpose._native import debug_text
+from interpose._shell.native import debug_text
 
 
 class Handle:

@@ -8,7 +8,9 @@ from functools import partial
 from interpose._call import Call
 from interpose._clock import Alarm
 from interpose._flow import Wait
-from interpose._native import (
+from interpose._outcome import Outcome
+from interpose._shell.claims import claim
+from interpose._shell.native import (
     cancelled,
     completion_of,
     expired,
@@ -17,8 +19,6 @@ from interpose._native import (
     wait_timed_out,
     waits_until,
 )
-from interpose._outcome import Outcome
-from interpose._shell.claims import claim
 from interpose._shell.owner import Owner
 
 

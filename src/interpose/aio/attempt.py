@@ -13,13 +13,13 @@ import grpc.aio
 
 from interpose import errors
 from interpose._call import Call
-from interpose._codec import Undecodable, encoded
 from interpose._messages import request_of, show_initial_metadata
 from interpose._metadata import Metadata
-from interpose._native import EOF, locally_cancelled, time_left
 from interpose._outcome import OK
 from interpose._shell import attempt as shell
 from interpose._shell import owner
+from interpose._shell.codec import Undecodable, encoded
+from interpose._shell.native import EOF, locally_cancelled, time_left
 from interpose.aio.direct import DirectCall
 from interpose.aio.requests import FINISHED
 

@@ -16,12 +16,12 @@ import grpc.aio
 
 from interpose import errors
 from interpose._call import Call
-from interpose._codec import Undecodable, bytes_of, encoded
 from interpose._flow import Driver, Nested
 from interpose._messages import compose
-from interpose._native import EOF, Route, debug_text, expired, time_left
 from interpose._outcome import OK, Outcome, Received
+from interpose._shell.codec import Undecodable, bytes_of, encoded
 from interpose._shell.handle import Handle
+from interpose._shell.native import EOF, Route, debug_text, expired, time_left
 from interpose._shell.straight import end
 from interpose.aio.attempt import WRITE_GRACE, AioRpcError, Attempt, Ended, typed
 from interpose.aio.direct import Direct, DirectCall

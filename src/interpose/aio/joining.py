@@ -10,7 +10,7 @@ from typing import Any
 
 from interpose._clock import SYSTEM, Alarm, Clock
 from interpose._flow import Wait
-from interpose._native import locally_cancelled, wait_timed_out, waits_until
+from interpose._shell.native import locally_cancelled, wait_timed_out, waits_until
 from interpose._shell.owner import Owner
 from interpose._shell.pending import Pending
 

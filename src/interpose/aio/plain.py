@@ -12,8 +12,8 @@ from typing import Any, TypeAlias, cast
 
 import grpc
 
-from interpose._codec import Encoded, encoded
 from interpose._flow import Driver, Wait
+from interpose._shell.codec import Encoded, encoded
 from interpose._shell.handlers import Endpoint, with_function
 from interpose.sync.server import behavior as plain_behavior
 from interpose.sync.server import records

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from typing import Any
 
 from interpose._call import Call
-from interpose._codec import Encoded, encoded
 from interpose._messages import compose
 from interpose._shell import uploads
+from interpose._shell.codec import Encoded, encoded
 from interpose._shell.replay import ASK, Kept, Need, Packing, Reader, Replay
 
 FINISHED = "RPC already finished."  # grpcio's words, both

@@ -12,13 +12,13 @@ import grpc
 
 from interpose import errors
 from interpose._clock import SYSTEM
-from interpose._codec import Undecodable
 from interpose._messages import request_of, show_initial_metadata
 from interpose._metadata import Metadata
-from interpose._native import EOF
 from interpose._outcome import OK, Outcome
 from interpose._shell import attempt as shell
 from interpose._shell import owner
+from interpose._shell.codec import Undecodable
+from interpose._shell.native import EOF
 from interpose.sync.bare import as_call
 from interpose.sync.blocking import text
 

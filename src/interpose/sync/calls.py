@@ -9,9 +9,9 @@ from typing import Any
 
 import grpc
 
-from interpose._native import EOF, Route, debug_text, exception_of
 from interpose._outcome import Outcome
 from interpose._shell.handle import Handle
+from interpose._shell.native import EOF, Route, debug_text, exception_of
 from interpose.sync.attempt import Attempt, InactiveCall, single_threaded, traceback_of
 from interpose.sync.exchange import Exchange
 

@@ -13,11 +13,13 @@ import grpc
 from interpose import errors
 from interpose._call import NOTHING, Begun, Call
 from interpose._clock import FOREVER
-from interpose._codec import Undecodable
 from interpose._flow import Driver, Wait, unused
 from interpose._messages import compose, request_of, show_initial_metadata
 from interpose._method import CLIENT, Kind
-from interpose._native import (
+from interpose._outcome import OK, Outcome, Received
+from interpose._shell.channel import Layered
+from interpose._shell.codec import Undecodable
+from interpose._shell.native import (
     LOCALLY_CANCELLED,
     Route,
     cancelled,
@@ -33,8 +35,6 @@ from interpose._native import (
     wait_timed_out,
     waits_until,
 )
-from interpose._outcome import OK, Outcome, Received
-from interpose._shell.channel import Layered
 from interpose._shell.straight import begin, end
 from interpose.sync.attempt import InactiveCall, known
 from interpose.sync.blocking import blocking

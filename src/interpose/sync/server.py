@@ -21,13 +21,13 @@ import grpc
 from interpose import errors
 from interpose._call import NOTHING, Call
 from interpose._clock import FOREVER, Clock
-from interpose._codec import Undecodable, decoder, made_here
 from interpose._flow import Driver, Interceptor, Wait, check_sync
 from interpose._messages import Pass, compose
-from interpose._native import completion_of, no_waiting, wait_timed_out, waits_until
 from interpose._outcome import Outcome
 from interpose._shell.answer import Stop, arrived, recording
+from interpose._shell.codec import Undecodable, decoder, made_here
 from interpose._shell.handlers import Compiled, Endpoint, with_function
+from interpose._shell.native import completion_of, no_waiting, wait_timed_out, waits_until
 from interpose.context import current_call
 from interpose.sync.context import ServicerContext
 from interpose.sync.straight import straight

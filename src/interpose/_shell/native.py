@@ -12,15 +12,14 @@ import grpc.aio
 from interpose import errors
 from interpose._call import Call
 from interpose._clock import FOREVER, Clock
-from interpose._codec import encoder, guarded
-from interpose._flow import Driver, Layers, Wait
+from interpose._flow import NO_WAITING, Driver, Layers, Wait
 from interpose._method import Kind, Method
 from interpose._outcome import OK, Outcome, told_by
+from interpose._shell.codec import encoder, guarded
 from interpose._wording import made_here
 
 EOF: Any = vars(grpc.aio)["EOF"]  # the stubs forget it
 
-NO_WAITING = "nothing can await on the sync side"
 LOCALLY_CANCELLED = "Locally cancelled by application!"  # grpcio's words
 
 
@@ -200,11 +199,3 @@ def no_waiting(step: Wait) -> TypeError:
         f"interceptor {step.asker} waits for {step.awaitable!r:.100}, and {NO_WAITING}: "
         "pass it the plain value, from the sync version of what made it"
     )
-
-
-def is_downstream(error: BaseException) -> bool:
-    """Is it the failure of a call that was made here? What a stub raises, bare or intercepted, is grpc's own call object.
-
-    A status that a handler or an interceptor raises for its caller never is.
-    """
-    return isinstance(error, (grpc.Call, grpc.aio.AioRpcError))
