@@ -22,8 +22,9 @@ ARROWS = {
     "mechanisms": set(),
     "interceptors": {"nouns", "mechanisms"},
     "_shell": {"nouns", "_shell"},
-    "sync": {"nouns", "_shell", "sync"},
-    "aio": {"nouns", "_shell", "aio"},
+    "_grpcio": {"nouns", "_shell", "_grpcio"},
+    "sync": {"nouns", "_shell", "_grpcio", "sync"},
+    "aio": {"nouns", "_shell", "_grpcio", "aio"},
     "_native_interceptors": {"nouns", "mechanisms", "_shell", "sync", "aio", "_native_interceptors"},
     "web": {"mechanisms", "web"},
     "contrib": {"nouns", "mechanisms", "interceptors"},
@@ -89,7 +90,7 @@ EXTRAS = {
 }
 
 WAITING = {"threading", "asyncio"}
-MAY_WAIT = {"sync", "aio", "_native_interceptors", "web", "serving", "policy", "cli"}
+MAY_WAIT = {"_grpcio", "sync", "aio", "_native_interceptors", "web", "serving", "policy", "cli"}
 # Hand time, locks, threads and tasks to all who need them.
 KNOWING = {PurePosixPath("_clock.py"): {"threading"}, PurePosixPath("_background.py"): WAITING}
 KNOWING |= {PurePosixPath("mechanisms/log_records.py"): WAITING}  # a record names the thread and the task that it is of

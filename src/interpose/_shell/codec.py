@@ -126,3 +126,25 @@ def decoder(deserialize: Pass | None) -> Pass | None:
     _guarded.add(decoded)
     _decoders.add(decoded)
     return decoded
+
+
+class EncodedAhead:
+    """The serializer of a plain handler's response stream, which is tried before grpc is given the message.
+
+    A failure is ours to answer then, and the thread that makes the messages is free (it stood still with grpcio 1.85.1).
+    """
+
+    def __init__(self, serialize: Callable[[Any], bytes] | None) -> None:
+        self._serialize = serialize
+        self._data: dict[int, Encoded] = {}  # of the messages on their way, by identity
+
+    def check(self, message: Any) -> None:
+        """Serialize a message that comes next; raises INTERNAL if that fails."""
+        if self._serialize is not None:
+            self._data[id(message)] = encoded(message, self._serialize)
+
+    def __call__(self, message: Any) -> bytes:
+        ahead = self._data.pop(id(message), None)
+        if ahead is not None:
+            return ahead.data
+        return message if self._serialize is None else self._serialize(message)

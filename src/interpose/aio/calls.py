@@ -17,14 +17,15 @@ import grpc.aio
 from interpose import errors
 from interpose._call import Call
 from interpose._flow import Driver, Nested
+from interpose._grpcio.aio_calls import AioRpcError, Ended, typed
+from interpose._grpcio.direct import Direct, DirectCall
 from interpose._messages import compose
 from interpose._outcome import OK, Outcome, Received
 from interpose._shell.codec import Undecodable, bytes_of, encoded
 from interpose._shell.handle import Handle
 from interpose._shell.native import EOF, Route, debug_text, expired, time_left
 from interpose._shell.straight import end
-from interpose.aio.attempt import WRITE_GRACE, AioRpcError, Attempt, Ended, typed
-from interpose.aio.direct import Direct, DirectCall
+from interpose.aio.attempt import WRITE_GRACE, Attempt
 from interpose.aio.exchange import Exchange
 from interpose.aio.requests import FINISHED, Requests
 

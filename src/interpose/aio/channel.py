@@ -13,12 +13,12 @@ import grpc.aio
 from interpose._call import Begun, Call
 from interpose._clock import Clock
 from interpose._flow import Driver, Interceptor, unused
+from interpose._grpcio.direct import Direct, direct, in_flight
 from interpose._method import Kind, Side
 from interpose._shell.channel import Layered
 from interpose._shell.native import Route, deadline_of
 from interpose._shell.straight import begin
 from interpose.aio.calls import StraightCall, StreamStreamCall, StreamUnaryCall, UnaryStreamCall, UnaryUnaryCall
-from interpose.aio.direct import Direct, direct, in_flight
 from interpose.aio.exchange import Exchange
 from interpose.aio.requests import Requests
 

@@ -9,10 +9,11 @@ from typing import Any
 
 import grpc
 
+from interpose._grpcio.sync_calls import InactiveCall, single_threaded, traceback_of
 from interpose._outcome import Outcome
 from interpose._shell.handle import Handle
 from interpose._shell.native import EOF, Route, debug_text, exception_of
-from interpose.sync.attempt import Attempt, InactiveCall, single_threaded, traceback_of
+from interpose.sync.attempt import Attempt
 from interpose.sync.exchange import Exchange
 
 

@@ -14,6 +14,8 @@ from interpose import errors
 from interpose._call import NOTHING, Begun, Call
 from interpose._clock import FOREVER
 from interpose._flow import Driver, Wait, unused
+from interpose._grpcio.blocking import blocking
+from interpose._grpcio.sync_calls import InactiveCall, known
 from interpose._messages import compose, request_of, show_initial_metadata
 from interpose._method import CLIENT, Kind
 from interpose._outcome import OK, Outcome, Received
@@ -36,8 +38,6 @@ from interpose._shell.native import (
     waits_until,
 )
 from interpose._shell.straight import begin, end
-from interpose.sync.attempt import InactiveCall, known
-from interpose.sync.blocking import blocking
 from interpose.sync.calls import ResponseStream, UnaryFuture, finished
 from interpose.sync.exchange import Exchange
 from interpose.sync.requests import Requests
