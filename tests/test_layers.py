@@ -31,7 +31,16 @@ ARROWS = {
     "cli": {"nouns", "mechanisms", "interceptors", "the front door", "cli"},
     "policy": {"nouns", "mechanisms", "interceptors", "contrib", "_shell", "policy"},
     "serving": {"nouns", "mechanisms", "interceptors", "_shell", "sync", "aio", "policy", "the front door", "serving"},
-    "the front door": {"nouns", "mechanisms", "interceptors", "sync", "aio", "_native_interceptors", "the front door"},
+    "the front door": {
+        "nouns",
+        "mechanisms",
+        "interceptors",
+        "_shell",
+        "sync",
+        "aio",
+        "_native_interceptors",
+        "the front door",
+    },
 }
 FREE = {"testing", "demo", "compat"}  # may import everything
 

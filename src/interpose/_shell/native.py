@@ -165,9 +165,10 @@ def impatient(call: Call) -> errors.DeadlineExceeded:
     return errors.DeadlineExceeded(f"no answer had begun after {call._asks.patience:g} s", local=True)
 
 
-def waits_until(step: Wait, deadline: float | None) -> float | None:
-    """Until when a flow waits for a Future: as it said, within the deadline of the RPC."""
-    return min((until for until in (step.deadline, deadline) if until is not None), default=None)
+def wait_of(step: Wait, deadline: float | None, now: float) -> float:
+    """How long a flow waits for a Future, in seconds: as it said, and no longer than to the deadline of the RPC."""
+    ends = [end for end in (step.deadline, deadline) if end is not None]
+    return max(min(ends) - now, 0.0) if ends else FOREVER
 
 
 def completion_of(future: Future[Any], driver: Driver) -> tuple[Callable[[Any], Any], Any]:
