@@ -14,6 +14,7 @@ import pytest
 from interpose import Call, Flow, Interceptor
 from interpose.serving import CannotServe
 from interpose.serving.drain import drain, play
+from interpose.serving.options import FLUSH
 from tests.serving.driving import KINDS, PATIENCE, Client, Shop, Status, ended, serve
 
 Code = grpc.StatusCode
@@ -60,13 +61,19 @@ def test_the_order_of_a_drain() -> None:
 
 
 def test_what_does_not_finish_is_ended_before_the_stop() -> None:
-    """Calls that outlive the grace are ended by us, and only then is grpc's stop called."""
-    assert taken(Steps(done=False))[3:] == [("finished", 20.0), "end", *CLOSING]
+    """Calls that outlive the grace are ended by us; what that says has time to leave before grpc's stop is called."""
+    assert taken(Steps(done=False))[3:] == [("finished", 20.0), "end", ("pause", FLUSH), *CLOSING]
 
 
 def test_a_signal_in_the_delay_takes_the_grace_away() -> None:
     """A second signal: what runs has no more time."""
-    assert taken(Steps(pressed=True, done=False))[2:] == ["refuse", ("finished", 0.0), "end", *CLOSING]
+    assert taken(Steps(pressed=True, done=False))[2:] == [
+        "refuse",
+        ("finished", 0.0),
+        "end",
+        ("pause", FLUSH),
+        *CLOSING,
+    ]
 
 
 @both
