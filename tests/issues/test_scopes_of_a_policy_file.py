@@ -1,4 +1,4 @@
-"""A policy file could not give a token its scopes: `Identity.scopes` is a frozenset, and such options were taken for functions."""
+"""A policy file could not give a token its scopes: `Identity.scopes` is a frozenset, which was taken for a function."""
 
 import json
 from pathlib import Path

@@ -97,6 +97,9 @@ class Jwks:
     ssl:       an `ssl.SSLContext`, where the server's authority is not one of the usual.
     clock:     where the time is read; the one that was given to the server.
 
+    Defaults: 300 s, after which a new key is known even if no token has named it; cooldown 30 s; 5 s for a fetch; 256 KiB,
+    many times what such a document has.
+
     ValueError listing every fault of these. Nothing is opened or fetched here.
     """
 
@@ -133,7 +136,7 @@ class Jwks:
         return self._held.keys.find(kid, algorithm) + retired
 
     def renew(self) -> None:
-        """Have the keys fetched if that is due. Nobody waits for it."""
+        """Have the keys fetched if that is due. No call waits for it."""
         if self.now() >= self.due:
             with suppress(RuntimeError):  # no thread to be had
                 self._background.start(partial(self._fetch, None, None))
