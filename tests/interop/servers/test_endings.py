@@ -24,7 +24,7 @@ from tests.interop.clients.endings import ABORTED, FAILED, NOT_ASKED, OVERSIZED,
 from tests.interop.clients.jobs import MAKES, go_built
 from tests.interop.servers.foreign import running
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.peers, pytest.mark.slow, pytest.mark.timeout(240)]
 
 HERE = Path(__file__).parent
 TABLE = "the server ends it with"
