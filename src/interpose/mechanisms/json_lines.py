@@ -203,7 +203,7 @@ class _Keys(dict[str, str]):
 
 
 def _members(fields: Mapping[str, str]) -> str:
-    """Fields that are texts, as they stand behind others."""
+    """Fields that are texts, as they follow others."""
     return "".join(_KEYS[name] + _text_of(value) for name, value in fields.items())
 
 
