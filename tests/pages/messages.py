@@ -27,8 +27,10 @@ LEFT_OUT = {
 LEVELS = {"info", "warning", "error", "exception", "critical", "log"}  # DEBUG is for those who read the source
 
 # Calls whose arguments a user gets to see: those that make a status, and those that collect faults for one error.
-SAYERS = {"insist", "check_options", "Fault", "note", "add_note", "Outcome", "_refuse", "_fault", "_report"}
-SAYERS |= {"_refused", "_denied", "_shed"}  # of guards and limits
+SAYERS = {
+    *("insist", "check_options", "Fault", "note", "add_note", "Outcome", "_refuse", "_fault", "_report"),
+    *("_refused", "_denied", "_shed"),  # of guards and limits
+}
 COLLECTORS = {"faults.add", "faults.append", "reasons.append"}
 
 # Functions that return or yield faults; their callers put them into an error.
