@@ -22,7 +22,7 @@ STANDARD = error_details_pb2.DESCRIPTOR  # imported, so that its messages are kn
 MOST = 4096  # characters of a server's text that are shown
 
 HINTS = {
-    Meaning.UNCONNECTED: "is the server running there, and is the address right? One with TLS needs --tls",
+    Meaning.UNCONNECTED: "is the server running there, and is the address right? One with TLS needs --tls, and only that",
     Meaning.TOO_LARGE: "--max-msg-sz BYTES lets larger messages in",
 }
 

@@ -78,6 +78,8 @@ def message_of(value: Any, kind: Any, pool: Any) -> Any:
 
 def _parsed(value: Any, kind: Any, pool: Any) -> Any:
     """The message. One of UNFIT is raised if the value does not fit."""
+    if not (isinstance(value, dict) or kind.full_name.startswith(_TRANSPARENT)):
+        raise TypeError("it must be an object")  # protobuf takes [] for one
     known: Any = _Known(pool)
     return json_format.ParseDict(value, message_factory.GetMessageClass(kind)(), descriptor_pool=known)
 

@@ -53,7 +53,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], numbers: Iterab
     right = set(numbers)
     made = Table(box=SIMPLE_HEAD, pad_edge=False)
     for name in columns:
-        made.add_column(name, justify="right" if name in right else "left")
+        made.add_column(name, justify="right" if name in right else "left", overflow="fold")
     for row in rows:
         made.add_row(*map(Text, row))
     return made

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import time
 import urllib.error
@@ -80,6 +81,8 @@ def read(address: str) -> State:
     except OSError as error:
         why = one_line(str(getattr(error, "reason", error)), MAX_TEXT)
         raise Unreachable(f"{address} cannot be reached: {why}; does the process serve it? rpcz.serve(8081)") from None
+    except http.client.HTTPException:
+        raise Unreachable(f"{address} is no page of Rpcz: it does not speak HTTP") from None
     except ValueError:
         raise Unreachable(f"{address} is no page of Rpcz: it answers with no JSON") from None
     if not (isinstance(state, dict) and state.get("version") == 1):

@@ -54,6 +54,7 @@ from interpose.mechanisms.pushback import NO_MORE
 
 __all__ = ["ATTEMPT", "BY_CONVENTION", "Retry", "RetryDetails", "RetryState"]
 
+DELIVERED = "a response had been delivered"
 UNSAFE = "it may have been executed, and nothing says that it is safe to do so twice"
 
 _log = logging.getLogger("interpose")
@@ -226,10 +227,14 @@ class Retry:
             self._budget.succeeded(course.call.clock.now())
             return None
         course.delivered += outcome.responses
+        course.obstacle = ""
         worth = self._is_worth_it(course.call, outcome)
         asked = None if outcome.ok and not worth else asked_by_server(outcome)
         self._report(course.call.clock.now(), outcome, worth, asked)
-        if not worth or course.number + 1 >= self.attempts or not (course.received or outcome.replayable):
+        if not worth or course.number + 1 >= self.attempts:
+            return None
+        if not (course.received or outcome.replayable):
+            course.obstacle = _gone(course.call, outcome)
             return None
         pause = self.backoff(course.step + 1) if asked is None else asked
         course.obstacle = self._no_use(course.call, pause)
@@ -321,6 +326,7 @@ class Retry:
 
     def _resumed(self, course: _Course) -> Call | None:
         """The call that goes on behind the last message."""
+        course.obstacle = DELIVERED  # unless it goes on behind the last one
         whole = course.received == course.delivered  # no interceptor further out refused the last message
         if self.resume is None or not whole or not is_safe(self.safe, course.call, presumed=True):
             return None
@@ -403,6 +409,13 @@ def _is_over(call: Call, outcome: Outcome) -> bool:
     """Does no caller wait for the RPC any more? It was cancelled here; or on a server, its client or the server has gone."""
     gone = call.side is Side.SERVER and outcome.details == GONE.get(outcome.code)
     return outcome.local and (outcome.code is StatusCode.CANCELLED or gone)
+
+
+def _gone(call: Call, outcome: Outcome) -> str:
+    """Why a call cannot be sent again, whatever its failure is."""
+    if call.side is Side.SERVER:
+        return "its handler had begun to answer" if outcome.responses else "its handler had read of its requests"
+    return DELIVERED if outcome.responses else "more of its requests was sent than `buffer` keeps"
 
 
 # --- options --------------------------------------------------------------------------------------------------------

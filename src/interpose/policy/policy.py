@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AbstractContextManager
@@ -64,7 +65,7 @@ class Policy:
                 *self.server.objections(reading.server),
             ]
             if objections:
-                raise PolicyError(Fault(str(self.path), 1, "", text) for text in objections)
+                raise PolicyError(_located(str(self.path), text) for text in objections)
             changed = reading.said != self._reading.said
             if changed:
                 self._reading = reading
@@ -133,6 +134,14 @@ def check(path: str | Path, *, allow: Collection[str] = (), env: Collection[str]
     except PolicyError as error:
         return error.faults
     return []
+
+
+def _located(file: str, text: str) -> Fault:
+    """An objection as a fault; that of a row begins with the place of the row."""
+    found = re.match(rf"{re.escape(file)}:(\d+): (.+?): ", text)
+    if found is None:
+        return Fault(file, 1, "", text)
+    return Fault(file, int(found[1]), found[2], text[found.end() :])
 
 
 def _configs(chain: Chain) -> Iterator[str]:

@@ -8,7 +8,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from interpose.serving.options import GRACE, LEVELS, LOOPS, PORT, STANDARD, CannotServe, Options
+from interpose.mechanisms.arguments import Arguments
+from interpose.serving.options import GRACE, LEVELS, LOOPS, PORT, STANDARD, CannotServe, Options, refusal
 from interpose.serving.start import start
 
 WRONG = 2  # exit status for what cannot be served, as argparse has it
@@ -29,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _refused(error: ValueError) -> int:
-    print(f"interpose serve: {str(error).removeprefix('serve: ')}", file=sys.stderr)  # noqa: T201  it is a command
+    print(refusal(error), file=sys.stderr)  # noqa: T201  it is a command
     return WRONG
 
 
@@ -38,9 +39,9 @@ def options_of(given: argparse.Namespace) -> Options:
     return Options(**{field.name: getattr(given, field.name) for field in dataclasses.fields(Options)})
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Arguments:
     """The options, each with the default of `Options`."""
-    parser = argparse.ArgumentParser(prog="interpose serve", description="Serve gRPC, and stop without losing a call.")
+    parser = Arguments(prog="interpose serve", description="Serve gRPC, and stop without losing a call.")
     add = parser.add_argument
     add("app", metavar="module:app", help="a function that registers servicers, a list of them, or a ready server")
     add("--app-dir", default=".", metavar="DIR", help="the folder that holds the module (default: this one)")
