@@ -146,7 +146,8 @@ class Retry:
               half done, unless `safe` denies it.
     on_retry: called with `RetryDetails` before each retry, to count them; what it raises is logged.
 
-    The functions run where the RPC runs: on its thread, or in its event loop; those of a stream on the thread that reads it.
+    The functions run where the RPC runs: on its thread, or in its event loop; for a stream on the thread that reads it, or
+    on one of grpc's.
     What `safe` and `backoff` raise ends the call with the failure that it had.
     Defaults: 4 attempts, and 0.1 s before the first retry, are those of the example in gRFC A6; 256 KiB is its per-RPC retry
     buffer.
