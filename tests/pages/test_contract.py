@@ -133,6 +133,7 @@ def shown(number: float) -> re.Pattern[str]:
     return re.compile(r"(?<![\d.])(" + "|".join(map(re.escape, forms)) + r")(?![\d]|\.\d)")
 
 
+@pytest.mark.slow
 def test_what_it_raises_is_said() -> None:
     """Each exception that a constructor or a function raises itself is named."""
     missing = [
