@@ -103,9 +103,8 @@ set_current_call = _call.set
 """Used by the server shells: what `current_call()` gives from here on in this RPC. No function of ours: all RPCs set it."""
 
 
-def set_request_id(value: str) -> None:
-    """Used by interceptors: what `request_id()` gives from here on in this RPC."""
-    _request_id.set(value)
+set_request_id = _request_id.set
+"""Used by interceptors: what `request_id()` gives from here on in this RPC. No function of ours, like the one above."""
 
 
 def set_real_ip(value: str | None) -> None:

@@ -4,7 +4,7 @@ import inspect
 
 from interpose._executed import not_executed
 from interpose._identity import Credentials, Identity, Name
-from interpose.interceptors.access_log import AccessLog, JsonFormatter, Redactor
+from interpose.interceptors.access_log import AccessLog, JsonFormatter, JsonLines, Redactor
 from interpose.interceptors.authenticate import Authenticate, AuthenticateState, UnauthenticatedDetails
 from interpose.interceptors.authorize import Authorize, AuthorizeState, DeniedDetails, anyone, require
 from interpose.interceptors.bearer_token import BearerToken, BearerTokenState, RefreshDetails, Token
@@ -86,6 +86,7 @@ __all__ = [
     "Identity",
     "InjectedFault",
     "JsonFormatter",
+    "JsonLines",
     "Limit",
     "LocalStore",
     "Mode",

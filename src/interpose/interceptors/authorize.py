@@ -8,11 +8,10 @@ from typing import Any, TypeAlias
 
 from interpose import context, errors
 from interpose._call import Call
-from interpose._executed import not_executed
+from interpose._executed import is_downstream, not_executed
 from interpose._flow import Flow, name_of, wait
 from interpose._identity import Identity, is_scope
 from interpose._method import Method, Side
-from interpose._native import is_downstream
 from interpose._patterns import EVERYTHING, faults_of
 from interpose._served import Served
 from interpose.interceptors.guarding import (

@@ -9,7 +9,7 @@ from typing import TypeAlias
 from grpc import StatusCode
 
 from interpose._call import Call
-from interpose._executed import came_from_a_stub, told_by_server
+from interpose._executed import is_downstream, told_by_server
 from interpose._method import Idempotency, Side
 from interpose._outcome import Outcome
 from interpose._wording import EXONERATING, INCRIMINATING, Meaning, meaning_of, sent_by_peer
@@ -62,7 +62,7 @@ def was_not_executed(call: Call, outcome: Outcome, before: int, unconnected: boo
     REFUSED_STREAM, which proxies send as well.
     """
     if not outcome.attempts:
-        return outcome.local and not came_from_a_stub(outcome)
+        return outcome.local and not is_downstream(outcome.error)
     if call.side is Side.SERVER or outcome.attempts - before > 1:  # the handler ran; or an interceptor sent it twice
         return False
     told = told_by_server(call, outcome.trailing_metadata)

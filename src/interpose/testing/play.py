@@ -23,9 +23,9 @@ from interpose._flow import Driver, Interceptor, Race, Wait, check, layers, name
 from interpose._messages import request_of
 from interpose._metadata import Metadata
 from interpose._method import Kind, Method, Side
-from interpose._native import cancelled, pause_of, time_left
 from interpose._outcome import Outcome
 from interpose._scope import Scope
+from interpose._shell.native import cancelled, pause_of, time_left
 from interpose.testing.acting import NEVER, Acting, out_of_time, unsent
 from interpose.testing.acts import Act, Script
 from interpose.testing.clock import FakeClock

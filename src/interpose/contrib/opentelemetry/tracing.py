@@ -164,11 +164,15 @@ class _Traced:
         except BaseException:
             self._faults()
         outcome = yield call
-        if rpc is not None:
-            try:
-                self._end(rpc, call._side, outcome, peer)
-            except BaseException:
-                self._faults()
+        if rpc is None:
+            return
+        if not rpc.records:
+            rpc.over = True
+            return
+        try:
+            self._end(rpc, call._side, outcome, peer)
+        except BaseException:
+            self._faults()
 
     # A span is made current and stays so: flows run in a context of the RPC's own, on whichever thread and in whichever
     # task they are. Nothing is detached, so nothing can be detached in the wrong place; and a log outside of this one
@@ -214,7 +218,7 @@ class _Traced:
         if rpc.owner is not None:
             rpc.owner.close(rpc)
         rpc.over = True
-        if not rpc.records or not rpc.span.is_recording():
+        if not rpc.span.is_recording():
             return
         more: Attributes = NOTHING if peer is None else self._conventions.of_peer(peer)
         if outcome.attempts > 1:

@@ -162,12 +162,16 @@ class PrometheusMetrics:
         if counts is None:
             yield call
             return
+        code, attempts = StatusCode.CANCELLED, 1  # of a flow that is closed, and will not be told of the end
         try:
             outcome = yield call
-        except BaseException:  # the flow is closed, and will not get the outcome
-            self._ended(call, counts, StatusCode.CANCELLED, began, 1, trace)
-            raise
-        self._ended(call, counts, outcome._code, began, outcome._attempts, trace)
+            code, attempts = outcome._code, outcome._attempts
+        finally:
+            try:
+                seconds = call._method.clock.now() - began
+                counts.ended(code, seconds, attempts, (trace, seconds, self.wall()) if trace else None)
+            except BaseException:
+                self._complain()
 
     def snapshot(self) -> list[MethodState]:
         """What this process has counted for the registry, by side and method; for those who have no Prometheus."""
@@ -213,15 +217,6 @@ class PrometheusMetrics:
         if counts.kind is not None:
             (self._server if side is SERVER else self._client)[method.full_name] = counts
         return counts
-
-    def _ended(
-        self, call: Call, counts: MethodCounts, code: StatusCode, began: float, attempts: int, trace: Any
-    ) -> None:
-        try:
-            seconds = call._method.clock.now() - began
-            counts.ended(code, seconds, attempts, (trace, seconds, self.wall()) if trace else None)
-        except BaseException:
-            self._complain()
 
     def _complain(self) -> None:
         if not self._complained:

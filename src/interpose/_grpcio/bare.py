@@ -12,8 +12,8 @@ from typing import Any
 
 import grpc
 
-from interpose._native import LOCALLY_CANCELLED
 from interpose._outcome import OK
+from interpose._shell.native import LOCALLY_CANCELLED
 
 
 def as_call(native: Any) -> Any:
