@@ -110,7 +110,7 @@ class JsonLines:
     stream's `write`, so lines of several threads do not mix; a stream that is not line-buffered is flushed after each.
 
     stream: a text stream, open for writing; `sys.stderr` unless given.
-    level:  of `logging`; what is below it is not written.
+    level:  of `logging`; what is below it is not written. By default INFO, 20, as `AccessLog` writes most records.
     name:   what the field "logger" says.
 
     ValueError listing every fault of the options.
@@ -203,7 +203,7 @@ class _Keys(dict[str, str]):
 
 
 def _members(fields: Mapping[str, str]) -> str:
-    """Fields that are texts, as they follow others."""
+    """Fields that are texts, as they are written behind others."""
     return "".join(_KEYS[name] + _text_of(value) for name, value in fields.items())
 
 
