@@ -110,7 +110,7 @@ class JsonLines:
     stream's `write`, so lines of several threads do not mix; a stream that is not line-buffered is flushed after each.
 
     stream: a text stream, open for writing; `sys.stderr` unless given.
-    level:  of `logging`; what is below it is not written. By default INFO, 20, as `AccessLog` writes most records.
+    level:  of `logging`; what is below it is not written. Default INFO (20), the level of a record of a call that went well.
     name:   what the field "logger" says.
 
     ValueError listing every fault of the options.
@@ -136,9 +136,9 @@ class JsonLines:
 
     def write(self, level: int, message: str, fields: Mapping[str, Any]) -> None:
         """Write one record."""
-        self.prepared(level, message, {})(fields)
+        self._prepared(level, message, {})(fields)
 
-    def prepared(self, level: int, message: str, fields: Mapping[str, str]) -> Callable[..., None]:
+    def _prepared(self, level: int, message: str, fields: Mapping[str, str]) -> Callable[..., None]:
         """What writes records that have these in common; it is given what each has more."""
         head = f'{_source(logging.getLevelName(level), self._name)}, "message": {_text_of(message)}{_members(fields)}'
         put, flush, now = self._stream.write, self._stream.flush, time.time
@@ -203,7 +203,7 @@ class _Keys(dict[str, str]):
 
 
 def _members(fields: Mapping[str, str]) -> str:
-    """Fields that are texts, as they are written behind others."""
+    """Fields that are texts, as they follow others."""
     return "".join(_KEYS[name] + _text_of(value) for name, value in fields.items())
 
 
