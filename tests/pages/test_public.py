@@ -34,6 +34,8 @@ BETWEEN_PARTS = {
     "Act.fails": "what Echo and play ask of an act",
     "Echo.end": "what the handlers of Echo say to it",
     "JsonFormatter.format": "what logging calls",
+    "JsonLines.prepared": "what AccessLog asks of its sink",
+    "Metadata.plus": "what interceptors of ours add, unchecked",
 }
 
 

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 SOURCE = Path("src") / "interpose"
 
 # What has not been gone over yet is counted and shown, but not held to the bounds. Take a line out once it is done.
-ROOMS_NOT_YET = ("_call.py", "_shell", "aio", "sync")
+ROOMS_NOT_YET = ("_call.py", "_grpcio", "_shell", "aio", "sync")
 NOT_YET = tuple(SOURCE / room for room in ROOMS_NOT_YET)
 
 

@@ -178,8 +178,8 @@ def _form(owner: Maker, name: str, kind: Any, kinds: Collection[Any]) -> Form | 
         return Names({word: word for word in inside})
     if origin is type:
         return ErrorClass()
-    if origin in (abc.Iterable, abc.Collection, tuple):
-        make = frozenset if origin is abc.Collection else tuple
+    if origin in (abc.Iterable, tuple, *_SETS):
+        make = frozenset if origin in _SETS else tuple
         return ListOf(_item(owner, name, inside[0]), make)
     if origin is abc.Mapping:
         return TableOf(_item(owner, name, inside[0]), _item(owner, name, inside[1]))
@@ -200,6 +200,7 @@ def _item(owner: Maker, name: str, hint: Any) -> Form:
     return form
 
 
+_SETS = (abc.Collection, frozenset)
 _AS_TEXT = (IPv4Network, IPv6Network, Path)
 _SIMPLE: dict[Any, Callable[[], Form]] = {
     type(None): Null,
