@@ -35,7 +35,6 @@ BETWEEN_PARTS = {
     "Echo.end": "what the handlers of Echo say to it",
     "JsonFormatter.format": "what logging calls",
     "JsonLines.prepared": "what AccessLog asks of its sink",
-    "Metadata.plus": "what interceptors of ours add, unchecked",
 }
 
 
