@@ -44,7 +44,8 @@ def perform(channel: Any, job: Any) -> None:
     ending = {"id": job["id"], "code": call.code().name, "details": call.details(), "messages": messages}
     if rich:
         ending["rich"] = base64.b64encode(rich).decode()
-    print(json.dumps(ending), flush=True)  # noqa: T201  a program
+    sys.stdout.write(f"{json.dumps(ending)}\n")  # at once, where print leaves a gap before the end of the line
+    sys.stdout.flush()
 
 
 def main(target: str) -> None:
