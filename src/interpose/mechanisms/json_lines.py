@@ -119,6 +119,7 @@ class JsonLines:
     def __init__(
         self, stream: TextIO | None = None, *, level: int = logging.INFO, name: str = "interpose.access"
     ) -> None:
+        # None where a process has no stderr, which is a fault like any other.
         stream = sys.stderr if stream is None else stream
         insist(
             "JsonLines",
@@ -126,7 +127,7 @@ class JsonLines:
             (type(level) is int, f"level must be one of logging, like logging.INFO, not {level!r}"),
             (isinstance(name, str), f"name must be text, like 'interpose.access', not {name!r}"),
         )
-        self._stream = stream
+        self._stream: TextIO = stream
         self._level = level
         self._name = name
 
