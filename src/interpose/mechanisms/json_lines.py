@@ -106,8 +106,9 @@ class JsonFormatter(logging.Formatter):
 class JsonLines:
     """Let `AccessLog` write lines of JSON into a stream without `logging`: `AccessLog(JsonLines(sys.stdout))`.
 
-    The lines are those of `JsonFormatter`, and cost half. No handler and no filter sees them. Each is one call of the
-    stream's `write`, so lines of several threads do not mix; a stream that is not line-buffered is flushed after each.
+    The lines are those of `JsonFormatter`, and cost little more than half. No handler and no filter sees them. Each is one
+    call of the stream's `write`, so lines of several threads do not mix; a stream that is not line-buffered is flushed
+    after each.
 
     stream: a text stream, open for writing; `sys.stderr` unless given.
     level:  of `logging`; what is below it is not written. Default INFO (20), the level of a record of a call that went well.
