@@ -64,15 +64,14 @@ oldest() { found=$(versions) && printf '%s\n' "$found" | head -1; }
 newest() { found=$(versions) && printf '%s\n' "$found" | tail -1; }
 
 # suite PROGRAM-AND-ITS-ARGUMENTS... -- ARGUMENTS...: pytest on all cores, then, one after the other, the tests that need
-# the machine to themselves. Each worker gets a stretch of files, so that they share what a module makes; one that has
-# done its own takes from the others' ends.
+# the machine to themselves. Each worker gets a file at a time, so that what a module makes is made once.
 suite() {
     program=
     while [ "$1" != -- ]; do program="$program $1"; shift; done
     shift
     say "Tests that share the machine"
     together=0
-    $program --part=together --numprocesses=auto --dist=worksteal "$@" || together=$?
+    $program --part=together --numprocesses=auto --dist=loadfile --no-loadscope-reorder "$@" || together=$?
     [ "$together" != 2 ] || return 2   # interrupted
     say "Tests that need the machine to themselves"
     alone=0

@@ -1,18 +1,17 @@
 """README and docs are run: the python blocks of a page in order, in one process and one namespace.
 
-A block that begins with ```proto shop.proto is compiled first, and python blocks import `shop_pb2`. One that begins with
-```json shop.json is a file in the folder where they run.
+A block that begins with ```proto shop.proto is compiled first, and python blocks import `shop_pb2` and `shop_pb2_grpc`. One
+that begins with ```json shop.json is a file in the folder where they run.
 """
 
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.protos.compiled import compile_ruled
+from tests.support.forked import Forks
 
 ROOT = Path(__file__).parents[1]
 PAGES = [page for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))] if page.exists()]
@@ -21,7 +20,6 @@ FENCE = re.compile(r"^(?P<indent> *)(?P<ticks>```+)(?P<language>[\w-]*)")
 FILE = re.compile(r"^```(?:json|toml) (?P<name>\w+\.(?:json|toml))\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 PROTO = re.compile(r"^```proto (?P<name>\w+\.proto)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 NOT_RUN = re.compile(r"^\s*<!-- not run: \S.*-->\s*$")  # stands directly above the block, and gives a reason
-RUN = "import sys; exec(compile(sys.stdin.buffer.read(), sys.argv[1], 'exec'))"
 
 
 def program(page: str) -> str:
@@ -63,9 +61,17 @@ def write_files(page: str, folder: Path) -> None:
         compile_ruled(folder, *protos)
 
 
+@pytest.fixture(scope="module")
+def forks() -> Iterator[Forks]:
+    """What runs the programs of the pages."""
+    opened = Forks()
+    yield opened
+    opened.close()
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 @pytest.mark.slow
-def test_what_a_page_shows_works(page: Path, tmp_path: Path) -> None:
+def test_what_a_page_shows_works(page: Path, tmp_path: Path, forks: Forks) -> None:
     """Every python block of the page runs to its end, without a warning."""
     text = page.read_text("utf-8")
     code = program(text)
@@ -73,10 +79,9 @@ def test_what_a_page_shows_works(page: Path, tmp_path: Path) -> None:
         pytest.skip("shows no python")
     write_files(text, tmp_path)
 
-    python = [sys.executable, "-W", "error", "-c", RUN, str(page)]
-    done = subprocess.run(python, input=code.encode(), cwd=tmp_path, capture_output=True, timeout=50, check=False)
+    status, errors = forks.run(code, page, tmp_path)
 
-    assert done.returncode == 0, done.stderr.decode()
+    assert status == 0, errors
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())

@@ -12,9 +12,9 @@ SOURCE = Path(__file__).parents[1] / "src" / "interpose"
 # The files that stand beside the folders. A new one goes where its imports let it; most belong into a folder.
 NOUNS = {"_call", "_outcome", "_method", "_metadata", "_messages", "_flow", "errors", "context", "_clock"}
 # What both shells share.
-NOUNS |= {"_codec", "_details", "_executed", "_native", "_patterns", "_scope", "_unmatched", "_wording"}
+NOUNS |= {"_details", "_executed", "_patterns", "_scope", "_unmatched", "_wording"}
 NOUNS |= {"_background", "_identity", "_served"}  # what guards share
-FRONT_DOOR = {"__init__", "__main__", "_attach", "_describe", "_native_interceptors", "_serve"}
+FRONT_DOOR = {"__init__", "__main__", "_attach", "_describe", "_serve"}
 
 # room: the rooms of ours that it may import
 ARROWS = {
@@ -22,14 +22,25 @@ ARROWS = {
     "mechanisms": set(),
     "interceptors": {"nouns", "mechanisms"},
     "_shell": {"nouns", "_shell"},
-    "sync": {"nouns", "_shell", "sync"},
-    "aio": {"nouns", "_shell", "aio"},
+    "_grpcio": {"nouns", "_shell", "_grpcio"},
+    "sync": {"nouns", "_shell", "_grpcio", "sync"},
+    "aio": {"nouns", "_shell", "_grpcio", "aio"},
+    "_native_interceptors": {"nouns", "mechanisms", "_shell", "sync", "aio", "_native_interceptors"},
     "web": {"mechanisms", "web"},
     "contrib": {"nouns", "mechanisms", "interceptors"},
     "cli": {"nouns", "mechanisms", "interceptors", "the front door", "cli"},
     "policy": {"nouns", "mechanisms", "interceptors", "contrib", "_shell", "policy"},
     "serving": {"nouns", "mechanisms", "interceptors", "_shell", "sync", "aio", "policy", "the front door", "serving"},
-    "the front door": {"nouns", "mechanisms", "interceptors", "sync", "aio", "the front door"},
+    "the front door": {
+        "nouns",
+        "mechanisms",
+        "interceptors",
+        "_shell",
+        "sync",
+        "aio",
+        "_native_interceptors",
+        "the front door",
+    },
 }
 FREE = {"testing", "demo", "compat"}  # may import everything
 
@@ -88,7 +99,7 @@ EXTRAS = {
 }
 
 WAITING = {"threading", "asyncio"}
-MAY_WAIT = {"sync", "aio", "web", "serving", "policy", "cli"}
+MAY_WAIT = {"_grpcio", "sync", "aio", "_native_interceptors", "web", "serving", "policy", "cli"}
 # Hand time, locks, threads and tasks to all who need them.
 KNOWING = {PurePosixPath("_clock.py"): {"threading"}, PurePosixPath("_background.py"): WAITING}
 KNOWING |= {PurePosixPath("mechanisms/log_records.py"): WAITING}  # a record names the thread and the task that it is of
@@ -188,6 +199,7 @@ def reachable(path: str, imports: Mapping[str, set[str]]) -> set[str]:
     return found
 
 
+@pytest.mark.slow
 def test_no_files_import_one_another() -> None:
     """There is an order in which each file can be read knowing all that it imports, also what it imports for its types."""
     sources = {file.relative_to(SOURCE).as_posix(): file.read_text("utf-8") for file in SOURCE.rglob("*.py")}
@@ -209,6 +221,7 @@ def test_a_circle_is_seen() -> None:
     assert circles(sources) == {("_call.py", "_flow.py", "sync/server.py")}
 
 
+@pytest.mark.slow
 def test_every_import_follows_an_arrow() -> None:
     """No file under src/interpose imports against the layers."""
     files = sorted(SOURCE.rglob("*.py"))

@@ -17,6 +17,9 @@ from interpose._identity import Identity
 from interpose._metadata import Metadata
 from interpose._scope import Scope
 
+# What handlers and interceptors ask. All else is for the interceptors and shells that leave the answers.
+__all__ = ["current_call", "deadline", "detached", "identity", "real_ip", "request_id", "trace_ids"]
+
 
 class Inherited(NamedTuple):
     """What an incoming RPC leaves to the calls that its handler makes; noted by `PropagateContext`."""

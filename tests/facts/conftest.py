@@ -1,6 +1,5 @@
 """The loop and the servers that the tests of a file share."""
 
-import gc
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -16,7 +15,4 @@ def hosts() -> Iterator[None]:
         running.enter_context(LOOP.running())
         for host in HOSTS.values():
             running.enter_context(host.running())
-        gc.collect()
-        gc.freeze()  # what is there by now is not looked at in the tests' own collections, which take 60 ms each then
         yield
-        gc.unfreeze()

@@ -19,6 +19,8 @@ import pytest
 from interpose import Call, Flow, Kind
 from interpose.testing import Act, Attempt, Echo, Place
 
+pytestmark = pytest.mark.slow  # each runs a process
+
 PATIENCE = 10.0  # seconds after which a test counts as hung
 STARTING = 30.0  # seconds that a process may take in all: a busy machine starts Python slowly
 

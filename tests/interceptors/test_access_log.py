@@ -256,7 +256,7 @@ def test_a_broken_log_does_not_hurt(place: Place, broken: Any, caplog: pytest.Lo
 
     assert all(reply.ok for reply in replies)
     assert [record.message for record in caplog.records if record.name == "interpose"] == [
-        "AccessLog could not write to <Logger test.access (DEBUG)>; its later failures are not told"
+        "AccessLog could not write to <Logger test.access (DEBUG)>; its later failures are not logged"
     ]
 
 

@@ -73,7 +73,7 @@ def caught(tree: Path, mutant: Mutant) -> dict[str, bool]:
         for command, parts in PARTS.items():
             found[command] = any(found.values()) or any(
                 fails(tree, *part, spared, *where)
-                for where in (likely(tree, mutant), ["--numprocesses=2", "--dist=worksteal"])
+                for where in (likely(tree, mutant), ["--numprocesses=2", "--dist=loadfile", "--no-loadscope-reorder"])
                 if where
                 for part in parts
             )

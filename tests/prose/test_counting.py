@@ -149,8 +149,8 @@ def test_the_guide_lists_what_is_counted() -> None:
 
 
 def test_a_table_and_a_verdict(capsys: pytest.CaptureFixture[str]) -> None:
-    """The whole project, as CI counts it: what is held to the bounds holds them."""
-    status = main([])
+    """Of a part of the project; `make check` has the whole of it counted."""
+    status = main(["README.md", "src/interpose/__init__.py"])
     printed = capsys.readouterr().out
 
     assert status == 0, printed

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import signal
 import sys
 import time
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from interpose import Call, Flow, Interceptor
 from interpose.serving import CannotServe
 from interpose.serving.drain import drain, play
+from interpose.serving.options import FLUSH
 from tests.serving.driving import KINDS, PATIENCE, Client, Shop, Status, ended, serve
 
 Code = grpc.StatusCode
@@ -60,13 +62,19 @@ def test_the_order_of_a_drain() -> None:
 
 
 def test_what_does_not_finish_is_ended_before_the_stop() -> None:
-    """Calls that outlive the grace are ended by us, and only then is grpc's stop called."""
-    assert taken(Steps(done=False))[3:] == [("finished", 20.0), "end", *CLOSING]
+    """Calls that outlive the grace are ended by us; what that says has time to leave before grpc's stop is called."""
+    assert taken(Steps(done=False))[3:] == [("finished", 20.0), "end", ("pause", FLUSH), *CLOSING]
 
 
 def test_a_signal_in_the_delay_takes_the_grace_away() -> None:
     """A second signal: what runs has no more time."""
-    assert taken(Steps(pressed=True, done=False))[2:] == ["refuse", ("finished", 0.0), "end", *CLOSING]
+    assert taken(Steps(pressed=True, done=False))[2:] == [
+        "refuse",
+        ("finished", 0.0),
+        "end",
+        ("pause", FLUSH),
+        *CLOSING,
+    ]
 
 
 @both
@@ -91,6 +99,21 @@ def test_a_call_under_way_is_answered(path: Path, on_loop: bool) -> None:
     assert ended is Code.UNAVAILABLE
     assert shop.log == ["begun", "ended", "cleaned up"]
     assert not path.exists()
+
+
+@both
+def test_a_terminal_that_is_closed_loses_no_call(path: Path, on_loop: bool) -> None:
+    """Its SIGHUP drains, where it would end the process in the midst of a call."""
+    shop = Shop(asyncio=on_loop)
+
+    def script(client: Client) -> Any:
+        pending = client.start("unary_unary")
+        assert shop.entered.acquire(timeout=PATIENCE)
+        client.signal(signal.SIGHUP)
+        shop.release.set()
+        return pending.result()
+
+    assert serve(shop.app, script, path) == "wait!"
 
 
 @both

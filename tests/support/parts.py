@@ -16,8 +16,12 @@ from tests.support.coverings import covering
 Items = list[pytest.Item]
 
 
-def _together(items: Items) -> Items:
+def _whole(items: Items) -> Items:
     return [item for item in items if not _marked(item, "alone", "rare")]
+
+
+def _together(items: Items) -> Items:
+    return covering(_whole(items), together=2)
 
 
 def _alone(items: Items) -> Items:
@@ -25,7 +29,7 @@ def _alone(items: Items) -> Items:
 
 
 def _quick(items: Items) -> Items:
-    return covering([item for item in items if not _marked(item, "alone", "slow", "needs", "rare")])
+    return covering([item for item in items if not _marked(item, "alone", "slow", "needs", "rare")], together=1)
 
 
 def _interop(items: Items) -> Items:
@@ -33,6 +37,7 @@ def _interop(items: Items) -> Items:
 
 
 PARTS: dict[str, Callable[[Items], Items]] = {
+    "whole": _whole,
     "together": _together,
     "alone": _alone,
     "quick": _quick,
@@ -48,8 +53,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--part",
         choices=PARTS,
-        help="together: what may share the machine. alone: what may not. quick: no slow test, and each value of each "
-        "parameter once. interop: what needs more than Python packages.",
+        help="whole: what may share the machine. together: of that, each pair of values of a test's parameters once. "
+        "alone: what may not share it. quick: no slow test, and each value of each parameter once. interop: what needs "
+        "more than Python packages.",
     )
 
 
@@ -82,4 +88,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     chosen = PARTS[part](items)
     kept = set(chosen)
     config.hook.pytest_deselected(items=[item for item in items if item not in kept])
-    items[:] = chosen
+    items[:] = _longest_first(chosen)
+
+
+def _longest_first(items: Items) -> Items:
+    """Files with slow tests before the others: begun last, one of them would keep one core while the others have ended."""
+    long = {item.path for item in items if _marked(item, "slow")}
+    return sorted(items, key=lambda item: item.path not in long)

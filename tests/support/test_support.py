@@ -1,11 +1,13 @@
 """How the suite is run: which tests belong to which part, what is left out, and that a report reaches its reader."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 from tests.support.examples import PROFILES, examples
+from tests.support.forked import Forks
 from tests.support.reports import _sendable
 
 pytest_plugins = ["pytester"]
@@ -23,6 +25,11 @@ def test_product(one, other): ...
 
 @pytest.mark.parametrize(("one", "other"), [(1, 1), (1, 2), (2, 1), (2, 2)])
 def test_rows(one, other): ...
+
+@pytest.mark.parametrize("one", range(3))
+@pytest.mark.parametrize("other", "ab")
+@pytest.mark.parametrize("third", "cd")
+def test_cube(one, other, third): ...
 
 @pytest.mark.alone
 @pytest.mark.parametrize("one", range(3))
@@ -52,20 +59,25 @@ def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 def test_each_test_is_in_one_part(run: Run) -> None:
     """What shares the machine, and what does not, are all there is."""
-    run("--part=together").assert_outcomes(passed=16 + 15 + 4 + 1, skipped=2, deselected=3)
-    run("--part=alone").assert_outcomes(passed=3, deselected=16 + 15 + 4 + 1 + 2)
-    run().assert_outcomes(passed=16 + 15 + 4 + 1 + 3, skipped=2)
+    run("--part=whole").assert_outcomes(passed=16 + 15 + 4 + 12 + 1, skipped=2, deselected=3)
+    run("--part=alone").assert_outcomes(passed=3, deselected=16 + 15 + 4 + 12 + 1 + 2)
+    run().assert_outcomes(passed=16 + 15 + 4 + 12 + 1 + 3, skipped=2)
+
+
+def test_together_shows_each_pair_once(run: Run) -> None:
+    """Eight places for each pair of stack, side and kind; the longest two sides of a product; all rows of a table."""
+    run("--part=together").assert_outcomes(passed=8 + 15 + 4 + 6 + 1, skipped=2, deselected=8 + 6 + 3)
 
 
 def test_quick_shows_each_value_once(run: Run) -> None:
     """Four places for stack, side and kind; as many of a product as its longest side; all rows of a table."""
-    run("--part=quick").assert_outcomes(passed=4 + 5 + 4, deselected=12 + 10 + 3 + 1 + 2)
+    run("--part=quick").assert_outcomes(passed=4 + 5 + 4 + 3, deselected=12 + 10 + 9 + 3 + 1 + 2)
 
 
 def test_what_runs_alone_is_imported_alone(run: Run, pytester: pytest.Pytester) -> None:
     """To import the other files would take longer than those tests do."""
     pytester.makepyfile(test_other="raise ImportError")
-    run("--part=alone").assert_outcomes(passed=3, deselected=16 + 15 + 4 + 1 + 2)
+    run("--part=alone").assert_outcomes(passed=3, deselected=16 + 15 + 4 + 12 + 1 + 2)
 
 
 def test_the_last_part_says_what_was_left_out(run: Run) -> None:
@@ -80,7 +92,7 @@ def test_the_last_part_says_what_was_left_out(run: Run) -> None:
 
 def test_make_interop_leaves_nothing_out(run: Run) -> None:
     """It has installed all: what cannot run then is to fail by itself."""
-    run("--part=interop").assert_outcomes(passed=2, deselected=16 + 15 + 4 + 3 + 1)
+    run("--part=interop").assert_outcomes(passed=2, deselected=16 + 15 + 4 + 12 + 3 + 1)
 
 
 def test_a_need_must_be_known(run: Run, pytester: pytest.Pytester) -> None:
@@ -107,3 +119,19 @@ def test_a_profile_counts_for_all_laws(profile: str) -> None:
         assert (examples(50), examples(1)) == (PROFILES[profile] // 2, max(1, PROFILES[profile] // 100))
     finally:
         settings.load_profile(before)
+
+
+def test_a_program_in_a_fork_is_one_of_its_own(tmp_path: Path) -> None:
+    """Its status and what it wrote; warnings are errors; nothing of one is in the next."""
+    forks = Forks()
+    try:
+        failed = forks.run("import sys\nx = 1\nprint('no', file=sys.stderr)\nsys.exit(3)", Path("page.md"), tmp_path)
+        warned = forks.run("import warnings\nwarnings.warn('old')", Path("page.md"), tmp_path)
+        fresh = forks.run("assert 'x' not in globals() and __name__ == '__main__'", Path("page.md"), tmp_path)
+    finally:
+        forks.close()
+
+    assert failed == (3, "no\n")
+    assert warned[0] == 1
+    assert 'File "page.md", line 2' in warned[1]
+    assert fresh == (0, "")

@@ -4,8 +4,8 @@ import pytest
 
 from tests.torture.storm import AFTER, blow, plans
 
-SHORT = 500  # calls that are cancelled or time out
-WARM_UP = 200
+SHORT = 200  # calls that are cancelled or time out
+WARM_UP = 100
 
 
 @pytest.mark.slow

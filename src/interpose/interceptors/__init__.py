@@ -23,7 +23,7 @@ from interpose.interceptors.exception_to_status import ExceptionToStatus
 from interpose.interceptors.fallback import Fallback, FallbackDetails
 from interpose.interceptors.fault_injection import FaultInjection, InjectedFault
 from interpose.interceptors.guarding import HEALTH_AND_REFLECTION
-from interpose.interceptors.hedge import Hedge, HedgeDetails
+from interpose.interceptors.hedge import Hedge, HedgeDetails, HedgeState
 from interpose.interceptors.keys import by_identity, by_metadata, by_method, by_peer, by_service, by_target
 from interpose.interceptors.mutual_tls import MutualTls
 from interpose.interceptors.propagate_context import PropagateContext
@@ -38,7 +38,7 @@ from interpose.interceptors.rate_limit import (
 )
 from interpose.interceptors.real_ip import RealIp
 from interpose.interceptors.request_id import RequestId, RequestIdFilter
-from interpose.interceptors.retry import BY_CONVENTION, Retry, RetryDetails
+from interpose.interceptors.retry import BY_CONVENTION, Retry, RetryDetails, RetryState
 from interpose.interceptors.rpcz import Rpcz, RpczState
 from interpose.interceptors.service_config import from_service_config, left_to_core
 from interpose.interceptors.static_tokens import StaticTokens
@@ -82,6 +82,7 @@ __all__ = [
     "Gradient",
     "Hedge",
     "HedgeDetails",
+    "HedgeState",
     "Identity",
     "InjectedFault",
     "JsonFormatter",
@@ -106,6 +107,7 @@ __all__ = [
     "Retry",
     "RetryBudget",
     "RetryDetails",
+    "RetryState",
     "Rpcz",
     "RpczState",
     "ShedDetails",

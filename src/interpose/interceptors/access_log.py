@@ -170,7 +170,7 @@ class AccessLog:
     "finished call". Everything is in fields of the record (`extra`), named as go-grpc-middleware does:
     `protocol`, `grpc.component`, `grpc.service`, `grpc.method`, `grpc.method_type`, `grpc.start_time`,
     `grpc.request.deadline`, `peer.address`, `grpc.code`, `grpc.error`, `grpc.time_ms`; and `request_id` if there is
-    one, `auth.sub` if a server knows who calls, `grpc.attempts` if there were several, `trace_id` and `span_id` where
+    one, `auth.sub` if a server knows the caller, `grpc.attempts` if there were several, `trace_id` and `span_id` where
     OpenTelemetry has a span. The level depends on code and side: a NOT_FOUND is INFO on a server and DEBUG on a client.
     Messages and metadata of the RPC are logged only if asked for.
 
@@ -188,6 +188,11 @@ class AccessLog:
         that are not named are always written. The rate is in the field `grpc.sample_rate`.
     random:   gives numbers from 0 to below 1, for `sample`.
     wall:     seconds since 1970, for the fields that hold a date.
+
+    The logger, the redactor, `random` and `wall` are called where the RPC runs: on its thread, or in its event loop. What
+    they raise never fails the RPC; the first such failure is logged.
+
+    ValueError listing every fault of the options.
     """
 
     logger: logging.Logger | Sink | None = option(None, optional(f"like logging.getLogger({LOGGER!r})", _is_sink))
@@ -316,12 +321,12 @@ class AccessLog:
             return False
 
     def _complain(self, why: str = "") -> None:
-        """Tell the first failure of a kind; for one of the logger with its traceback."""
+        """Log the first failure of a kind; for one of the logger with its traceback."""
         if why not in self._complaints:
             self._complaints.add(why)
-            with contextlib.suppress(BaseException):  # the same handler may stand behind this logger, too
+            with contextlib.suppress(BaseException):  # the same handler may be behind this logger, too
                 did = f"show a message: {why}" if why else f"write to {self._logger!r}"
-                _log.error("AccessLog could not %s; its later failures are not told", did, exc_info=not why)
+                _log.error("AccessLog could not %s; its later failures are not logged", did, exc_info=not why)
 
 
 class _Logged:
@@ -397,7 +402,7 @@ class _Lines:
             return _Line(level, Template(logger, level, message, text, shown, __file__, fields).write)
 
         if isinstance(logger, JsonLines):
-            return _Line(level, logger.prepared(level, message, fields))
+            return _Line(level, logger._prepared(level, message, fields))
 
         def write(more: dict[str, Any], *_: Any) -> None:
             logger.write(level, message, {**fields, **more})
@@ -456,7 +461,7 @@ def _reason(outcome: Outcome) -> str:
 
 
 def _chosen(metadata: Metadata, keys: tuple[str, ...]) -> dict[str, list[str]]:
-    """The fields for these keys, of those that were sent. Values are cut here, for what a stranger sends may be long."""
+    """The fields for these keys, of those that were sent. Values are cut here, since an unknown caller may send long ones."""
     found = {key: metadata.get_all(key)[:MAX_VALUES] for key in keys}
     return {
         f"grpc.request.metadata.{key}": [

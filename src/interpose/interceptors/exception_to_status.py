@@ -12,10 +12,10 @@ import grpc
 
 from interpose._call import Call
 from interpose._clock import DEADLINE_TOLERANCE
+from interpose._executed import is_downstream
 from interpose._flow import Fitted, Flow
 from interpose._metadata import Metadata
 from interpose._method import CLIENT, Method
-from interpose._native import is_downstream
 from interpose._outcome import Outcome
 from interpose.errors import Internal, StatusError, of
 from interpose.mechanisms.options import insist

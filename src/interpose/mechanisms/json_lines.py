@@ -111,7 +111,7 @@ class JsonLines:
     after each.
 
     stream: a text stream, open for writing; `sys.stderr` unless given.
-    level:  of `logging`; what is below it is not written.
+    level:  of `logging`; what is below it is not written. Default INFO (20), the level of a record of a call that went well.
     name:   what the field "logger" says.
 
     ValueError listing every fault of the options.
@@ -120,6 +120,7 @@ class JsonLines:
     def __init__(
         self, stream: TextIO | None = None, *, level: int = logging.INFO, name: str = "interpose.access"
     ) -> None:
+        # None where a process has no stderr, which is a fault like any other.
         stream = sys.stderr if stream is None else stream
         insist(
             "JsonLines",
@@ -127,7 +128,7 @@ class JsonLines:
             (type(level) is int, f"level must be one of logging, like logging.INFO, not {level!r}"),
             (isinstance(name, str), f"name must be text, like 'interpose.access', not {name!r}"),
         )
-        self._stream = stream
+        self._stream: TextIO = stream
         self._level = level
         self._name = name
 
@@ -137,9 +138,9 @@ class JsonLines:
 
     def write(self, level: int, message: str, fields: Mapping[str, Any]) -> None:
         """Write one record."""
-        self.prepared(level, message, {})(fields)
+        self._prepared(level, message, {})(fields)
 
-    def prepared(self, level: int, message: str, fields: Mapping[str, str]) -> Callable[..., None]:
+    def _prepared(self, level: int, message: str, fields: Mapping[str, str]) -> Callable[..., None]:
         """What writes records that have these in common; it is given what each has more."""
         head = f'{_source(logging.getLevelName(level), self._name)}, "message": {_text_of(message)}{_members(fields)}'
         put, flush, now = self._stream.write, self._stream.flush, time.time
@@ -204,7 +205,7 @@ class _Keys(dict[str, str]):
 
 
 def _members(fields: Mapping[str, str]) -> str:
-    """Fields that are texts, as they stand behind others."""
+    """Fields that are texts, as they follow others."""
     return "".join(_KEYS[name] + _text_of(value) for name, value in fields.items())
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Any, Protocol
 
-from interpose.serving.options import CLEAN_UP
+from interpose.serving.options import CLEAN_UP, FLUSH
 
 NO_NEW_CALLS = "no new calls are taken"  # said when that is so: another process may have the port for itself
 
@@ -50,6 +50,8 @@ def drain(host: Host, delay: float, grace: float) -> Generator[Any, Any, None]:
     yield host.refuse()
     if not (yield host.finished(grace)):
         yield host.end()
+        # A client that still writes when the connection breaks may never read what came before that.
+        yield host.pause(FLUSH)
     yield host.left(CLEAN_UP)
     yield host.stop()
     yield host.clean_up()

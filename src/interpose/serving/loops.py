@@ -16,7 +16,7 @@ import grpc.aio
 from interpose.serving import standard
 from interpose.serving.drain import NO_NEW_CALLS, drain, play_on_loop
 from interpose.serving.ending import end_on_loop
-from interpose.serving.options import CLEAN_UP, HEALTH_FLUSH, CannotServe
+from interpose.serving.options import CLEAN_UP, FLUSH, CannotServe
 from interpose.serving.readiness import CHECK_TIMEOUT
 from interpose.serving.signals import stop_signals, wakes
 from interpose.serving.site import Opened, Site
@@ -120,7 +120,7 @@ class OnLoop:
     async def not_serving(self) -> None:
         if self._site.health is not None:
             await self._site.health.enter_graceful_shutdown()
-            await asyncio.sleep(HEALTH_FLUSH)
+            await asyncio.sleep(FLUSH)
 
     async def pause(self, seconds: float) -> bool:
         return seconds > 0 and await self._either(seconds)
@@ -139,7 +139,8 @@ class OnLoop:
 
     async def end(self) -> None:
         self._opened.stopping()
-        _log.warning("ending %d calls that are still running", len(self._site.running))
+        if self._site.running:
+            _log.warning("ending %d calls that are still running", len(self._site.running))
         await self._end(self._site.running)
 
     async def _end(self, running: dict[Any, Any]) -> None:

@@ -26,7 +26,7 @@ class Rpc:
     """An RPC that has a span. Copies of a hedged call begin and end on any thread: nothing is locked.
 
     owner:  the layer whose business its attempts are; None: of no layer.
-    records: is its span one that is kept? Then its end is told.
+    records: is its span one that is kept? Then its end is recorded.
     before: the context in which it began. That in which it runs has the span, and this.
     over:   the span has ended, and is current no longer, although nothing was detached.
     """
