@@ -74,6 +74,7 @@ def test_a_disturbed_sample_is_taken_again() -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
+@pytest.mark.slow
 def test_layers_see_every_message(mode: Mode, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each layer of each family is shown each message of a stream: nobody is fast by not doing it."""
     seen: list[object] = []
@@ -109,6 +110,7 @@ def test_what_layers_take_in_instructions() -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
+@pytest.mark.slow
 def test_what_valgrind_counts_really_happens(mode: Mode) -> None:
     """Each arm makes its RPCs."""
     for arm in instructions.arms(mode):

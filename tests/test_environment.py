@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow  # each runs a shell and some Pythons
+
 ROOT = Path(__file__).parents[1]
 TOOLS = ("sh", "dirname", "tr", "sed", "grep", "head", "tail")  # all that finding a Python takes
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"

@@ -55,7 +55,7 @@ EXTRA_ARROWS = [
     # Options are judged alike, by one file that needs nothing.
     *(
         (f"mechanisms/{name}.py", "interpose.mechanisms.options")
-        for name in ("backoff", "budget", "concurrency", "quantile", "redaction")
+        for name in ("backoff", "budget", "concurrency", "json_lines", "quantile", "redaction")
     ),
     # What is sent with a refusal is packed by hand, and cut to size.
     ("mechanisms/pushback.py", "interpose.mechanisms.rich"),
@@ -199,6 +199,7 @@ def reachable(path: str, imports: Mapping[str, set[str]]) -> set[str]:
     return found
 
 
+@pytest.mark.slow
 def test_no_files_import_one_another() -> None:
     """There is an order in which each file can be read knowing all that it imports, also what it imports for its types."""
     sources = {file.relative_to(SOURCE).as_posix(): file.read_text("utf-8") for file in SOURCE.rglob("*.py")}
@@ -220,6 +221,7 @@ def test_a_circle_is_seen() -> None:
     assert circles(sources) == {("_call.py", "_flow.py", "sync/server.py")}
 
 
+@pytest.mark.slow
 def test_every_import_follows_an_arrow() -> None:
     """No file under src/interpose imports against the layers."""
     files = sorted(SOURCE.rglob("*.py"))

@@ -81,7 +81,6 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp
     """Run `interpose` with these arguments. stdin: the text of its standard input. terminal: does it write to one?"""
 
     def run(*arguments: Any, stdin: str = "", terminal: bool = False) -> Ended:
-        monkeypatch.setenv("GRPC_VERBOSITY", "ERROR")  # or the command would set it, for all tests to come
         source = tmp_path / "stdin"
         source.write_text(stdin, "utf-8")
         with source.open(encoding="utf-8") as opened:

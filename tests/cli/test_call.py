@@ -201,6 +201,7 @@ def test_a_proto_that_cannot_be_read(run: Run, tmp_path: Path) -> None:
         ("Ring", "[" * 100_000, "the JSON at line 1 is nested too deep"),
         ("Ring", '{"name": "a"} {}', "Till.Ring takes one message, not 2"),
         ("Ring", "", "Till.Ring takes one message, not 0"),
+        ("Ring", "[]", "fit interpose.till.Item: it must be an object like {}, not []"),
         ("Ring", "[1]", "fit interpose.till.Item: it must be an object like {}, not [1]"),
         ("Ring", '{"nmae": "tea"}', "there is no field nmae: write name"),
         ("Ring", '{"parts": [{}, {"weight": "x"}], "count": 1.5}', "parts[1].weight: "),
@@ -229,6 +230,7 @@ def test_what_makes_no_sense_is_one_line(shop: Served, run: Run, method: str, da
     ("arguments", "said"),
     [
         ([], "Missing argument 'TARGET'"),
+        (["", "a.B/C"], "TARGET is empty: write host:port"),
         (["localhost:1", "nothing"], "'nothing' is no method: write package.Service/Method"),
         (["localhost:1", "a.B/C", "{}", "-d", "{}"], "give the message once"),
         (["localhost:1", "a.B/C", "--nonsense"], "No such option"),

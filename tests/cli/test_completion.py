@@ -31,7 +31,10 @@ def test_a_script_for_each_shell(run: Run, monkeypatch: pytest.MonkeyPatch, shel
         ("interpose he", {"health"}),
         ("interpose call --he", {"--header", "--hedge", "--hedge-delay", "--help"}),
         ("interpose nothing ", set(COMMANDS)),  # click takes it for a beginning
-        ("interpose serve --", {"--help"}),
+        ("interpose serve shop:app --tls-", {"--tls-key", "--tls-cert", "--tls-client-ca"}),
+        ("interpose serve --loop as", {"asyncio"}),
+        ("interpose serve --no-h", {"--no-health"}),
+        ("interpose check p.json --", {"--allow", "--env", "--help"}),
     ],
 )
 def test_words_and_options(run: Run, monkeypatch: pytest.MonkeyPatch, words: str, expected: set[str]) -> None:

@@ -66,7 +66,7 @@ def test_plain_text_at_a_door_with_tls(secure: tuple[bool, str], run: Run) -> No
     ended = run("call", secure[1], RING, "--proto", HERE / "till.proto")
 
     assert ended.status == 78
-    assert "One with TLS needs --tls" in ended.err
+    assert "One with TLS needs --tls, " in ended.err
 
 
 def test_files_that_are_no_certificates(run: Run, files: dict[str, Path]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from collections.abc import Callable
 import click
 import pytest
 
+import interpose_command
 from interpose.__main__ import COMMANDS, PLAIN
 from interpose.cli import running
 from tests.cli.conftest import Ended, Served
@@ -52,6 +54,18 @@ def test_serve_does_without_the_extra(
 
     assert ended.value.code == 0
     assert "interpose serve" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("word", "level"), [("serve", None), ("list", "NONE")])
+def test_who_hears_what_grpc_says(monkeypatch: pytest.MonkeyPatch, word: str, level: str | None) -> None:
+    """Those who run a server; a command says itself what goes wrong, and grpc reads the variable at its import."""
+    monkeypatch.setenv("GRPC_VERBOSITY", "")  # so that it is put back
+    monkeypatch.delenv("GRPC_VERBOSITY")
+    monkeypatch.setattr(sys, "argv", ["interpose", word])
+    monkeypatch.setattr("interpose.__main__.main", lambda: 7)
+
+    assert interpose_command.main() == 7
+    assert os.environ.get("GRPC_VERBOSITY") == level
 
 
 def test_interrupted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

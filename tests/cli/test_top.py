@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import io
 import json
 from collections.abc import Callable, Iterator
@@ -104,10 +105,16 @@ def test_no_such_page(run: Run, target: str, status: int, said: str) -> None:
 
 
 def test_a_page_of_something_else(page: Served, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A status, no JSON, or JSON of another kind: each is said."""
+    """A status, no JSON, JSON of another kind, or no HTTP, as of a gRPC server: each is said."""
     refused = run("top", f"http://127.0.0.1:{page.port}/nothing")
     assert (refused.status, "answers 404: There is a page here at /" in refused.err) == (78, True)
 
     for body, said in ((b"<html>", "answers with no JSON"), (b"[]", "no page of Rpcz that this interpose knows")):
         monkeypatch.setattr(top.urllib.request, "urlopen", lambda *_, body=body, **__: io.BytesIO(body))
         assert said in run("top", "127.0.0.1:2").err
+
+    def urlopen(*_: object, **__: object) -> None:
+        raise http.client.BadStatusLine("\0")
+
+    monkeypatch.setattr(top.urllib.request, "urlopen", urlopen)
+    assert "is no page of Rpcz: it does not speak HTTP" in run("top", "127.0.0.1:2").err

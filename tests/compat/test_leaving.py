@@ -59,6 +59,7 @@ def leave(api: Api, stack: tuple[str, ...], way: str) -> Any:
 @pytest.mark.parametrize(
     ("stack", "way"), [*((stack, "cancel") for stack in STACKS), (("own rules", "watch"), "deadline")]
 )
+@pytest.mark.slow
 def test_a_sync_stream_is_left_alike(stack: tuple[str, ...], way: str) -> None:
     """Generators of handlers and interceptors are closed in the same order."""
     assert leave(OURS, stack, way) == leave(ORIGINAL, stack, way)

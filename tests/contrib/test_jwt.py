@@ -40,6 +40,7 @@ from tests.contrib.signing import (
     trusting,
     verified,
 )
+from tests.support.examples import examples
 
 # --- good tokens ------------------------------------------------------------------------------------------------------
 
@@ -219,7 +220,7 @@ def test_no_fault_of_a_token_is_anything_but_unauthenticated(what: str, caplog: 
     assert not any(part in caplog.text for part in BAD[what].split(".") if len(part) > 8)
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(st.data())
 def test_no_token_that_was_changed_is_good(data: st.DataObject) -> None:
     """In any character but those that stand for nothing; nor is one that is made up."""
@@ -235,7 +236,7 @@ def test_no_token_that_was_changed_is_good(data: st.DataObject) -> None:
 ANYTHING = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.lists(st.text(max_size=5))
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(ANYTHING, st.dictionaries(st.sampled_from(["sub", "exp", "nbf", "iat", "aud", "iss", "scope", "scp"]), ANYTHING))
 def test_whatever_a_signed_token_says(alone: Any, claims: dict[str, Any]) -> None:
     """It gives an identity or a refusal, and nothing else."""

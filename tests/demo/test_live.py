@@ -16,6 +16,8 @@ from interpose.demo import __main__, run
 from interpose.demo import live as page
 from interpose.demo.live import live
 
+pytestmark = pytest.mark.slow  # they look at a whole run of the demo
+
 
 def read(url: str) -> Any:
     with urllib.request.urlopen(f"{url}json", timeout=10) as reply:

@@ -18,6 +18,8 @@ from interpose.demo.generate import GenerationError
 from interpose.demo.options import MOST_CALLS, Options, parse
 from interpose.demo.run import Progress, Story
 
+pytestmark = pytest.mark.slow  # they look at a whole run of the demo
+
 
 class Terminal(io.StringIO):
     def isatty(self) -> bool:

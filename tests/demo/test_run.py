@@ -22,6 +22,8 @@ from interpose.demo.messages import CombinedShipment, Order, Person, StringValue
 from interpose.demo.run import STACKS, Leg, Story
 from interpose.demo.stack import SHARE
 
+pytestmark = pytest.mark.slow  # they look at a whole run of the demo
+
 Spoil = Callable[[Story], Story]
 
 

@@ -17,11 +17,12 @@ from typing import Any
 import pytest
 import yaml
 
+from interpose.__main__ import main
 from interpose.serving.command import options_of, parser
 from interpose.serving.options import CLEAN_UP, Options
 from tests.deployment.proxies import FILES
 from tests.serving.driving import STARTING, Client
-from tests.serving.test_command import line_of, started
+from tests.serving.test_command import LEAN, line_of, started
 
 PAGE = FILES.with_suffix(".md")
 BIN = Path(sys.executable).parent
@@ -143,7 +144,9 @@ def test_the_socket_is_for_a_group(service: Any, tmp_path: Path) -> None:
         _, _, *arguments = shlex.split(service["ExecStart"].replace("/run/shop", folder))
         before = os.umask(int(service["UMask"], 8))
         try:
-            with started(*arguments, "--drain-delay", "0", "--app-dir", str(tmp_path), path=str(Path.cwd())) as process:
+            with started(
+                *arguments, *LEAN[-2:], "--drain-delay", "0", "--app-dir", str(tmp_path), path=str(Path.cwd())
+            ) as process:
                 line_of(process, "serving on")
                 mode = (Path(folder) / "grpc.sock").stat().st_mode & 0o777
                 process.send_signal(signal.SIGTERM)
@@ -182,46 +185,32 @@ def test_an_image_runs_no_shell() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(180)
-def test_the_entry_point_drains(tmp_path: Path) -> None:
-    """A call that is under way at the signal to stop is answered, and the status is 0."""
+def test_the_entry_point_drains(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A call that is under way at the signal to stop is answered, and the status is 0.
+
+    The check of its health is passed while it serves, and not afterwards.
+    """
     (tmp_path / "shop").mkdir()
     (tmp_path / "shop" / "server.py").write_text(SHOP)
     arguments = [*entry_point()[2:], "--port", "0", "--drain-delay", "0", "--app-dir", str(tmp_path)]
     with started(*arguments, path=str(Path.cwd())) as process:
         found = re.search(r"serving on 0\.0\.0\.0:(\d+)", line_of(process, "serving on"))
         assert found is not None
-        client = Client(f"127.0.0.1:{found[1]}")
+        target = f"127.0.0.1:{found[1]}"
+        client = Client(target)
         pending = client.start("unary_unary", timeout=STARTING)
         assert process.stdout is not None and process.stdout.readline() == "begun\n"
+        serving = main(["health", target, "--timeout", "30s"])
 
         process.send_signal(signal.Signals[instruction("STOPSIGNAL")])
         line_of(process, "no new calls are taken")
         process.send_signal(signal.SIGUSR1)  # lets the call go on
         answer = pending.result(STARTING)
         process.communicate(timeout=STARTING)
+        stopped = main(["health", target])
         client.channel.close()
 
     assert answer == str(process.pid)
     assert process.returncode == 0
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(180)
-def test_the_health_check(tmp_path: Path) -> None:
-    """Is passed by a server that serves, and not by one that is not there."""
-    pytest.importorskip("interpose.cli")
-    check = json.loads(instruction("HEALTHCHECK").partition("CMD ")[2])
-    (tmp_path / "shop").mkdir()
-    (tmp_path / "shop" / "server.py").write_text(SHOP)
-    arguments = [*entry_point()[2:], "--port", "0", "--drain-delay", "0", "--app-dir", str(tmp_path)]
-    with started(*arguments, path=str(Path.cwd())) as process:
-        found = re.search(r"serving on 0\.0\.0\.0:(\d+)", line_of(process, "serving on"))
-        assert found is not None
-        command = [str(BIN / check[0]), check[1], f"127.0.0.1:{found[1]}"]
-        serving = subprocess.run(command, capture_output=True, timeout=STARTING, check=False)
-        process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=STARTING)
-        stopped = subprocess.run(command, capture_output=True, timeout=STARTING, check=False)
-
-    assert (serving.returncode, serving.stdout) == (0, b"SERVING\n")
-    assert stopped.returncode != 0
+    assert (serving, capfd.readouterr().out) == (0, "SERVING\n")
+    assert stopped != 0

@@ -20,6 +20,8 @@ from interpose import Call, Flow, Kind
 from interpose.testing import Act, Attempt, Echo, Place
 from tests.support.patience import PATIENCE
 
+pytestmark = pytest.mark.slow  # each runs a process
+
 STARTING = 30.0  # seconds that a process may take in all: a busy machine starts Python slowly
 
 PRELUDE = """

@@ -258,6 +258,7 @@ def test_streams_inside_a_race_inside_a_race(reading: Reading) -> None:
     assert messages == ["fourth 1", "fourth 2", "fourth 3"]
 
 
+@pytest.mark.slow
 def test_many_streams_at_once() -> None:
     """Under load, with delays as long as answers take, each reader has one whole stream."""
     texts = ["first 1", "first 2", "first 3"]

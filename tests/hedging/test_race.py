@@ -231,6 +231,7 @@ def test_a_race_inside_a_race(way: Way) -> None:
         assert all(copy.cancelled.wait(PATIENCE) for copy in service.copies[:3])
 
 
+@pytest.mark.slow
 def test_many_races_at_once() -> None:
     """Under load, with delays as long as answers take, each call has its answer and no copy is left behind."""
     with served(*["first"] * 10_000) as service:

@@ -177,6 +177,7 @@ def test_the_threads_of_a_race_end_when_it_is_decided() -> None:
     assert left == []
 
 
+@pytest.mark.slow
 def test_messages_keep_their_order(reading: Reading) -> None:
     """Whoever wins, by whatever a hair: its messages come as they were sent, once, and all of them unless it breaks."""
     chance = random.Random(str(reading))

@@ -238,6 +238,7 @@ def test_clear_forgets_what_is_under_way_too() -> None:
     assert [ask(cache, requests=[request])[1] for request in "ab"] == [True, True]
 
 
+@pytest.mark.slow
 def test_it_stays_bounded() -> None:
     """10,000 different requests leave no more than `max_entries` answers, the latest ones."""
     cache = always(max_entries=50)

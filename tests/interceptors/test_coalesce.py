@@ -388,6 +388,7 @@ def test_inside_of_a_cache() -> None:
     assert len(echo.attempts) == 1
 
 
+@pytest.mark.slow
 def test_nothing_is_left_of_many_calls() -> None:
     """10,000 different requests, and as many that waited: nothing is held when they have ended."""
     coalesce = always()

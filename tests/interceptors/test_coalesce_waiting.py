@@ -20,6 +20,7 @@ from interpose.interceptors import CoalesceState
 from interpose.testing import PLACES, Echo, FakeClock, Place, Stub, ok
 from interpose.testing.echo import SERVICE, decode, encode
 from tests.interceptors.coalescing import NONE, UNAVAILABLE, Asked, always, answer, call_of, failure
+from tests.support.examples import examples
 from tests.support.patience import PATIENCE
 
 DEADLINE_EXCEEDED = grpc.StatusCode.DEADLINE_EXCEEDED
@@ -465,4 +466,4 @@ class Machine(RuleBasedStateMachine):
 
 
 TestLaw = Machine.TestCase
-TestLaw.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestLaw.settings = settings(max_examples=examples(60), stateful_step_count=30, deadline=None)

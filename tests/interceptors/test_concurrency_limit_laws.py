@@ -7,6 +7,8 @@ from interpose.mechanisms.concurrency import Algorithm, Window
 from interpose.testing import FakeClock
 from tests.interceptors.overloaded import Loop, Server, simulated
 
+pytestmark = pytest.mark.slow  # hours of a simulated service
+
 FINDING = 10.0  # seconds in which a limit has to be found again
 SERVICE = 0.025  # seconds
 ALGORITHMS = [Gradient(), Vegas(), Aimd(timeout=5 * SERVICE)]

@@ -15,6 +15,7 @@ from interpose.interceptors.hedge import ATTEMPT
 from interpose.testing import FakeClock, Played, failed, ok, play
 from interpose.testing.acts import Act
 from tests.interceptors.driving import hedge, times
+from tests.support.examples import examples
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 NOT_FOUND = grpc.StatusCode.NOT_FOUND
@@ -132,7 +133,7 @@ def races(draw: st.DrawFn) -> tuple[int, float, list[Copy], float, float]:
     return copies, float(delay), script, timeout + bit(12), tokens
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(500), deadline=None)
 @given(races(), st.sampled_from(Kind))
 @example((2, 1.0, [Copy("hangs"), Copy("hangs")], 5.0, 4), Kind.UNARY_UNARY)
 @example((2, 1.0, [Copy("later", 0.5, 6.0), Copy("ok")], 5.0, 100), Kind.UNARY_STREAM)

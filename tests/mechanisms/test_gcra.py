@@ -154,6 +154,7 @@ def test_the_key_used_longest_ago_is_forgotten() -> None:
     assert gcra.take("b", START) <= 0  # forgotten, so new
 
 
+@pytest.mark.slow
 def test_memory() -> None:
     """100,000 keys in 25 MB, also when most of those that came are forgotten."""
     gcra, now = made(Rate(100), keys=100_000)[0], time.monotonic_ns()

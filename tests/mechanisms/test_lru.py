@@ -165,7 +165,7 @@ class Registered(RuleBasedStateMachine):
 
 
 TestRegistered = Registered.TestCase
-TestRegistered.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
+TestRegistered.settings = settings(max_examples=examples(100), stateful_step_count=30, deadline=None)
 
 
 def test_a_registry_is_bounded_whatever_threads_do() -> None:

@@ -29,6 +29,7 @@ def test_the_file_is_what_the_code_says() -> None:
     assert (DOCS / "policy.schema.json").read_text("utf-8") == text()
 
 
+@pytest.mark.slow
 def test_it_is_a_schema() -> None:
     """By the rules of its own dialect."""
     jsonschema.Draft202012Validator.check_schema(SCHEMA)

@@ -1,4 +1,7 @@
-"""Applications for `interpose serve` in a process of its own."""
+"""Applications for `interpose serve` in a process of its own.
+
+Many tests start one, and two thirds of that would be the import of all interceptors and of interpose.testing.
+"""
 
 import asyncio
 import os
@@ -11,16 +14,26 @@ from typing import Any
 
 import grpc
 
-from interpose.interceptors import RequestId
-from interpose.testing.codec import decode, encode
+from interpose import Call, Flow
+from interpose.serving import drain
 
 GREETING = os.environ.get("GREETING", "")
 
-stack = [RequestId()]
+
+def passes(call: Call) -> Flow:
+    return (yield call)
+
+
+stack = [passes]
+
+
+def encode(text: Any) -> bytes:
+    """An asyncio server has encoded it already."""
+    return text if isinstance(text, bytes) else str(text).encode()
 
 
 def _register(server: Any, greet: Any) -> None:
-    handler = grpc.unary_unary_rpc_method_handler(greet, decode, encode)
+    handler = grpc.unary_unary_rpc_method_handler(greet, bytes.decode, encode)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Shop", {"unary_unary": handler}),))
 
 
@@ -56,6 +69,12 @@ def stubborn(server: Any) -> None:
         return text
 
     _register(server, greet)
+
+
+def left_behind(server: Any) -> None:
+    """The same, with little time for the handlers that are left."""
+    drain.CLEAN_UP = 0.1  # seconds
+    stubborn(server)
 
 
 def failing(server: Any) -> None:

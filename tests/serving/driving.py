@@ -128,12 +128,12 @@ class Client:
         stub = health_pb2_grpc.HealthStub(self.channel)
         return stub.Watch(health_pb2.HealthCheckRequest(service=service), timeout=PATIENCE, wait_for_ready=True)
 
-    def signal(self) -> None:
+    def signal(self, number: int = signal.SIGTERM) -> None:
         """Ask the server to stop; or to hurry."""
         self.signalled = True
         main = threading.main_thread().ident
         assert main is not None
-        signal.pthread_kill(main, signal.SIGTERM)
+        signal.pthread_kill(main, number)
 
 
 def ended(call: Any, kind: str) -> tuple[grpc.StatusCode, str, dict[str, str]]:

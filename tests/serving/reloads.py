@@ -24,9 +24,7 @@ from typing import Any
 import grpc
 import trustme
 
-from interpose.testing.codec import decode, encode
-
-WARM = 3  # reloads before the first look: what is made once has been made then
+WARM = 2  # reloads before the first look: what is made once has been made then
 FOLDER = str(Path(__file__).parent)
 
 
@@ -89,7 +87,7 @@ def of_certificates(times: int) -> Size:
                 renew()
                 options = [("grpc.ssl_target_name_override", "localhost"), ("grpc.use_local_subchannel_pool", 1)]
                 with grpc.secure_channel(target, trusted, options) as channel:
-                    channel.unary_unary("/test.Shop/unary_unary", encode, decode)("hello", timeout=60)
+                    channel.unary_unary("/test.Shop/unary_unary")(b"hello", timeout=60)
                 until(process, "certificates were read anew")
 
             return growth(process.pid, times, reload)
@@ -108,6 +106,8 @@ def serving(*flags: str) -> Generator[tuple[subprocess.Popen[str], str]]:
         FOLDER,
         "--port",
         "0",
+        "--no-health",
+        "--no-reflection",
         *flags,
     ]
     paths = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}

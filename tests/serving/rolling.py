@@ -28,8 +28,6 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from interpose.testing.codec import decode, encode
-
 SERVICE = "test.Rolling"
 LOG = "ROLLING_LOG"  # the environment variable that names the file of the handlers
 WORK = 0.02  # seconds that a call takes, so that some are under way whenever a worker stops
@@ -55,8 +53,8 @@ def app(server: Any) -> None:
             yield number
 
     handlers = {
-        "unary": grpc.unary_unary_rpc_method_handler(unary, decode, encode),
-        "stream": grpc.unary_stream_rpc_method_handler(stream, decode, encode),
+        "unary": grpc.unary_unary_rpc_method_handler(unary, bytes.decode, str.encode),
+        "stream": grpc.unary_stream_rpc_method_handler(stream, bytes.decode, str.encode),
     }
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
 
@@ -109,8 +107,8 @@ class Fleet(threading.Thread):
                 work
                 for channel in channels
                 for work in (
-                    partial(self._call, channel.unary_unary(f"/{SERVICE}/unary", encode, decode)),
-                    partial(self._read, channel.unary_stream(f"/{SERVICE}/stream", encode, decode)),
+                    partial(self._call, channel.unary_unary(f"/{SERVICE}/unary", str.encode, bytes.decode)),
+                    partial(self._read, channel.unary_stream(f"/{SERVICE}/stream", str.encode, bytes.decode)),
                 )
             ]
             begun, number = time.monotonic(), 0

@@ -180,6 +180,8 @@ def test_a_ready_server_takes_no_interceptors() -> None:
         interpose.serve(server, stack=[lambda call: (yield call)], port=0)
     with pytest.raises(CannotServe, match="leave out --loop asyncio"):
         interpose.serve(server, loop="asyncio", port=0)
+    with pytest.raises(CannotServe, match="give max_connection_age, threads where it is made"):
+        interpose.serve(server, threads=4, max_connection_age=60, port=0)
 
 
 def test_async_handlers_on_a_sync_server_are_refused(path: Path) -> None:

@@ -165,6 +165,6 @@ def test_what_cannot_be_used_is_refused_at_the_start(made: list[Made], written: 
 
     assert "is not that of the certificate" in said[0]
     assert said[1].startswith(f"cannot read {tmp_path / 'none'}: give files in PEM")
-    assert "are not all in PEM, or damaged" in said[2]
+    assert "must be whole files in PEM" in said[2]
     assert "is encrypted" in said[3]
     assert not any("\n" in one or os.linesep in one for one in said)

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import signal
 import sys
 import time
 from pathlib import Path
@@ -99,6 +100,21 @@ def test_a_call_under_way_is_answered(path: Path, on_loop: bool) -> None:
     assert ended is Code.UNAVAILABLE
     assert shop.log == ["begun", "ended", "cleaned up"]
     assert not path.exists()
+
+
+@both
+def test_a_terminal_that_is_closed_loses_no_call(path: Path, on_loop: bool) -> None:
+    """Its SIGHUP drains, where it would end the process in the midst of a call."""
+    shop = Shop(asyncio=on_loop)
+
+    def script(client: Client) -> Any:
+        pending = client.start("unary_unary")
+        assert shop.entered.acquire(timeout=PATIENCE)
+        client.signal(signal.SIGHUP)
+        shop.release.set()
+        return pending.result()
+
+    assert serve(shop.app, script, path) == "wait!"
 
 
 @both

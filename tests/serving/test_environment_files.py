@@ -116,8 +116,26 @@ def test_a_log_from_a_file(tmp_path: Path) -> None:
 
 
 def test_a_log_that_cannot_be_configured_is_refused(tmp_path: Path) -> None:
-    """One line that names the file and what it should be."""
+    """One line that names the file and what it should be, however it is wrong."""
     (tmp_path / "bad.json").write_text('{"version": 3}')
-    for file in ("bad.json", "none.ini"):
+    (tmp_path / "list.json").write_text("[1]")
+    (tmp_path / "text.ini").write_text("no section\n")
+    for file in ("bad.json", "list.json", "text.ini", "none.ini", "."):
         with pytest.raises(CannotServe, match=r"cannot configure logging from .*; it takes JSON for dictConfig"):
             logs.configure("info", str(tmp_path / file))
+
+
+def test_the_cause_of_a_log_that_cannot_be_configured_is_said() -> None:
+    """Which class is not there, and not only whose it is."""
+    config = {"version": 1, "handlers": {"file": {"class": "nowhere.Handler"}}}
+
+    with pytest.raises(CannotServe, match=r"Unable to configure handler 'file'.*nowhere"):
+        logs.configure("info", config)
+
+
+def test_a_log_from_a_dictionary_keeps_our_own() -> None:
+    """logging by itself silences each logger that is there before and not named: the start line would be lost."""
+    with bare_root():
+        logs.configure("info", {"version": 1})
+
+    assert not logging.getLogger("interpose").disabled

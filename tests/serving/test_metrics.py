@@ -1,11 +1,13 @@
 """Metrics over all workers: the folder that prometheus_client counts in."""
 
 import sys
+import tempfile
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from interpose.serving import CannotServe
 from interpose.serving.metrics import VARIABLE, SharedMetrics
 
 
@@ -54,3 +56,12 @@ def test_a_worker_that_has_ended_counts_no_more_in_flight(marked: list[tuple[int
     metrics.close()
 
     assert marked == [(7, metrics.folder)]
+
+
+def test_a_machine_that_lets_nobody_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container whose file system is read only: said before any worker starts, with what to set."""
+    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", "/no/folder")
+
+    with pytest.raises(CannotServe, match=f"set {VARIABLE}, or TMPDIR"):
+        SharedMetrics()

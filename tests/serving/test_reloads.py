@@ -11,7 +11,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 MOST = 1024  # KiB; a hundred reloads stay below it
 
 
-@pytest.mark.parametrize(("reload", "times"), [(of_workers, 6), (of_certificates, 20)])
+@pytest.mark.parametrize(("reload", "times"), [(of_workers, 4), (of_certificates, 20)])
 def test_reloads_leave_nothing_behind(reload: Callable[[int], Size], times: int) -> None:
     """Threads, open files and memory are flat."""
     grown = reload(times)

@@ -216,3 +216,20 @@ def test_a_signal_before_all_serve() -> None:
     supervisor.notes.put((STOP, None))
 
     assert supervisor.run(lambda _: pytest.fail("nothing is announced")) == 0
+
+
+@pytest.mark.parametrize(("renews", "made"), [(True, 2), (False, 1)])
+def test_a_terminal_that_is_closed_ends_a_server_under_development(renews: bool, made: int) -> None:
+    """SIGHUP replaces workers; but those of --reload would serve on, with the port, for nobody."""
+    workers: list[Obedient] = []
+
+    def spawn(notes: Notes) -> Obedient:
+        workers.append(Obedient(notes, len(workers) + 1))
+        if len(workers) == 2:
+            notes.put((STOP, None))
+        return workers[-1]
+
+    supervisor = Supervisor(spawn, 1, renews=renews)
+
+    assert supervisor.run(lambda _: signal.raise_signal(signal.SIGHUP)) == 0
+    assert len(workers) == made

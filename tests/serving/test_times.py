@@ -13,7 +13,7 @@ import pytest
 
 from tests.serving.command_app import LASTS
 from tests.serving.driving import STARTING, Client
-from tests.serving.test_command import FOLDER, line_of, started
+from tests.serving.test_command import LEAN, line_of, started
 from tests.serving.test_workers import pids
 
 pytestmark = [pytest.mark.alone, pytest.mark.slow, pytest.mark.timeout(240)]
@@ -42,8 +42,7 @@ def test_from_sigterm_to_the_exit(app: str) -> None:
     """No longer than the drain delay and the longest call, and a second."""
 
     def stop() -> float:
-        flags = ("--app-dir", FOLDER, "--port", "0", "--drain-delay", str(DELAY))
-        with started(f"command_app:{app}", *flags) as process:
+        with started(f"command_app:{app}", *LEAN, "--drain-delay", str(DELAY)) as process:
             client = Client(target_in(line_of(process, "serving on")))
             pending = client.start("unary_unary", timeout=STARTING)
             assert process.stdout is not None
@@ -68,9 +67,8 @@ def test_from_the_death_of_a_worker_to_the_next() -> None:
     """
 
     def kill() -> float:
-        flags = ("--app-dir", FOLDER, "--port", "0", "--workers", "2", "--log-level", "debug")
         born = monotonic()
-        with started("command_app:slow", *flags) as process:
+        with started("command_app:slow", *LEAN, "--workers", "2", "--log-level", "debug") as process:
             line = line_of(process, "2 workers")
             first = monotonic() - born
             client = Client(target_in(line))

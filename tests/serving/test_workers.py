@@ -17,7 +17,7 @@ import pytest
 import interpose
 from interpose.serving import CannotServe, Options, worker
 from tests.serving.driving import STARTING, Client, Shop, serve
-from tests.serving.test_command import FOLDER, line_of, started
+from tests.serving.test_command import FOLDER, LEAN, line_of, started
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
@@ -29,9 +29,9 @@ def pids(line: str) -> list[int]:
 
 def test_workers_are_started_anew_and_replaced_without_losing_a_call() -> None:
     """One is killed and another one comes; on SIGHUP a call under way is answered by the worker that is replaced."""
-    with started("command_app:slow", "--app-dir", FOLDER, "--port", "0", "--workers", "1") as process:
+    with started("command_app:slow", *LEAN, "--workers", "1") as process:
         line = line_of(process, "serving on")
-        found = re.search(r"serving on (\S+) \(no TLS\), 32 threads, 1 worker, no interceptors, health and", line)
+        found = re.search(r"serving on (\S+) \(no TLS\), 32 threads, 1 worker, no interceptors, no health", line)
         assert found is not None
         (first,) = pids(line)
         client = Client(found[1])
@@ -82,7 +82,7 @@ def test_a_worker_that_cannot_start_ends_the_command() -> None:
 
 def test_workers_end_with_their_supervisor() -> None:
     """One that is killed leaves no worker behind: they drain when they notice, at once."""
-    with started("command_app:slow", "--app-dir", FOLDER, "--port", "0", "--workers", "1") as process:
+    with started("command_app:slow", *LEAN, "--workers", "1") as process:
         line = line_of(process, "serving on")
         process.kill()
         _, err = process.communicate(timeout=STARTING)  # to the end of what the worker writes, which is its own end
@@ -99,7 +99,7 @@ def test_a_change_of_a_file_starts_anew(tmp_path: Path) -> None:
 
     write("'one'")
     environment = f"{tmp_path}{os.pathsep}{FOLDER}"
-    arguments = ["shop_app:app", "--app-dir", str(tmp_path), "--reload", "--reload-dir", str(tmp_path), "--port", "0"]
+    arguments = ["shop_app:app", *LEAN, "--app-dir", str(tmp_path), "--reload", "--reload-dir", str(tmp_path)]
     with started(*arguments, path=environment) as process:
         found = re.search(r"serving on (\S+)", line_of(process, "serving on"))
         assert found is not None

@@ -4,6 +4,8 @@ import pytest
 
 from tests.torture.torn import PLACES, Seen, measure, plans
 
+pytestmark = pytest.mark.slow  # hundreds of uploads
+
 SHORT = 200  # uploads per sort of server and shape of handler
 
 

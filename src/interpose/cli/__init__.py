@@ -5,7 +5,6 @@ Each word is a file here with a `command`; what several share has a file of its 
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -21,6 +20,5 @@ def main(word: str, arguments: Sequence[str]) -> int:
     if not all(map(is_installed, NEEDED)):
         print(f'interpose {word} needs packages more: pip install "interpose[cli]"', file=sys.stderr)  # noqa: T201
         return WRONG
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # or grpc's core says what goes wrong as well, in lines of its own
     status: int = import_module("interpose.cli.running").run(word, arguments)
     return status

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import Any
+
 import click
 
 from interpose.__main__ import COMMANDS, PLAIN
@@ -16,10 +19,22 @@ class Words(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of this name. Those that do without click have no options here."""
+        """The command of this name."""
         if cmd_name in PLAIN:
-            return click.Command(cmd_name, help=COMMANDS[cmd_name][1])
+            return _of_argparse(cmd_name)
         return command_of(cmd_name) if cmd_name in COMMANDS else None
+
+
+def _of_argparse(word: str) -> click.Command:
+    """A command that does without click, with its options, as far as they are to be completed."""
+    flags = [action for action in import_module(PLAIN[word]).parser()._actions if action.option_strings]
+    return click.Command(word, params=[_option(flag) for flag in flags if flag.dest != "help"], help=COMMANDS[word][1])
+
+
+def _option(flag: Any) -> click.Option:
+    files = click.Path() if flag.metavar in {"FILE", "DIR", "PATH"} else None
+    kind = click.Choice(flag.choices) if flag.choices else files
+    return click.Option(flag.option_strings, is_flag=flag.nargs == 0, type=kind, multiple=True, help=flag.help)
 
 
 command = Words("interpose")

@@ -92,6 +92,8 @@ def _pem(fault: str) -> Generator[None, None, None]:
 
 
 def _connection(header: tuple[str, ...], **values: Any) -> Connection:
+    if not values["target"]:
+        raise Refused("TARGET is empty: write host:port, unix:/path or dns:///name:port")
     return Connection(metadata=parsed(header), **values)
 
 

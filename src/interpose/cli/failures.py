@@ -22,7 +22,7 @@ STANDARD = error_details_pb2.DESCRIPTOR  # imported, so that its messages are kn
 MOST = 4096  # characters of a server's text that are shown
 
 HINTS = {
-    Meaning.UNCONNECTED: "is the server running there, and is the address right? One with TLS needs --tls",
+    Meaning.UNCONNECTED: "is the server running there, and is the address right? One with TLS needs --tls, and only that",
     Meaning.TOO_LARGE: "--max-msg-sz BYTES lets larger messages in",
 }
 
@@ -76,7 +76,7 @@ def _details(error: Any, pool: Any) -> Iterator[tuple[str, dict[str, Any]]]:
 
 @contextmanager
 def failing(what: str, target: str, pool: Any = None, *, as_json: bool = False) -> Generator[None, None, None]:
-    """Let a failed RPC be told as one of this target. what: the method that was called, or what was wanted of it."""
+    """Let a failed RPC be reported as one of this target. what: the method that was called, or what was wanted of it."""
     try:
         yield
     except grpc.RpcError as error:

@@ -17,7 +17,7 @@ from grpc import RpcError
 
 from interpose.cli import exits
 
-_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]]')  # what opens and closes, but for what stands in a text
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]]')  # what opens and closes, but for what is in a text
 UNFIT = (json_format.ParseError, TypeError, ValueError, AttributeError, RecursionError)  # what ParseDict raises
 _DECODER = json.JSONDecoder()
 _TRANSPARENT = "google.protobuf."  # Timestamp, Struct, Any …: each has a JSON of its own
@@ -78,6 +78,8 @@ def message_of(value: Any, kind: Any, pool: Any) -> Any:
 
 def _parsed(value: Any, kind: Any, pool: Any) -> Any:
     """The message. One of UNFIT is raised if the value does not fit."""
+    if not (isinstance(value, dict) or kind.full_name.startswith(_TRANSPARENT)):
+        raise TypeError("it must be an object")  # protobuf takes [] for one
     known: Any = _Known(pool)
     return json_format.ParseDict(value, message_factory.GetMessageClass(kind)(), descriptor_pool=known)
 

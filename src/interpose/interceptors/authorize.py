@@ -113,6 +113,8 @@ class Authorize:
         the policy that names such a method decides all the same; one for everything, like "*", does not.
     on_deny: called with `DeniedDetails` after each denial; what it raises is logged.
 
+    Rules and `on_deny` run where the RPC runs: on the thread of its handler, or in the event loop.
+
     ValueError listing every fault of these.
     """
 
@@ -138,7 +140,7 @@ class Authorize:
 
     def __call__(self, call: Call) -> Flow:
         if call.side is Side.CLIENT:
-            raise errors.Internal("Authorize stands on a server, not on a channel: put it there", local=True)
+            raise errors.Internal("Authorize belongs on a server: give it to intercept_server", local=True)
         rule = self._table.get(call.method)
         if rule is not anyone:
             yield from self._judge(rule, context.identity(), call)

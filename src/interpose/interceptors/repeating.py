@@ -51,7 +51,7 @@ def is_safe(safe: Safe, call: Call, presumed: bool = False) -> bool:
 
 
 def was_not_executed(call: Call, outcome: Outcome, before: int, unconnected: bool = False) -> bool:
-    """Is it certain that nobody has executed the call?
+    """Is it certain that no server has executed the call?
 
     before: the attempts that the RPC had made when it was sent. unconnected: is it known of that moment that the channel
     could not connect, and that the call does not wait until it can?
@@ -114,7 +114,7 @@ SOME_FAILURES = must_be(
 
 
 def numbered(call: Call, number: int) -> Call:
-    """The call of a retry or of a further copy: a client tells the server which one it is."""
+    """The call of a retry or of a further copy: a client says to the server which one it is."""
     return call if call.side is Side.SERVER else call.without_metadata(ATTEMPT).with_metadata((ATTEMPT, str(number)))
 
 

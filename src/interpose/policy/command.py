@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 
+from interpose.mechanisms.arguments import Arguments
 from interpose.policy.policy import check
 
 WRONG = 2  # exit status for a file with faults, or one that cannot be read
@@ -28,9 +28,9 @@ def _checked(file: str, allow: Sequence[str], env: Sequence[str]) -> int:
     return WRONG if faults else 0
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Arguments:
     """The options, with the words of `load`."""
-    parser = argparse.ArgumentParser(prog="interpose check", description="Say what is wrong with policy files.")
+    parser = Arguments(prog="interpose check", description="Say what is wrong with policy files.")
     parser.add_argument("files", nargs="+", metavar="FILE", help="a policy, .json or .toml")
     parser.add_argument(
         "--allow", action="append", default=[], metavar="module:name", help="the file may import this; again for more"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AbstractContextManager
@@ -25,7 +26,7 @@ from interpose.policy.watching import follow, watched
 MOST_BYTES = 1 << 20  # of a file; what is larger was not written by hand
 DEEPEST = 64  # lists and tables in each other
 TOO_DEEP = f"is nested too deeply; a policy has at most {DEEPEST} lists and tables in each other"
-SCHEMA = "$schema"  # where editors find what may stand in the file
+SCHEMA = "$schema"  # where editors find what may be in the file
 
 _READERS: dict[str, Callable[[str], Node]] = {".json": json_text.read, ".toml": toml_text.read}
 
@@ -64,7 +65,7 @@ class Policy:
                 *self.server.objections(reading.server),
             ]
             if objections:
-                raise PolicyError(Fault(str(self.path), 1, "", text) for text in objections)
+                raise PolicyError(_located(str(self.path), text) for text in objections)
             changed = reading.said != self._reading.said
             if changed:
                 self._reading = reading
@@ -77,8 +78,9 @@ class Policy:
             with policy.watch():
                 serve_until_the_end()
 
-        every: seconds between two looks, above 0 and up to 3600. The log "interpose" says that a file is in force (INFO), or
-        why it is not used (ERROR). The looks are made on a thread of their own.
+        every: seconds between two looks, above 0 and up to 3600; 5 by default, which costs nothing that can be measured. The
+        log "interpose" says that a file is in force (INFO), or why it is not used (ERROR). The looks are made on a thread of
+        their own. ValueError for another number.
         """
         insist("watch", (is_seconds(every, 3600.1), f"every must be above 0 and up to 3600 seconds, not {every!r}"))
         return watched(self.path, every, lambda: follow(self))
@@ -108,7 +110,7 @@ def load(path: str | Path, *, allow: Collection[str] = (), env: Collection[str] 
         policy = interpose.policy.load("policy.json")
         channel = intercept_channel(grpc.insecure_channel(target), policy.client)
 
-    path:  a .json or .toml file. What may stand in it: docs/policy.md.
+    path:  a .json or .toml file. What may be in it: docs/policy.md.
     allow: the names "module:name" that the file may import. Without them a file is data, and runs nothing.
     env:   the variables of the environment that the file may read, as `${NAME}` or `${NAME:-default}`.
 
@@ -134,8 +136,16 @@ def check(path: str | Path, *, allow: Collection[str] = (), env: Collection[str]
     return []
 
 
+def _located(file: str, text: str) -> Fault:
+    """An objection as a fault; that of a row begins with the place of the row."""
+    found = re.match(rf"{re.escape(file)}:(\d+): (.+?): ", text)
+    if found is None:
+        return Fault(file, 1, "", text)
+    return Fault(file, int(found[1]), found[2], text[found.end() :])
+
+
 def _configs(chain: Chain) -> Iterator[str]:
-    """The service configs that stand in a stack."""
+    """The service configs that are in a stack."""
     for interceptor in chain.interceptors:
         if isinstance(interceptor, PerMethod) and interceptor.config is not None:
             yield interceptor.config

@@ -94,7 +94,7 @@ class App:
 
 
 def _made(factory: Any) -> Any:
-    if not callable(factory):
+    if not (callable(factory) and _takes(factory)):
         raise CannotServe(
             f"{factory!r} is no factory: with --factory name a function without arguments, or leave it out"
         )
@@ -107,10 +107,13 @@ def _is_list(given: Any) -> bool:
 
 def _is_function(given: Any) -> bool:
     """Can it be called with one argument?"""
-    if not callable(given) or inspect.isclass(given):
-        return False
+    return callable(given) and not inspect.isclass(given) and _takes(given, "a server")
+
+
+def _takes(function: Any, *arguments: Any) -> bool:
+    """Can it be called with these arguments?"""
     try:
-        inspect.signature(given).bind("a server")
+        inspect.signature(function).bind(*arguments)
     except (TypeError, ValueError):
         return False
     return True
@@ -157,7 +160,7 @@ def _adder(servicer: Any) -> Callable[[Any, Any], None]:
 
 
 def _generated(servicer: Any) -> type | None:
-    """The generated class that a servicer is of, which stands beside the function that adds it."""
+    """The generated class that a servicer is of, which is beside the function that adds it."""
     for kind in type(servicer).__mro__:
         if hasattr(sys.modules.get(kind.__module__), f"add_{kind.__name__}_to_server"):
             return kind

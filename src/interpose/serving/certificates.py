@@ -83,7 +83,7 @@ class Certificates:
         if isinstance(error, _Encrypted):
             return f"the key {self._key} is encrypted, and there is no one to ask for its password: give it decrypted"
         ca = f" and {self._client_ca}" if self._client_ca else ""
-        return f"{self._key}, {self._chain}{ca} are not all in PEM, or damaged: {error}"
+        return f"{self._key}, {self._chain}{ca} must be whole files in PEM, and are not: {error}"
 
 
 class _Encrypted(ValueError):

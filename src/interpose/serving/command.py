@@ -8,7 +8,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from interpose.serving.options import GRACE, LEVELS, LOOPS, PORT, STANDARD, CannotServe, Options
+from interpose.mechanisms.arguments import Arguments
+from interpose.serving.options import GRACE, LEVELS, LOOPS, PORT, STANDARD, CannotServe, Options, refusal
 from interpose.serving.start import start
 
 WRONG = 2  # exit status for what cannot be served, as argparse has it
@@ -29,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _refused(error: ValueError) -> int:
-    print(f"interpose serve: {str(error).removeprefix('serve: ')}", file=sys.stderr)  # noqa: T201  it is a command
+    print(refusal(error), file=sys.stderr)  # noqa: T201  it is a command
     return WRONG
 
 
@@ -38,14 +39,14 @@ def options_of(given: argparse.Namespace) -> Options:
     return Options(**{field.name: getattr(given, field.name) for field in dataclasses.fields(Options)})
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Arguments:
     """The options, each with the default of `Options`."""
-    parser = argparse.ArgumentParser(prog="interpose serve", description="Serve gRPC, and stop without losing a call.")
+    parser = Arguments(prog="interpose serve", description="Serve gRPC, and stop without losing a call.")
     add = parser.add_argument
     add("app", metavar="module:app", help="a function that registers servicers, a list of them, or a ready server")
     add("--app-dir", default=".", metavar="DIR", help="the folder that holds the module (default: this one)")
     add("--stack", default=(), metavar="module:stack", help="interceptors around all of it, the first outermost")
-    add("--policy", metavar="FILE", help="a file whose section server stands inside of the stack; again at SIGHUP")
+    add("--policy", metavar="FILE", help="a file whose section server is inside of the stack; again at SIGHUP")
     add("--policy-allow", action=_Another, metavar="module:name", help="the policy may import this")
     add("--policy-env", action=_Another, metavar="NAME", help="the policy may read this variable")
     add("--factory", action="store_true", help="module:app is a function that returns the application")

@@ -9,8 +9,12 @@ from typing import Any
 
 from interpose.serving.options import CannotServe
 
-# The process, since the lines of several workers stand in one place.
+# The process, since the lines of several workers are in one place.
 FORMAT = "%(asctime)s %(levelname)s %(process)d %(name)s: %(message)s"
+
+
+# By itself logging silences the loggers that it is not given, and with them our start line.
+KEPT = {"disable_existing_loggers": False}
 
 
 def configure(level: str, config: str | dict[str, Any] | None) -> None:
@@ -31,12 +35,13 @@ def _configured(config: str | dict[str, Any]) -> None:
 
     try:
         if isinstance(config, dict):
-            logging.config.dictConfig(config)
+            logging.config.dictConfig({**KEPT, **config})
         elif config.endswith(".json"):
-            logging.config.dictConfig(json.loads(Path(config).read_text("utf-8")))
+            logging.config.dictConfig({**KEPT, **json.loads(Path(config).read_text("utf-8"))})
         else:
             logging.config.fileConfig(config, disable_existing_loggers=False, encoding="utf-8")
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except Exception as error:  # of many kinds: logging does not look at what it is given
+        why = " ".join(": ".join(str(one) for one in (error, error.__cause__) if one).split())
         raise CannotServe(
-            f"cannot configure logging from {config}: {error}; it takes JSON for dictConfig, or the format of fileConfig"
+            f"cannot configure logging from {config}: {why}; it takes JSON for dictConfig, or the format of fileConfig"
         ) from None

@@ -139,7 +139,8 @@ class OnLoop:
 
     async def end(self) -> None:
         self._opened.stopping()
-        _log.warning("ending %d calls that are still running", len(self._site.running))
+        if self._site.running:
+            _log.warning("ending %d calls that are still running", len(self._site.running))
         await self._end(self._site.running)
 
     async def _end(self, running: dict[Any, Any]) -> None:

@@ -8,6 +8,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from interpose.serving.options import CannotServe
+
 VARIABLE = "PROMETHEUS_MULTIPROC_DIR"  # prometheus_client's; it has to be set before that is imported
 
 
@@ -17,7 +19,7 @@ class SharedMetrics:
     def __init__(self) -> None:
         given = os.environ.get(VARIABLE)
         self._own = given is None
-        self.folder = tempfile.mkdtemp(prefix="interpose-metrics-") if given is None else given
+        self.folder = _made() if given is None else given
 
     @property
     def environment(self) -> dict[str, str]:
@@ -37,3 +39,13 @@ class SharedMetrics:
         """All workers have ended."""
         if self._own:
             shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _made() -> str:
+    """A new folder. CannotServe if there can be none."""
+    try:
+        return tempfile.mkdtemp(prefix="interpose-metrics-")
+    except OSError:
+        raise CannotServe(
+            f"there is no folder for the metrics of the workers: set {VARIABLE}, or TMPDIR, to one that can be written to"
+        ) from None

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from interpose.mechanisms.options import insist, is_flag, is_whole
+from interpose.mechanisms.text import one_line
 
 Loop: TypeAlias = Literal["auto", "none", "asyncio", "uvloop"]
 
@@ -19,10 +20,14 @@ PORT = 50051  # the port of gRPC's own examples
 GRACE = 20.0  # seconds; with CLEAN_UP and a drain delay of 5 it ends before the 30 that Kubernetes waits
 CLEAN_UP = 5.0  # seconds that handlers have for their `finally`, once their RPCs were ended
 FLUSH = 0.05  # seconds for what is written to leave, before the connection or the call that carries it is ended
-THREADS = 32  # as many as Python's own pools have at most when nobody says a number
+THREADS = 32  # as many as Python's own pools have at most when no number is given
 MOST_THREADS = 10_000
 MOST_WORKERS = 1_000
+MOST_SAID = 4096  # characters of a refusal
 LONGEST = 86_400.0  # seconds; what takes longer than a day is a mistake of units
+
+
+CHECKS = "ready must be a list of functions without arguments, of a ConcurrencyLimit, or of their names"
 
 
 class CannotServe(ValueError):
@@ -30,6 +35,11 @@ class CannotServe(ValueError):
 
     Raised before anything is started. `interpose serve` prints it and exits with status 2.
     """
+
+
+def refusal(error: ValueError) -> str:
+    """The line that `interpose serve` prints."""
+    return f"interpose serve: {one_line(str(error).removeprefix('serve: '), MOST_SAID)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +88,7 @@ class Options:
                 f"workers must be a whole number from 1 to {MOST_WORKERS}: leave it out to serve in this process",
             ),
             (not (self.reload and self.workers), "reload serves from one process: leave workers out, or reload"),
+            (self.reload or not self.reload_dirs, "reload_dirs are for reload: give it too, or leave them out"),
             (
                 not (self.uds and (self.workers or 1) > 1),
                 "workers share a port, but no unix socket: give a port, or workers=1",
@@ -97,8 +108,8 @@ class Options:
             (set(self.bare) <= set(STANDARD), f"bare must name some of {', '.join(STANDARD)}"),
             (
                 not isinstance(self.ready, str)
-                and all(isinstance(one, str) or _can_be_asked(one) for one in self.ready),
-                "ready must be a list of functions without arguments, of a ConcurrencyLimit, or of their names",
+                and all(isinstance(one, str) or can_be_asked(one) for one in self.ready),
+                CHECKS,
             ),
             (not self.ready or self.health is True, "ready needs health, which is what it changes"),
             (
@@ -133,7 +144,8 @@ class Options:
         return [*(self.reload_dirs or [str(Path.cwd())]), *([self.policy] if self.policy else [])]
 
 
-def _can_be_asked(check: object) -> bool:
+def can_be_asked(check: object) -> bool:
+    """Is it a check that health can follow?"""
     return callable(check) or hasattr(check, "snapshot")
 
 

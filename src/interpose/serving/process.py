@@ -24,7 +24,7 @@ class Process:
         self.line: dict[str, str] = {}
         self._notes = notes
         reading, writing = os.pipe()
-        plain = asdict(replace(options, workers=None, reload=False))
+        plain = asdict(replace(options, workers=None, reload=False, reload_dirs=()))
         work = {"app": app, "stack": stack, "options": plain, "path": sys.path, "ready": writing}
         try:
             self._process = subprocess.Popen(

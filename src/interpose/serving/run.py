@@ -35,8 +35,8 @@ def site(app: Any, options: Options, stack: Any, *, shared: bool = False) -> Sit
 def interceptors(stack: Any) -> Sequence[Interceptor]:
     """The interceptors that were given, or whose name was."""
     found: Any = load(stack) if isinstance(stack, str) else stack
-    given: tuple[Any, ...] = (found,) if callable(found) else tuple(found)
     try:
+        given: tuple[Any, ...] = (found,) if callable(found) else tuple(found)
         for interceptor in given:
             check(interceptor)
     except TypeError as error:

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from interpose.serving.address import Reserved, Unix
@@ -26,6 +27,9 @@ def supervise(app: Any, stack: Any, options: Options) -> int:
             "workers and reload need names, since each process imports the application for itself: "
             'app="shop.server:app", stack="shop.server:stack"'
         )
+    gone = [folder for folder in options.reload_dirs if not Path(folder).exists()]
+    if gone:
+        raise CannotServe(f"there is no folder {' and no folder '.join(gone)}, which reload_dirs names")
     with ExitStack() as life:
         shared = _kept(options, life)
         metrics = SharedMetrics()
@@ -34,7 +38,7 @@ def supervise(app: Any, stack: Any, options: Options) -> int:
         def spawn(notes: Notes) -> Worker:
             return Process(app, stack, shared, metrics.environment, notes)
 
-        supervisor = Supervisor(spawn, options.workers or 1, metrics.dead)
+        supervisor = Supervisor(spawn, options.workers or 1, metrics.dead, renews=not options.reload)
         if options.reload:
             life.enter_context(_reloading(options, supervisor))
         return supervisor.run(_announce)

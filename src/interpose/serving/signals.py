@@ -11,12 +11,15 @@ from contextlib import contextmanager
 from types import FrameType
 
 STOPPING = (signal.SIGINT, signal.SIGTERM)
-KILLING = 3  # the signal of this number ends the process where it stands
+CLOSED: signal.Signals | None = getattr(signal, "SIGHUP", None)  # its terminal is closed, where there is such a signal
+KILLING = 3  # the signal of this number ends the process at once
 
 
 @contextmanager
 def stop_signals(tell: Callable[[], object]) -> Generator[None]:
     """Call `tell` at each of the first two signals that stop. RuntimeError outside of the main thread.
+
+    SIGHUP is one of them, unless it means something else here, or is ignored, as under nohup.
 
     It is called between two steps of the main thread, whatever that is doing, so it must not take a lock.
     """
@@ -31,7 +34,8 @@ def stop_signals(tell: Callable[[], object]) -> Generator[None]:
             os._exit(128 + number)  # as a shell shows it
         tell()
 
-    before = {number: signal.signal(number, hear) for number in STOPPING}
+    closed = [CLOSED] if CLOSED is not None and signal.getsignal(CLOSED) is signal.SIG_DFL else []
+    before = {number: signal.signal(number, hear) for number in (*STOPPING, *closed)}
     try:
         yield
     finally:
@@ -54,12 +58,11 @@ def _nothing() -> None:
 @contextmanager
 def renewing(tell: Callable[[], object]) -> Generator[None]:
     """Call `tell` at each SIGHUP, where there is such a signal. As with `stop_signals`, it must not take a lock."""
-    number = getattr(signal, "SIGHUP", None)
-    if number is None:
+    if CLOSED is None:
         yield
         return
-    before = signal.signal(number, lambda *_: tell())
+    before = signal.signal(CLOSED, lambda *_: tell())
     try:
         yield
     finally:
-        signal.signal(number, before)
+        signal.signal(CLOSED, before)

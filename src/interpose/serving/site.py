@@ -19,7 +19,7 @@ from interpose.serving import standard
 from interpose.serving.address import Port, Unix
 from interpose.serving.app import App, load
 from interpose.serving.certificates import Certificates
-from interpose.serving.options import CannotServe, Options
+from interpose.serving.options import CHECKS, CannotServe, Options, can_be_asked
 from interpose.serving.readiness import Readiness
 from interpose.serving.tracking import Running, Tracked, TrackedOnLoop
 
@@ -55,6 +55,9 @@ class Site:
                 "a server that has handlers already cannot be given interceptors: make it with intercept_server, "
                 "or let the application be a function that registers servicers"
             )
+        own = _of_a_made_server(options) if app.ready else ""
+        if own:
+            raise CannotServe(f"a server that is ready has options of its own: give {own} where it is made")
         self._standard = standard.wanted(options)
         self.address = Unix(options.uds) if options.uds else Port(options.host, options.port, shared=shared)
         self.certificates = None if options.tls_key is None else Certificates(*_files(options))
@@ -62,6 +65,8 @@ class Site:
         self.ours: Running = {}  # those of health, reflection and channelz
         self.health: Any = None
         self.checks = [load(check) if isinstance(check, str) else check for check in options.ready]
+        if not all(map(can_be_asked, self.checks)):
+            raise CannotServe(CHECKS)
 
     @property
     def channel_options(self) -> list[tuple[str, Any]]:
@@ -94,7 +99,8 @@ class Site:
     def where(self) -> str:
         """Address, TLS, and what runs the handlers."""
         tls = "no TLS" if self.certificates is None else "mutual TLS" if self.options.tls_client_ca else "TLS"
-        kind = "asyncio" if self.app.asyncio else f"{self.options.pool_size} threads"
+        threads = "threads of its own" if self.app.ready else f"{self.options.pool_size} threads"
+        kind = "asyncio" if self.app.asyncio else threads
         return f"{self.address.shown} ({tls}), {kind}"
 
     @property
@@ -196,12 +202,18 @@ class Opened:
 
 
 def _limit(options: Options) -> tuple[Interceptor, ...]:
-    """Innermost, so that logs and metrics see refusals. Nobody waits in a queue: as uvicorn does."""
+    """Innermost, so that logs and metrics see refusals. No call waits in a queue: as uvicorn does."""
     if options.limit_concurrency is None:
         return ()
     from interpose.interceptors.concurrency_limit import ConcurrencyLimit, Fixed  # a server starts sooner without it
 
     return (ConcurrencyLimit(Fixed(options.limit_concurrency), queue=0),)
+
+
+def _of_a_made_server(options: Options) -> str:
+    """Which options were given that only count where grpc's server is made."""
+    given = [name for name in ("max_connection_age", "threads") if getattr(options, name) is not None]
+    return ", ".join([*given, *(["options"] if options.options else [])])
 
 
 def _files(options: Options) -> tuple[str, str, str | None]:

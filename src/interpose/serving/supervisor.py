@@ -6,6 +6,7 @@ import logging
 import signal
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Any, Protocol, TypeAlias
@@ -39,7 +40,9 @@ Notes: TypeAlias = "SimpleQueue[Note]"
 
 
 class Supervisor:
-    """Keeps `count` workers running until a signal comes. spawn: starts one. ended: told of each that has ended.
+    """Keeps `count` workers running until a signal comes. spawn: starts one. ended: called with each that has ended.
+
+    renews: SIGHUP replaces the workers; without it, it stops them, as a terminal that is closed means.
 
     It is its main thread alone that acts; signal handlers and the threads that watch workers leave it a note.
     """
@@ -50,12 +53,15 @@ class Supervisor:
         count: int,
         ended: Callable[[int], object] = lambda _: None,
         clock: Callable[[], float] = monotonic,
+        *,
+        renews: bool = True,
     ) -> None:
         self.notes: Notes = SimpleQueue()
         self._spawn = spawn
         self._count = count
         self._ended = ended
         self._clock = clock
+        self._renews = renews
         self._born: dict[Worker, float] = {}  # all that run
         self._ready: set[Worker] = set()
         self._due: list[float] = []  # when those are to be started that died
@@ -68,7 +74,8 @@ class Supervisor:
     def run(self, announce: Callable[[list[Worker]], object]) -> int:
         """Serve; gives the exit status: 0 after a signal, that of a worker that could not start."""
         tell = {STOP: lambda: self.notes.put((STOP, None)), RENEW: lambda: self.notes.put((RENEW, None))}
-        with stop_signals(tell[STOP]), renewing(tell[RENEW]):
+        renewed = renewing(tell[RENEW]) if self._renews else nullcontext()
+        with renewed, stop_signals(tell[STOP]):
             failed = self._start()
             if failed is None:
                 announce(list(self._born))
@@ -188,7 +195,7 @@ class Supervisor:
 
     def _stop(self) -> None:
         """Let all drain; another signal is passed on, and shortens it."""
-        self._tell(worker for worker in self._born if worker is not self._leaving)  # which has been told
+        self._tell(worker for worker in self._born if worker is not self._leaving)  # which has the signal already
         while self._born:
             what, worker = self._next(None)
             if what == STOP:

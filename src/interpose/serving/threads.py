@@ -115,7 +115,8 @@ class Threads:
     def end(self) -> None:
         self._opened.stopping()
         cut = [context for context in list(self._site.running) if end(context)]
-        _log.warning("ended %d calls that were still running", len(cut))
+        if cut:
+            _log.warning("ended %d calls that were still running", len(cut))
 
     def left(self, seconds: float) -> None:
         until = monotonic() + seconds

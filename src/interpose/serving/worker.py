@@ -14,7 +14,7 @@ import sys
 import threading
 from io import FileIO
 
-from interpose.serving.options import CannotServe, Options
+from interpose.serving.options import CannotServe, Options, refusal
 from interpose.serving.run import prepare, run, site
 
 _log = logging.getLogger("interpose")
@@ -38,7 +38,7 @@ def main(stdin: FileIO) -> int:
 
         run(served, ready)
     except CannotServe as error:
-        print(f"interpose serve: {error}", file=sys.stderr)  # noqa: T201  it is a command
+        print(refusal(error), file=sys.stderr)  # noqa: T201  it is a command
         return 2
     return 0
 

@@ -17,6 +17,8 @@ from tests.contrib.prometheus.reading import WHERE, series_of, shown, total
 from tests.interceptors.driving import failing, incoming, outgoing
 from tests.protos.compiled import Generated
 
+pytestmark = pytest.mark.slow  # ten thousand names
+
 Code = grpc.StatusCode
 RUNS = 10_000
 FEW = 60  # series
