@@ -141,7 +141,7 @@ def test_a_row_that_no_method_comes_to_is_refused_while_the_server_runs(tmp_path
 # --- under load -----------------------------------------------------------------------------------------------------
 
 CALLERS = 4
-CALLS = 60  # of each caller
+CALLS = 30  # of each caller
 
 
 def echo(request: Any, context: Any) -> Any:
