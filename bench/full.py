@@ -43,24 +43,42 @@ def provider(share: float) -> Any:
     return made
 
 
+def logger() -> logging.Logger:
+    """One that writes lines of JSON into such a file."""
+    from interpose.interceptors import JsonFormatter  # noqa: PLC0415
+
+    handler = logging.StreamHandler(nowhere())
+    handler.setFormatter(JsonFormatter())
+    made = logging.Logger("bench", logging.DEBUG)  # noqa: LOG001  one for each stack
+    made.addHandler(handler)
+    return made
+
+
+def meters() -> Any:
+    """A provider of the SDK's meters, which are read when they are asked for."""
+    from opentelemetry.sdk.metrics import MeterProvider  # noqa: PLC0415
+    from opentelemetry.sdk.metrics.export import InMemoryMetricReader  # noqa: PLC0415
+
+    return MeterProvider([InMemoryMetricReader()])
+
+
 # --- ours -------------------------------------------------------------------------------------------------------------
 
 
-def ours(share: float | None) -> tuple[Any, ...]:
-    """The stack in the order of docs/stack-order.md. share: of the traces, how many are sampled; None: no tracing."""
+def ours(share: float | None, log: Any = None) -> tuple[Any, ...]:
+    """The stack in the order of docs/stack-order.md. share: of the traces, how many are sampled; None: no tracing.
+
+    log: where the access log writes to; lines into a stream unless given, as the market's do.
+    """
     from prometheus_client import CollectorRegistry  # noqa: PLC0415
 
     from interpose.contrib.opentelemetry import Tracing  # noqa: PLC0415
     from interpose.contrib.prometheus import PrometheusMetrics  # noqa: PLC0415
-    from interpose.interceptors import AccessLog, ExceptionToStatus, JsonFormatter, RequestId  # noqa: PLC0415
+    from interpose.interceptors import AccessLog, ExceptionToStatus, JsonLines, RequestId  # noqa: PLC0415
 
-    handler = logging.StreamHandler(nowhere())
-    handler.setFormatter(JsonFormatter())
-    logger = logging.Logger("bench", logging.DEBUG)  # noqa: LOG001  one for each stack
-    logger.addHandler(handler)
     tracing = () if share is None else (Tracing(provider(share)),)
     metrics = PrometheusMetrics(registry=CollectorRegistry(), histogram=True)
-    return (RequestId(), *tracing, metrics, AccessLog(logger), ExceptionToStatus())
+    return (RequestId(), *tracing, metrics, AccessLog(log or JsonLines(nowhere())), ExceptionToStatus())
 
 
 # --- the market's -----------------------------------------------------------------------------------------------------

@@ -45,6 +45,7 @@ UNTRACED, SAMPLED, SOME = (
     "full stack, every trace sampled",
     "full stack, 1 % of traces sampled",
 )
+LOGGED = f"{UNTRACED}, its lines through `logging`"
 THEIR_SAMPLED, THEIR_SOME = f"{SAMPLED}, of the market", f"{SOME}, of the market"
 
 LIMITS = {
@@ -125,6 +126,11 @@ def full(name: str, share: float | None) -> Callable[[Mode], Stack]:
     return lambda mode: Stack(name, mode, ours=everything.ours(share))
 
 
+def logged(mode: Mode) -> Stack:
+    """The same, with an access log that writes through `logging`."""
+    return Stack(LOGGED, mode, ours=everything.ours(None, everything.logger()))
+
+
 def their_full(name: str, share: float) -> Callable[[Mode], Stack]:
     """The whole stack of the market."""
 
@@ -140,6 +146,7 @@ MAKERS: tuple[Callable[[Mode], Stack], ...] = (
     metrics,
     their_metrics,
     full(UNTRACED, None),
+    logged,
     full(SOME, everything.SOME),
     full(SAMPLED, everything.SAMPLED),
     their_full(THEIR_SOME, everything.SOME),

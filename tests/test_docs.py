@@ -1,7 +1,7 @@
 """README and docs are run: the python blocks of a page in order, in one process and one namespace.
 
-A block that begins with ```proto shop.proto is compiled first, and python blocks import `shop_pb2`. One that begins with
-```json shop.json is a file in the folder where they run.
+A block that begins with ```proto shop.proto is compiled first, and python blocks import `shop_pb2` and `shop_pb2_grpc`. One
+that begins with ```json shop.json is a file in the folder where they run.
 """
 
 import re

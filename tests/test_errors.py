@@ -11,7 +11,7 @@ import grpc.aio
 import pytest
 
 from interpose import Call, Flow, Metadata, StatusError, errors
-from interpose.sync.attempt import InactiveCall
+from interpose._grpcio.sync_calls import InactiveCall
 from interpose.testing import Place, failed
 
 CODES = [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK]

@@ -12,9 +12,9 @@ SOURCE = Path(__file__).parents[1] / "src" / "interpose"
 # The files that stand beside the folders. A new one goes where its imports let it; most belong into a folder.
 NOUNS = {"_call", "_outcome", "_method", "_metadata", "_messages", "_flow", "errors", "context", "_clock"}
 # What both shells share.
-NOUNS |= {"_codec", "_details", "_executed", "_native", "_patterns", "_scope", "_unmatched", "_wording"}
+NOUNS |= {"_details", "_executed", "_patterns", "_scope", "_unmatched", "_wording"}
 NOUNS |= {"_background", "_identity", "_served"}  # what guards share
-FRONT_DOOR = {"__init__", "__main__", "_attach", "_describe", "_native_interceptors", "_serve"}
+FRONT_DOOR = {"__init__", "__main__", "_attach", "_describe", "_serve"}
 
 # room: the rooms of ours that it may import
 ARROWS = {
@@ -22,14 +22,25 @@ ARROWS = {
     "mechanisms": set(),
     "interceptors": {"nouns", "mechanisms"},
     "_shell": {"nouns", "_shell"},
-    "sync": {"nouns", "_shell", "sync"},
-    "aio": {"nouns", "_shell", "aio"},
+    "_grpcio": {"nouns", "_shell", "_grpcio"},
+    "sync": {"nouns", "_shell", "_grpcio", "sync"},
+    "aio": {"nouns", "_shell", "_grpcio", "aio"},
+    "_native_interceptors": {"nouns", "mechanisms", "_shell", "sync", "aio", "_native_interceptors"},
     "web": {"mechanisms", "web"},
     "contrib": {"nouns", "mechanisms", "interceptors"},
     "cli": {"nouns", "mechanisms", "interceptors", "the front door", "cli"},
     "policy": {"nouns", "mechanisms", "interceptors", "contrib", "_shell", "policy"},
     "serving": {"nouns", "mechanisms", "interceptors", "_shell", "sync", "aio", "policy", "the front door", "serving"},
-    "the front door": {"nouns", "mechanisms", "interceptors", "sync", "aio", "the front door"},
+    "the front door": {
+        "nouns",
+        "mechanisms",
+        "interceptors",
+        "_shell",
+        "sync",
+        "aio",
+        "_native_interceptors",
+        "the front door",
+    },
 }
 FREE = {"testing", "demo", "compat"}  # may import everything
 
@@ -44,7 +55,7 @@ EXTRA_ARROWS = [
     # Options are judged alike, by one file that needs nothing.
     *(
         (f"mechanisms/{name}.py", "interpose.mechanisms.options")
-        for name in ("backoff", "budget", "concurrency", "quantile", "redaction")
+        for name in ("backoff", "budget", "concurrency", "json_lines", "quantile", "redaction")
     ),
     # What is sent with a refusal is packed by hand, and cut to size.
     ("mechanisms/pushback.py", "interpose.mechanisms.rich"),
@@ -88,7 +99,7 @@ EXTRAS = {
 }
 
 WAITING = {"threading", "asyncio"}
-MAY_WAIT = {"sync", "aio", "web", "serving", "policy", "cli"}
+MAY_WAIT = {"_grpcio", "sync", "aio", "_native_interceptors", "web", "serving", "policy", "cli"}
 # Hand time, locks, threads and tasks to all who need them.
 KNOWING = {PurePosixPath("_clock.py"): {"threading"}, PurePosixPath("_background.py"): WAITING}
 KNOWING |= {PurePosixPath("mechanisms/log_records.py"): WAITING}  # a record names the thread and the task that it is of

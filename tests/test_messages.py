@@ -8,8 +8,8 @@ import grpc
 import pytest
 
 from interpose import Call, Flow, Kind, Metadata, Method, errors
-from interpose._codec import Encoded, encoded, encoder
 from interpose._messages import compose, request_of, show_initial_metadata
+from interpose._shell.codec import Encoded, encoded, encoder
 from interpose.testing import Place
 
 CALL = Call(Method("/a/b", Kind.UNARY_UNARY), request="m")

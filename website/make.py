@@ -11,6 +11,7 @@ import shutil
 import sys
 import tomllib
 from pathlib import Path
+from textwrap import indent
 
 ROOT = Path(__file__).parents[1]
 CONFIGURATION = ROOT / "zensical.toml"
@@ -18,6 +19,7 @@ PAGES = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "bench/R
 FILES = ("bench/*.svg", "dashboards/*.json", "dashboards/*.yml", "docs/**/*")  # what pages show or link to
 
 NAMED_BLOCK = re.compile(r"^( *```\w+) ([\w.-]+)$", re.MULTILINE)
+STACK_BLOCK = re.compile(r"^\*\*(sync|asyncio)\*\*\n\n(```.*?^```)$", re.MULTILINE | re.DOTALL)
 
 REFERENCE = (
     "interpose",
@@ -43,8 +45,14 @@ def sources() -> list[str]:
 
 
 def written() -> dict[str, str]:
-    """Those pages. A block that is a file has its name as a title there; in the repository it is behind the language."""
-    return {name: NAMED_BLOCK.sub(r'\1 title="\2"', (ROOT / name).read_text("utf-8")) for name in sources()}
+    """Those pages, as the site has them."""
+    return {name: for_site((ROOT / name).read_text("utf-8")) for name in sources()}
+
+
+def for_site(page: str) -> str:
+    """A block that is a file has its name as a title; what is below **sync** and **asyncio** becomes tabs, side by side."""
+    titled = NAMED_BLOCK.sub(r'\1 title="\2"', page)
+    return STACK_BLOCK.sub(lambda block: f'=== "{block[1]}"\n\n{indent(block[2], "    ")}', titled)
 
 
 def files() -> list[str]:

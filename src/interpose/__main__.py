@@ -18,7 +18,7 @@ COMMANDS = {
     "describe": ("TARGET NAME", "what a service, a method or a message is"),
     "health": ("TARGET", "is a server well? The exit status says so"),
     "top": ("TARGET", "what the RPCs of a process do, as its page /rpcz knows it"),
-    "bench": ("TARGET METHOD", "how many calls a server bears, and how long they take"),
+    "bench": ("TARGET METHOD", "how many calls a server can take, and how long they take"),
 }
 # Those that need no extra, each with a function `main(arguments)` that gives the exit status. All others are `interpose.cli`.
 PLAIN = {"serve": "interpose.serving.command", "check": "interpose.policy.command"}

@@ -10,6 +10,8 @@ import grpc.aio
 from interpose import aio, sync
 from interpose._clock import SYSTEM, Clock
 from interpose._flow import Interceptor, check, check_fit, check_sync, named
+from interpose._shell.channel import stacked
+from interpose._shell.handlers import refuse_late
 
 C = TypeVar("C")
 S = TypeVar("S")
@@ -34,10 +36,10 @@ def intercept_channel(channel: C, *interceptors: Interceptor, clock: Clock = SYS
     if isinstance(channel, grpc.Channel):
         check_sync(interceptors)
         check_fit(interceptors, asyncio=False)
-        wrapped = sync.intercept(channel, interceptors, clock)
+        wrapped = stacked(sync.Channel, channel, interceptors, clock)
     else:
         check_fit(interceptors, asyncio=True)
-        wrapped = aio.intercept(channel, interceptors, clock)
+        wrapped = stacked(aio.Channel, channel, interceptors, clock)
     result: C = wrapped
     return result
 
@@ -64,14 +66,15 @@ def intercept_server(server: S, *interceptors: Interceptor, clock: Clock = SYSTE
         )
     for interceptor in interceptors:
         check(interceptor)
+    refuse_late(server)
     wrapped: Any
     if isinstance(server, grpc.Server):
         check_sync(interceptors, "server")
         check_fit(interceptors, asyncio=False)
-        wrapped = sync.serve(server, interceptors, clock)
+        wrapped = stacked(sync.Server, server, interceptors, clock)
     else:
         check_fit(interceptors, asyncio=True)
-        wrapped = aio.serve(server, interceptors, clock)
+        wrapped = stacked(aio.Server, server, interceptors, clock)
     result: S = wrapped
     return result
 

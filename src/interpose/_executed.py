@@ -59,7 +59,7 @@ def vouched(outcome: Outcome) -> Metadata:
     that was not sent, which a handler passes on.
     """
     trailing = outcome.trailing_metadata
-    if KEY in trailing and (outcome.attempts or came_from_a_stub(outcome)):
+    if KEY in trailing and (outcome.attempts or is_downstream(outcome.error)):
         others = [pair for pair in trailing if pair[0].lower() != KEY or tuple(pair) == MAY_HAVE_RUN]
         trailing = Metadata.trusted(others)
     if meaning_of(outcome.code, outcome.details) in MISLEADING and MAY_HAVE_RUN not in trailing:
@@ -67,6 +67,9 @@ def vouched(outcome: Outcome) -> Metadata:
     return trailing
 
 
-def came_from_a_stub(outcome: Outcome) -> bool:
-    """Is it the failure of another RPC, which a stub has raised?"""
-    return isinstance(outcome.error, (grpc.Call, grpc.aio.AioRpcError))
+def is_downstream(error: BaseException | None) -> bool:
+    """Is it the failure of a call that was made here? What a stub raises, bare or intercepted, is grpc's own call object.
+
+    A status that a handler or an interceptor raises for its caller never is.
+    """
+    return isinstance(error, (grpc.Call, grpc.aio.AioRpcError))

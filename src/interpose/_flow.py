@@ -66,6 +66,8 @@ Nested: TypeAlias = (
 
 MAX_RESENDS = 1000  # per RPC; far beyond any retry policy, and short of a spin that goes unnoticed
 
+NO_WAITING = "nothing can await on the sync side"  # why a sync shell refuses a `Wait`, but for a Future
+
 _log = logging.getLogger("interpose")
 
 

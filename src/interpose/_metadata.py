@@ -86,6 +86,10 @@ class Metadata(tuple[Any, ...]):  # of pairs; Any, so that type checkers allow `
         """A copy with these pairs behind the others; ValueError for a key or value that cannot be sent."""
         return tuple.__new__(Metadata, (*self, *[_checked(pair) for pair in pairs]))
 
+    def _plus(self, key: str, value: str) -> Metadata:
+        """A copy with one pair more, of an interceptor of ours: it is not checked, and names are not made lower case."""
+        return tuple.__new__(Metadata, (*self, tuple.__new__(Metadatum, (key, value))))
+
     def without(self, *keys: str) -> Metadata:
         """A copy without any value of these keys."""
         unwanted = {key.lower() for key in keys}

@@ -114,7 +114,7 @@ def _fault_of_glob(glob: str) -> str | None:
             "alternatives are written in braces, and anything else is said by a function of the Method"
         )
     if "{" in glob or "}" in glob or re.search(r"\[[^\]]*$", glob):
-        return "has a brace or bracket without its other half"
+        return "has a brace or bracket without its other half: write '/shop.v1.Orders/{Get,List}*'"
     if glob == "/*":
         return None
     service, slash, name = glob[1:].partition("/")

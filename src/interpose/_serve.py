@@ -59,14 +59,15 @@ def serve(
     workers: processes that share the port; needs names for app and stack. SIGHUP replaces them one after the other.
     reload: replace it when a Python file changes under `reload_dirs`, or this folder.
     env_file: variables to set before the application is imported.
-    policy: a file whose section `server` stands inside of `stack`, read anew at SIGHUP; see `interpose.policy.load`, also for
+    policy: a file whose section `server` is inside of `stack`, read anew at SIGHUP; see `interpose.policy.load`, also for
         `policy_allow` and `policy_env`.
     tls_key, tls_cert, tls_client_ca: files in PEM, read anew when they change. With a CA, clients need a certificate.
     health, reflection, channelz: the standard services, of the extra `server`.
-    ready: functions that say whether the server is ready, or their names; a `ConcurrencyLimit` is not while it refuses.
+    ready: functions that say whether the server is ready, or their names; a `ConcurrencyLimit` is not while it refuses. Each
+        runs on a thread of its own; one that raises, or takes too long, says no.
         The health service follows them after three looks of the same opinion, one each second.
     drain_delay: seconds between NOT_SERVING and the refusal of new calls. timeout_graceful_shutdown: seconds that calls
-        have then, before they are ended with UNAVAILABLE.
+        have then, before they are ended with UNAVAILABLE. By default 20, which fits into the 30 that Kubernetes waits.
     limit_concurrency: calls in hand at once; more are refused with UNAVAILABLE.
     max_connection_age: seconds after which clients are asked to connect anew, so that load spreads.
     options: pairs for grpc's own server. log_level, log_config: as `logging` has them.

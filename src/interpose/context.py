@@ -17,6 +17,9 @@ from interpose._identity import Identity
 from interpose._metadata import Metadata
 from interpose._scope import Scope
 
+# What handlers and interceptors ask. All else is for the interceptors and shells that leave the answers.
+__all__ = ["current_call", "deadline", "detached", "identity", "real_ip", "request_id", "trace_ids"]
+
 
 class Inherited(NamedTuple):
     """What an incoming RPC leaves to the calls that its handler makes; noted by `PropagateContext`."""
@@ -100,9 +103,8 @@ set_current_call = _call.set
 """Used by the server shells: what `current_call()` gives from here on in this RPC. No function of ours: all RPCs set it."""
 
 
-def set_request_id(value: str) -> None:
-    """Used by interceptors: what `request_id()` gives from here on in this RPC."""
-    _request_id.set(value)
+set_request_id = _request_id.set
+"""Used by interceptors: what `request_id()` gives from here on in this RPC. No function of ours, like the one above."""
 
 
 def set_real_ip(value: str | None) -> None:

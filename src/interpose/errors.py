@@ -20,6 +20,28 @@ import grpc
 
 from interpose._metadata import Metadata
 
+__all__ = [
+    "Aborted",
+    "AlreadyExists",
+    "Cancelled",
+    "DataLoss",
+    "DeadlineExceeded",
+    "FailedPrecondition",
+    "Internal",
+    "InvalidArgument",
+    "NotFound",
+    "OutOfRange",
+    "PermissionDenied",
+    "ResourceExhausted",
+    "StatusError",
+    "Unauthenticated",
+    "Unavailable",
+    "Unimplemented",
+    "Unknown",
+    "of",
+    "parse_details",
+]
+
 RICH_KEY = "grpc-status-details-bin"  # a serialized google.rpc.Status
 
 

@@ -16,10 +16,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from interpose import Call, Kind, Method, Outcome, Side, errors, wait
 from interpose._flow import Driver, layers
-from interpose._native import Pauses
 from interpose._scope import Scope
 from interpose._shell.attempt import Attempt
 from interpose._shell.exchange import Exchange
+from interpose._shell.native import Pauses
 from tests.support.examples import examples
 
 SEND, LATER, HEDGE, JOIN = "send", "send later", "hedge", "wait for a Future"

@@ -11,10 +11,11 @@ import pytest
 from grpc.aio import _interceptor
 
 from interpose import Call, Flow, Kind, Side, native_interceptors
+from interpose._grpcio import sync_calls
+from interpose._grpcio.blocking import blocking
+from interpose._grpcio.sync_calls import InactiveCall
 from interpose.aio import attempt as aio_attempt
 from interpose.sync import attempt as sync_attempt
-from interpose.sync.attempt import InactiveCall
-from interpose.sync.blocking import blocking
 from interpose.testing import Place, failed, ok
 
 
@@ -34,7 +35,8 @@ def test_a_blocking_call_goes_the_public_way() -> None:
 @pytest.mark.parametrize("kind", Kind, ids=str)
 def test_sync_calls_without_a_state(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
     """A failure has no debug text, and all else is as it was."""
-    monkeypatch.setattr(sync_attempt, "getattr", _without("_state"), raising=False)
+    for module in (sync_attempt, sync_calls):
+        monkeypatch.setattr(module, "getattr", _without("_state"), raising=False)
     with Place(False, Side.CLIENT, kind).open(again, script=[failed(grpc.StatusCode.UNAVAILABLE), ok("a")]) as rpc:
         if kind.request_streaming:
             reply = rpc.call("a")

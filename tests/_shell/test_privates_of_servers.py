@@ -12,9 +12,9 @@ import grpc
 import pytest
 
 from interpose._clock import SYSTEM
+from interpose._grpcio import plain, servers
 from interpose._shell.handlers import refuse_late
 from interpose._shell.serving import Registered
-from interpose.aio import plain
 from interpose.interceptors import Authorize, require
 from interpose.serving import ending
 from interpose.sync import straight
@@ -54,14 +54,14 @@ def test_a_state_that_is_kept_otherwise_is_not_read(parts: dict[str, Any], monke
     vars(module).update(parts)
     monkeypatch.setitem(sys.modules, "of_a_later_version", module)
 
-    assert straight.privates("of_a_later_version") == (None, None)
-    assert straight.privates("of_no_version") == (None, None)
+    assert servers.privates("of_a_later_version") == (None, None)
+    assert servers.privates("of_no_version") == (None, None)
 
 
 def test_a_state_that_is_kept_as_we_know_it_is_read() -> None:
     """With the grpcio that is here."""
-    assert straight.privates() == (straight.NATIVE, straight.GONE)
-    assert None not in straight.privates()
+    assert servers.privates() == (servers.NATIVE, servers.GONE)
+    assert None not in servers.privates()
 
 
 def test_without_the_state_a_client_that_has_gone_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,4 +125,4 @@ async def test_without_the_name_of_the_servers_task_a_loop_counts_as_one_without
     """Threads of plain streams have the time then that they have at exit."""
     pulled: Any = SimpleNamespace(_loop=asyncio.get_running_loop())
 
-    assert not plain._Pulled._serves(pulled)
+    assert not plain.Pulled._serves(pulled)

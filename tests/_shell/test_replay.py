@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from interpose._call import Overflowed
-from interpose._codec import Encoded
+from interpose._shell.codec import Encoded
 from interpose._shell.replay import ASK, WAIT, Kept, Need, Reader, Replay
 
 LIMIT = 1

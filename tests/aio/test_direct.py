@@ -13,8 +13,8 @@ import pytest
 from grpc.aio import _channel
 
 from interpose import Call, Flow, Interceptor, intercept_channel
-from interpose.aio import direct
-from interpose.aio.direct import Direct
+from interpose._grpcio import direct
+from interpose._grpcio.direct import Direct
 from interpose.testing import Echo, failed, ok
 from tests.conformance.calls.ways import in_public, passes
 

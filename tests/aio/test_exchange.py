@@ -10,8 +10,8 @@ import grpc.aio
 import pytest
 
 from interpose import Call, Flow, Kind, Outcome, errors, intercept_channel
+from interpose._grpcio.aio_calls import at_once
 from interpose._shell import exchange
-from interpose.aio.attempt import at_once
 from interpose.aio.exchange import Exchange
 from interpose.testing import Act, Echo, FakeClock, Stub, failed
 from interpose.testing.echo import decode, encode

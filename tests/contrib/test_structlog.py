@@ -101,7 +101,7 @@ def test_a_processor_that_breaks_does_not_hurt(place: Place, caplog: pytest.LogC
         assert all(rpc.call(*requests(place)).ok for _ in range(2))
 
     assert [record.getMessage() for record in caplog.records if record.name == "interpose"] == [
-        "AccessLog could not write to <Structlog>; its later failures are not told"
+        "AccessLog could not write to <Structlog>; its later failures are not logged"
     ]
 
 

@@ -132,6 +132,33 @@ def test_a_fleet_has_one_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert status == 0
 
 
+def test_a_policy_file_is_read_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each client sees what the README shows: a limit, a permission that is missing, and the new limit after SIGHUP."""
+    home = made("policy_file", tmp_path)
+    monkeypatch.chdir(home)
+    console = (home / "README.md").read_text("utf-8")
+    [(office, guest)] = re.findall(r"OFFICE_TOKEN=(\S+) GUEST_TOKEN=(\S+)", console)
+    monkeypatch.setenv("OFFICE_TOKEN", office)
+    monkeypatch.setenv("GUEST_TOKEN", guest)
+    runs = re.findall(r"^\$ python client.py \S+ (\S+)\n([^$`]*)", console, re.MULTILINE)
+    policy = home / "policy.json"
+    seen = []
+
+    with serving(home, "--port", "0") as (target, process):
+        for number, (token, _) in enumerate(runs):
+            if number == len(runs) - 1:
+                policy.write_text(policy.read_text("utf-8").replace("2/hour", "20/hour"), "utf-8")
+                process.send_signal(signal.SIGHUP)
+                line_of(process, "policy")
+            output, _ = client(home, target, token).communicate(timeout=STARTING)
+            seen.append((token, output))
+        status = stopped(process)
+
+    assert [token for token, _ in runs] == [office, guest, office]
+    assert seen == runs
+    assert status == 0
+
+
 @contextmanager
 def gateway(home: Path, orders: str) -> Iterator[http.client.HTTPConnection]:
     """The one in front of these orders; gives a connection to it."""

@@ -14,7 +14,7 @@ import pytest
 
 from interpose import Call, Flow, Kind, Metadata, Outcome, Side, chain, context, errors, intercept_channel, testing
 from interpose.interceptors import AccessLog, RequestId, Retry
-from interpose.interceptors.access_log import CLIENT_LEVELS, SERVER_LEVELS, JsonFormatter, Redactor
+from interpose.interceptors.access_log import CLIENT_LEVELS, SERVER_LEVELS, JsonFormatter, JsonLines, Redactor
 from interpose.mechanisms.json_lines import MACHINE_READABLE
 from interpose.testing import PLACES, Echo, Place, Stub, failed, ok
 from tests.facts.serving import serving
@@ -256,7 +256,7 @@ def test_a_broken_log_does_not_hurt(place: Place, broken: Any, caplog: pytest.Lo
 
     assert all(reply.ok for reply in replies)
     assert [record.message for record in caplog.records if record.name == "interpose"] == [
-        "AccessLog could not write to <Logger test.access (DEBUG)>; its later failures are not told"
+        "AccessLog could not write to <Logger test.access (DEBUG)>; its later failures are not logged"
     ]
 
 
@@ -754,3 +754,25 @@ def test_options_that_make_no_sense_are_refused(options: dict[str, Any], complai
     """Every fault, with what to write instead."""
     with pytest.raises(ValueError, match=f"^AccessLog: {complaint}"):
         AccessLog(**options)
+
+
+def test_lines_without_logging() -> None:
+    """They are the same."""
+    stream, through = io.StringIO(), io.StringIO()
+    handler = logging.StreamHandler(through)
+    handler.setFormatter(JsonFormatter())
+    logger = logger_to(handler)
+    for log in (logger, JsonLines(stream, level=logging.DEBUG, name=logger.name)):
+        for outcome in (Outcome.success("answer"), failing(Code.NOT_FOUND, "no such order")):
+            testing.play(chain(RequestId(make=lambda: "order-17"), AccessLog(log, start=True)), [outcome], **incoming())
+
+    moving = {"time", "grpc.start_time", "grpc.time_ms"}
+    lines, expected = (
+        [
+            {name: moving & {name} or value for name, value in json.loads(line).items()}
+            for line in text.getvalue().splitlines()
+        ]
+        for text in (stream, through)
+    )
+    assert len(lines) == 4
+    assert lines == expected

@@ -236,7 +236,7 @@ def test_it_stands_on_servers_only() -> None:
     played = play(Authorize(anyone), [])
 
     assert played.outcome.code is grpc.StatusCode.INTERNAL
-    assert "Authorize stands on a server" in played.outcome.details
+    assert "Authorize belongs on a server" in played.outcome.details
 
 
 # --- what can be seen of it -------------------------------------------------------------------------------------------

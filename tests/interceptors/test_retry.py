@@ -86,12 +86,16 @@ def test_other_codes_are_not_tried_again(place: Place) -> None:
 
 @pytest.mark.parametrize("place", STREAMED, ids=str)
 def test_never_after_a_message_was_delivered(place: Place) -> None:
-    """A stream that breaks after its first message has failed, and no message comes twice."""
-    with place.open(retrying(backoff=at_once), script=[failed(UNAVAILABLE, after=1)]) as rpc:
+    """A stream that breaks after its first message has failed, no message comes twice, and a note says why."""
+    outcomes: list[Outcome] = []
+
+    with place.open(each(outcomes), retrying(backoff=at_once), script=[failed(UNAVAILABLE, after=1)]) as rpc:
         reply = rpc.call(*requests(place))
 
     assert (reply.code, reply.messages) == (UNAVAILABLE, ["a"])
     assert len(rpc.attempts) == 1
+    why = "its handler had begun to answer" if is_server(place) else "a response had been delivered"
+    assert outcomes[0].error.__notes__ == [f"Retry: attempt 1 was the last: {why}"]
 
 
 def test_no_retry_outlives_the_deadline(place: Place) -> None:
@@ -108,22 +112,28 @@ def test_no_retry_outlives_the_deadline(place: Place) -> None:
 @pytest.mark.parametrize("place", UPLOADS, ids=str)
 @pytest.mark.parametrize(("size", "attempts"), [(100_000, 2), (200_000, 1)])
 def test_a_request_stream_is_kept_up_to_a_quarter_of_a_mebibyte(place: Place, size: int, attempts: int) -> None:
-    """Two messages that fit are sent again; beyond that the call is sent once."""
+    """Two messages that fit are sent again; beyond that the call is sent once, and a note says why."""
     with place.open(retrying(2, backoff=at_once), script=[failed(UNAVAILABLE), ok()]) as rpc:
         reply = rpc.call("x" * size, "y" * size)
 
     assert [len(attempt.requests) for attempt in rpc.attempts] == [2] * attempts
-    assert reply.ok is (attempts == 2)
+    notes = getattr(reply.error, "__notes__", [])
+    too_long = ["Retry: attempt 1 was the last: more of its requests was sent than `buffer` keeps"]
+    assert (reply.ok, notes) == ((True, []) if attempts == 2 else (False, too_long))
 
 
 @pytest.mark.parametrize("place", [place for place in PLACES if is_server(place)], ids=str)
 def test_on_a_server_nothing_is_kept(place: Place) -> None:
-    """A handler that has read of its request stream is not called again; one with a unary request is."""
-    with place.open(retrying(2, backoff=at_once), script=[failed(UNAVAILABLE), ok()]) as rpc:
+    """A handler that has read of its request stream is not called again, and a note says so; one with a unary request is."""
+    outcomes: list[Outcome] = []
+
+    with place.open(each(outcomes), retrying(2, backoff=at_once), script=[failed(UNAVAILABLE), ok()]) as rpc:
         reply = rpc.call(*requests(place))
 
     assert reply.ok is not place.kind.request_streaming
     assert len(rpc.attempts) == (1 if place.kind.request_streaming else 2)
+    read = ["Retry: attempt 1 was the last: its handler had read of its requests"]
+    assert getattr(outcomes[0].error, "__notes__", []) == (read if place.kind.request_streaming else [])
 
 
 def test_what_refuses_inside_is_asked_again(place: Place) -> None:

@@ -155,11 +155,12 @@ def test_a_stream_is_resumed_behind_its_last_message() -> None:
 
 
 def test_a_stream_that_makes_no_progress_is_given_up() -> None:
-    """After as many attempts as any call has."""
+    """After as many attempts as any call has; that is all that there is to note."""
     played = watch(retrying(3, resume=onwards), BROKEN, failed(UNAVAILABLE), failed(UNAVAILABLE, "the last"))
 
     assert len(played.sent) == 3
     assert played.outcome.details == "the last"
+    assert notes(played.outcome) == ["Retry: attempt 3 was the last"]
 
 
 def test_it_goes_on_for_much_longer_than_any_call_is_retried() -> None:
@@ -182,7 +183,7 @@ def test_a_stream_that_is_not_resumed(options: dict[str, Any]) -> None:
     played = watch(retrying(**options), BROKEN)
 
     assert played.outcome.code is UNAVAILABLE
-    assert notes(played.outcome) == []
+    assert notes(played.outcome) == ["Retry: attempt 1 was the last: a response had been delivered"]
 
 
 @pytest.mark.parametrize("answer", [lambda last: last["id"], lambda last: "after"])

@@ -489,7 +489,7 @@ def test_a_fault_of_its_own_does_not_touch_an_rpc(after: int, caplog: pytest.Log
             assert play(rpcz, [ok("hello")]).outcome.response == "hello"
 
     assert [record.message for record in caplog.records] == [
-        "Rpcz could not count an RPC; its later failures are not told"
+        "Rpcz could not count an RPC; its later failures are not logged"
     ]
     assert not rpcz._records.in_flight
 

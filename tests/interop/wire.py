@@ -7,20 +7,23 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+
+from hpack import Decoder
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, SETTINGS, PING, CONTINUATION = 0x0, 0x1, 0x4, 0x6, 0x9
-END_STREAM, ACK, END_HEADERS = 0x1, 0x1, 0x4
+END_STREAM, ACK, END_HEADERS, PRIORITY = 0x1, 0x1, 0x4, 0x20
 MOST = 16_384  # bytes of a frame's payload
 
 Field = tuple[bytes, bytes]
+Heard = Callable[[dict[str, str]], None]
 
 
 @contextmanager
-def saying(status: int, *fields: Field) -> Iterator[str]:
-    """Serve that status with those fields behind it; gives the target."""
+def saying(status: int, *fields: Field, heard: Heard | None = None) -> Iterator[str]:
+    """Serve that status with those fields behind it; gives the target. heard: called with the header of each request."""
     listener = socket.create_server(("127.0.0.1", 0))
     block = b"".join(
         _literal(*field)
@@ -39,7 +42,7 @@ def saying(status: int, *fields: Field) -> Iterator[str]:
             while True:
                 connection, _ = listener.accept()
                 connections.append(connection)
-                thread = threading.Thread(target=_serve, args=(connection, block))
+                thread = threading.Thread(target=_serve, args=(connection, block, heard))
                 threads.append(thread)
                 thread.start()
 
@@ -59,7 +62,8 @@ def saying(status: int, *fields: Field) -> Iterator[str]:
             thread.join()
 
 
-def _serve(connection: socket.socket, block: bytes) -> None:
+def _serve(connection: socket.socket, block: bytes, heard: Heard | None) -> None:
+    decoder = Decoder()
     with connection, suppress(OSError), connection.makefile("rb") as incoming:
         incoming.read(len(PREFACE))
         connection.sendall(_frame(SETTINGS, 0, 0))
@@ -67,6 +71,10 @@ def _serve(connection: socket.socket, block: bytes) -> None:
             length, kind, flags = int.from_bytes(head[:3]), head[3], head[4]
             stream = int.from_bytes(head[5:9])
             payload = incoming.read(length)
+            if kind == HEADERS and heard is not None:
+                heard(
+                    {str(name): str(value) for name, value in decoder.decode(payload[5 if flags & PRIORITY else 0 :])}
+                )
             if kind == SETTINGS and not flags & ACK:
                 connection.sendall(_frame(SETTINGS, ACK, 0))
             elif kind == PING and not flags & ACK:

@@ -9,7 +9,7 @@ from typing import Any
 import grpc.aio
 import pytest
 
-from interpose.aio.plain import _Pulled
+from interpose._grpcio.plain import Pulled
 
 
 class Stopped:
@@ -38,7 +38,7 @@ class Stopped:
 def test_the_thread_waits_for_its_loop(closes: bool) -> None:
     """It goes back once its loop is closed or goes on."""
     loop: Any = Stopped()
-    pulled = _Pulled(iter(()), copy_context(), loop)
+    pulled = Pulled(iter(()), copy_context(), loop)
     pulled._over = True  # the client has gone
     given: list[list[Any]] = []
     thread = threading.Thread(target=lambda: given.append(list(pulled.pulled())))
@@ -60,7 +60,7 @@ def test_a_closed_loop_is_not_waited_for() -> None:
     """There is nothing that grpc could wait for."""
     loop: Any = Stopped()
     loop.closed = True
-    pulled = _Pulled(iter(()), copy_context(), loop)
+    pulled = Pulled(iter(()), copy_context(), loop)
     pulled._over = True
 
     assert list(pulled.pulled()) == []
@@ -71,7 +71,7 @@ async def test_a_loop_that_serves_is_not_waited_for() -> None:
     server = grpc.aio.server()
     server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    pulled = _Pulled(iter(()), copy_context(), asyncio.get_running_loop())
+    pulled = Pulled(iter(()), copy_context(), asyncio.get_running_loop())
 
     serves = pulled._serves()
     await server.stop(None)

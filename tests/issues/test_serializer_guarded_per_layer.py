@@ -1,6 +1,6 @@
 """Serializers are guarded once, however many stacks stand around a handler."""
 
-from interpose._codec import guarded
+from interpose._shell.codec import guarded
 
 
 def test_what_is_bearable_stays_as_it_is() -> None:

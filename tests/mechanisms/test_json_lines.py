@@ -2,18 +2,21 @@
 
 import copy
 import enum
+import io
 import json
 import logging
 import pickle
 import subprocess
 import sys
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from interpose.mechanisms.json_lines import MAX_VALUES, JsonFormatter, rfc3339
+from interpose.mechanisms.json_lines import MAX_VALUES, JsonFormatter, JsonLines, rfc3339
 
 
 def record(message: Any = "hello", *arguments: Any, error: Any = None, **fields: Any) -> logging.LogRecord:
@@ -263,3 +266,77 @@ print(JsonFormatter().format(logging.makeLogRecord({})))
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
 
     assert json.loads(done.stdout)["zone"] == "eu-1"
+
+
+# --- without logging --------------------------------------------------------------------------------------------------
+
+COMMON = {"protocol": "grpc", "grpc.method": "Größe"}
+
+
+def by_logging(more: dict[str, Any]) -> dict[str, Any]:
+    """What `JsonFormatter` writes of these fields."""
+    record = logging.makeLogRecord({"name": "interpose.access", "levelname": "INFO", "msg": "done", **COMMON, **more})
+    line: dict[str, Any] = json.loads(JsonFormatter().format(record))
+    return line
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"request_id": "a\r\nb", "grpc.time_ms": 1.25, "grpc.attempts": 3, "time": "theirs"},
+        {"grpc.request.metadata.x-tenant": ["north", "south"], "nothing": None, "huge": 2**5000, "time": 7},
+    ],
+    ids=["nothing", "plain", "more"],
+)
+def test_a_stream_gets_the_lines_of_the_formatter(more: dict[str, Any]) -> None:
+    """Whatever a record has more than others."""
+    stream = io.StringIO()
+    JsonLines(stream)._prepared(logging.INFO, "done", COMMON)(more, "for people")
+    JsonLines(stream).write(logging.INFO, "done", {**COMMON, **more})
+
+    first, second = stream.getvalue().splitlines()
+    expected = by_logging(more)
+    for line in (first, second):
+        assert line.isascii() and line.isprintable()
+        assert {**json.loads(line), "time": ""} == {**expected, "time": ""}
+
+
+def test_a_stream_is_flushed_after_each_line(tmp_path: Path) -> None:
+    """Unless it does so by itself."""
+    for buffering in (1, 1 << 16):
+        path = tmp_path / str(buffering)
+        with path.open("w", buffering=buffering) as stream:
+            JsonLines(stream).write(logging.INFO, "done", {})
+            assert json.loads(path.read_text())["message"] == "done"
+
+
+def test_lines_of_several_threads_do_not_mix(tmp_path: Path) -> None:
+    """Each is a line of its own."""
+    path = tmp_path / "lines"
+    with path.open("w") as stream, ThreadPoolExecutor(8) as pool:
+        write = JsonLines(stream)._prepared(logging.INFO, "done", COMMON)
+        list(pool.map(lambda number: write({"number": number, "text": "x" * 3000}), range(400)))
+
+    assert sorted(json.loads(line)["number"] for line in path.read_text().splitlines()) == list(range(400))
+
+
+def test_a_level_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    """What is below it; and the stream is that of errors, unless given."""
+    lines = JsonLines(level=logging.WARNING, name="shop")
+    lines.write(logging.WARNING, "done", {})
+
+    assert (lines.isEnabledFor(logging.INFO), lines.isEnabledFor(logging.WARNING)) == (False, True)
+    assert json.loads(capsys.readouterr().err)["logger"] == "shop"
+    assert repr(lines) == "<JsonLines: shop>"
+
+
+def test_what_is_no_stream_is_refused() -> None:
+    """Bytes, what is closed, and anything else; with all faults at once."""
+    closed = io.StringIO()
+    closed.close()
+    for stream in (io.BytesIO(), closed, "lines.txt"):
+        with pytest.raises(ValueError, match=r"stream must be an open text stream, like sys\.stdout"):
+            JsonLines(cast("Any", stream))
+    with pytest.raises(ValueError, match=r"(?s)level must be .*not 'INFO'.*name must be text.*not 7"):
+        JsonLines(level=cast("Any", "INFO"), name=cast("Any", 7))

@@ -149,6 +149,7 @@ def test_a_child_process_has_its_own_records(kept: Kept, monkeypatch: pytest.Mon
     template = template_for(kept)
     template.write({})
     monkeypatch.setattr(log_records.os, "getpid", lambda: 4711)
+    log_records._forked()
     template.write({})
 
     assert kept.records[1].process == 4711 != kept.records[0].process

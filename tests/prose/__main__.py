@@ -15,24 +15,8 @@ ROOT = Path(__file__).parents[2]
 SOURCE = Path("src") / "interpose"
 
 # What has not been gone over yet is counted and shown, but not held to the bounds. Take a line out once it is done.
-ROOMS_NOT_YET = (
-    "_serve.py",
-    "_call.py",
-    "__main__.py",
-    "_shell",
-    "aio",
-    "cli",
-    "contrib",
-    "interceptors",
-    "policy",
-    "serving",
-    "sync",
-)
-NOT_YET = (
-    *(SOURCE / room for room in ROOMS_NOT_YET),
-    SOURCE / "mechanisms" / "budget.py",
-    SOURCE / "mechanisms" / "window.py",
-)
+ROOMS_NOT_YET = ("_call.py", "_grpcio", "_shell", "aio", "sync")
+NOT_YET = tuple(SOURCE / room for room in ROOMS_NOT_YET)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,11 +19,10 @@ def compile_protos(home: Path) -> None:
 
 
 def compile_ruled(folder: Path, *names: str) -> None:
-    """Write `shop_pb2.py` beside `shop.proto`, which may import `buf/validate/validate.proto`, and that one's Python too."""
+    """Write `shop_pb2.py` and `shop_pb2_grpc.py` beside `shop.proto`, and what it may import: buf/validate/validate.proto."""
     known = validate_proto(folder)
-    protoc(
-        f"-I{folder}", f"--descriptor_set_in={known}", f"--python_out={folder}", *names, "buf/validate/validate.proto"
-    )
+    out = (f"--python_out={folder}", f"--grpc_python_out={folder}")
+    protoc(f"-I{folder}", f"--descriptor_set_in={known}", *out, *names, "buf/validate/validate.proto")
 
 
 def described(folder: Path, name: str, home: Path) -> bytes:

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from website.make import REFERENCE, ROOT, in_navigation, make, reference, sources, written
+from website.make import REFERENCE, ROOT, for_site, in_navigation, make, reference, sources, written
 
 
 def test_each_page_stands_in_the_navigation_once() -> None:
@@ -21,9 +21,27 @@ def test_pages_import_from_few_modules() -> None:
     assert len({module for module in ours if not module.startswith("interpose.contrib")}) <= 5
 
 
+def test_the_first_five_tasks_are_one_click_away() -> None:
+    """A new user finds them from the start page."""
+    start = (ROOT / "README.md").read_text("utf-8")
+    tasks = ("how-to/retry-reads", "how-to/auth", "tutorial", "how-to/why-not-retried", "how-to/production-stack")
+
+    assert [task for task in tasks if f"](docs/{task}.md" not in start] == []
+
+
 def test_a_block_that_is_a_file_has_a_title() -> None:
     """zensical takes a word behind the language for text of the page."""
     assert '```toml title="policy.toml"' in written()["docs/policy.md"]
+
+
+def test_blocks_of_both_stacks_are_tabs() -> None:
+    """In the repository they are one below the other, where a page has no tabs."""
+    page = "**sync**\n\n```python\nx = 1\n```\n\n**asyncio**\n\n```python\n\ny = 2\n```\n\n**Both** end.\n"
+
+    assert for_site(page) == (
+        '=== "sync"\n\n    ```python\n    x = 1\n    ```\n\n'
+        '=== "asyncio"\n\n    ```python\n\n    y = 2\n    ```\n\n**Both** end.\n'
+    )
 
 
 def test_pages_keep_their_places(tmp_path: Path) -> None:

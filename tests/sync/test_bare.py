@@ -7,7 +7,7 @@ from typing import Any
 import grpc
 
 from interpose import Call, Flow, Outcome, intercept_channel
-from interpose.sync.bare import Bare
+from interpose._grpcio.bare import Bare
 from interpose.testing import Echo, Stub
 
 PATIENCE = 10.0  # seconds; what takes so long has hung

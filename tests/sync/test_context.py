@@ -9,9 +9,9 @@ import pytest
 
 from interpose import Outcome
 from interpose._clock import SYSTEM
+from interpose._grpcio.servers import GONE, NATIVE
 from interpose._shell.answer import Abort
 from interpose.sync.context import ServicerContext
-from interpose.sync.straight import GONE, NATIVE
 from tests.facts.serving import PATIENCE, Watch, serving
 
 

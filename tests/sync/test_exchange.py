@@ -10,9 +10,9 @@ import grpc
 import pytest
 
 from interpose import Call, Flow, Kind, Outcome, Side, errors, wait
-from interpose._native import Pauses
 from interpose._scope import Scope
 from interpose._shell import exchange
+from interpose._shell.native import Pauses
 from interpose.sync.exchange import Exchange
 from interpose.testing import Act, FakeClock, Place, Stub, failed
 

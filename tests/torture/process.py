@@ -248,7 +248,7 @@ modules = [m for name, m in sys.modules.items() if name.startswith("interpose.")
 for module in modules:
     module.threading = shim
 _clock.SYSTEM._reset()
-assert {"interpose._clock", "interpose.sync.exchange", "interpose.sync.requests", "interpose.aio.plain"} <= {
+assert {"interpose._clock", "interpose.sync.exchange", "interpose.sync.requests", "interpose._grpcio.plain"} <= {
     module.__name__ for module in modules
 }
 

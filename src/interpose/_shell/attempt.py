@@ -8,11 +8,11 @@ from typing import Any
 from interpose import errors
 from interpose._call import Call
 from interpose._clock import Alarm
-from interpose._codec import Undecodable
 from interpose._messages import Pass, compose, show_initial_metadata
-from interpose._native import closing, expired, failure, impatient, time_left
 from interpose._outcome import OK, Outcome
 from interpose._shell.claims import Claims
+from interpose._shell.codec import Undecodable
+from interpose._shell.native import closing, expired, failure, impatient, time_left
 from interpose._shell.owner import Owner
 
 

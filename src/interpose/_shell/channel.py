@@ -6,11 +6,12 @@ from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+from interpose._call import Begun, Call
 from interpose._clock import Clock
-from interpose._codec import decoder
 from interpose._flow import Interceptor, layers, named
 from interpose._method import Kind, Method, Target
-from interpose._native import Pauses, Route
+from interpose._shell.codec import decoder
+from interpose._shell.native import Pauses, Route, deadline_of
 
 
 class Layered:
@@ -63,3 +64,28 @@ class Layered:
 
         compiled = layers(self._interceptors, method)
         return Route(method, compiled, make, request_serializer, self._clock, self._pauses, self._packs)
+
+
+def stacked(kind: type[Any], native: Any, interceptors: tuple[Interceptor, ...], clock: Clock) -> Any:
+    """A channel or server of this kind of ours; put on one that has interceptors, those become the inner ones of one stack."""
+    if isinstance(native, kind):
+        native, interceptors = native._native, (*interceptors, *native._interceptors)
+    return kind(native, interceptors, clock)
+
+
+def call_of(
+    route: Route,
+    request: Any,
+    timeout: float | None,
+    metadata: Any,
+    credentials: Any,
+    wait_for_ready: bool | None,
+    compression: Any,
+) -> Call:
+    """The call of an RPC that its application has just begun."""
+    call = Begun()
+    call._method, call._request = route.method, None if route.uploads else request
+    call._timeout, call._metadata, call._credentials = timeout, metadata, credentials
+    call._wait_for_ready, call._compression = wait_for_ready, compression
+    call._deadline = None if timeout is None else deadline_of(timeout, route.clock)
+    return call

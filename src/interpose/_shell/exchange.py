@@ -18,10 +18,10 @@ from typing import Any, ClassVar
 from interpose import errors
 from interpose._call import Call
 from interpose._flow import Driver, Race, Step, Wait
-from interpose._native import answered, cancelled, failure, unless_cancelled
 from interpose._outcome import Outcome
 from interpose._scope import Scope
 from interpose._shell.claims import claim
+from interpose._shell.native import answered, cancelled, failure, unless_cancelled
 from interpose._shell.owner import Lane, Owner
 from interpose._shell.pending import Delayed, Joined
 from interpose._shell.race import Lanes

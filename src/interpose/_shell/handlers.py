@@ -9,9 +9,9 @@ from typing import Any
 import grpc
 
 from interpose._clock import Clock
-from interpose._codec import guarded
 from interpose._flow import Interceptor, Layers, layers
 from interpose._method import Kind, Method
+from interpose._shell.codec import guarded
 
 MAX_METHODS = 4096  # handlers remembered; a generic handler may answer to any name that a peer makes up
 

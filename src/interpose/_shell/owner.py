@@ -15,10 +15,10 @@ from typing import Any, Protocol
 
 from interpose._clock import Alarm
 from interpose._flow import Driver
-from interpose._native import Route
 from interpose._outcome import Outcome
 from interpose._scope import Scope
 from interpose._shell.claims import Claims
+from interpose._shell.native import Route
 
 
 class UnderWay(Protocol):

@@ -6,19 +6,19 @@ from abc import ABC, abstractmethod
 from functools import partial
 
 from interpose._call import Call
-from interpose._clock import Alarm
+from interpose._clock import FOREVER, Alarm
 from interpose._flow import Wait
-from interpose._native import (
+from interpose._outcome import Outcome
+from interpose._shell.claims import claim
+from interpose._shell.native import (
     cancelled,
     completion_of,
     expired,
     locally_cancelled,
     pause_of,
+    wait_of,
     wait_timed_out,
-    waits_until,
 )
-from interpose._outcome import Outcome
-from interpose._shell.claims import claim
 from interpose._shell.owner import Owner
 
 
@@ -110,10 +110,9 @@ class Joined(Pending):
 
     def _set(self) -> None:
         owner, future = self._owner, self._step.awaitable
-        until = waits_until(self._step, owner.deadline)
-        if until is not None:
-            left = max(until - owner.route.clock.now(), 0.0)
-            self._alarm = owner.later(left, partial(self._fail, wait_timed_out()))
+        seconds = wait_of(self._step, owner.deadline, owner.route.clock.now())
+        if seconds < FOREVER:
+            self._alarm = owner.later(seconds, partial(self._fail, wait_timed_out()))
         come = owner.from_any_thread(self._come)
         future.add_done_callback(lambda _: come())  # type: ignore[union-attr]  # a Future, see `turn`
 

@@ -14,8 +14,8 @@ from typing import Any
 from interpose._call import Call
 from interpose._clock import Alarm
 from interpose._flow import Driver, Race
-from interpose._native import cancelled
 from interpose._outcome import Outcome
+from interpose._shell.native import cancelled
 from interpose._shell.owner import Owner
 
 

@@ -11,8 +11,8 @@ from enum import Enum
 from typing import Any
 
 from interpose._call import Call, Overflowed
-from interpose._codec import Encoded, encoded
 from interpose._messages import changing, compose
+from interpose._shell.codec import Encoded, encoded
 
 
 class Need(Enum):

@@ -15,7 +15,7 @@ from interpose._flow import Chain, Interceptor, named
 from interpose._method import Method
 from interpose._served import Served
 from interpose._shell.answer import Stop
-from interpose._shell.handlers import kind_of
+from interpose._shell.handlers import generics, kind_of
 
 
 class Registered:
@@ -48,11 +48,30 @@ class Registered:
 class Wrapped:
     """What the servers of both stacks have in common: a native server, and what was registered with it."""
 
+    _handlers: Any  # those of the shell, with the interceptors around them: `get` and `compile`
+
     def __init__(self, native: Any, interceptors: tuple[Interceptor, ...], *, asyncio: bool) -> None:
         self._native = native
         self._interceptors = interceptors
         self._stop = Stop()
         self._registered = Registered(asyncio=asyncio)
+
+    def add_generic_rpc_handlers(self, generic_rpc_handlers: Iterable[grpc.GenericRpcHandler]) -> None:
+        given = list(generic_rpc_handlers)
+        self._registered.add_generic(given)
+        self._native.add_generic_rpc_handlers(generics(given, self._handlers.get))
+
+    def add_registered_method_handlers(self, service_name: str, method_handlers: Mapping[str, Any]) -> None:
+        compiled = {
+            name: self._handlers.compile(handler, f"/{service_name}/{name}", declared=True)
+            for name, handler in method_handlers.items()
+        }
+        self._registered.add(method_handlers, f"/{service_name}/")
+        self._register(service_name, compiled)
+
+    def _register(self, service: str, handlers: dict[str, Any]) -> None:
+        """Have them served."""
+        self._native.add_registered_method_handlers(service, handlers)
 
     def add_insecure_port(self, address: str) -> int:
         return int(self._native.add_insecure_port(address))

@@ -1,10 +1,61 @@
-"""The request stream of one attempt: what broke it, and whether it can be sent again."""
+"""Request streams on their way out: counted, shown to hooks, and kept where they may have to be sent again.
+
+A shell adds how messages are waited for: it iterates what an upload gives as outgoing.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 from interpose import errors
+from interpose._call import Call
+from interpose._messages import compose
+from interpose._shell.replay import Packing, Reader, Replay
+
+
+class Source(ABC):
+    """The application's messages, and those that are kept of them, for several attempts to read."""
+
+    def __init__(self, messages: Any, replay: Replay) -> None:
+        self._messages = messages
+        self.replay = replay
+
+    @abstractmethod
+    def leave(self, reader: Reader) -> bool:
+        """The reader's attempt is over, and it waits no more. Is everything that was read still here?"""
+
+
+class Requests:
+    """The request stream of an RPC: what its application sends, from which each attempt makes its upload."""
+
+    __slots__ = ("_encode", "_messages", "_source")
+
+    once: ClassVar[type[Once]]  # the uploads of the shell
+    kept: ClassVar[type[Again]]
+
+    def __init__(self, messages: Any, encode: Callable[[Any], bytes]) -> None:
+        self._messages = messages
+        self._encode = encode
+        self._source: Any = None
+
+    def upload(self, call: Call) -> Any:
+        """The stream for one attempt; from its start if the call is buffered, else from where it stands."""
+        if call._asks.buffer is not None and self._source is None:
+            self._source = self._keep(Replay(call._asks.buffer))
+        if self._source is None:
+            return self.once(self._messages, call, self._encode)
+        return self.kept(self._source, Packing(call, self._encode))
+
+    def _keep(self, replay: Replay) -> Any:
+        """From here on messages are kept: where they are read from."""
+        raise NotImplementedError
+
+    @property
+    def repeatable(self) -> bool:
+        """Can another attempt have all of it?"""
+        return self._source is None or bool(self._source.replay.replayable)
 
 
 class Upload(ABC):
@@ -14,9 +65,8 @@ class Upload(ABC):
 
     def __init__(self) -> None:
         self.sent = 0
-        self.error: errors.StatusError | None = (
-            None  # what broke it; grpc itself only says, or shows, that something did
-        )
+        # What broke it; grpc itself only says, or shows, that something did.
+        self.error: errors.StatusError | None = None
 
     def broken_by(self, error: BaseException) -> errors.StatusError:
         """What the attempt fails with, since this was raised while its messages were made."""
@@ -34,10 +84,13 @@ class Upload(ABC):
 class Once(Upload):
     """One whose messages are not kept: they come straight from the application."""
 
-    __slots__ = ("_begun", "_over")
+    __slots__ = ("_begun", "_encode", "_hook", "_messages", "_over")
 
-    def __init__(self) -> None:
+    def __init__(self, messages: Any, call: Call, encode: Callable[[Any], bytes]) -> None:
         super().__init__()
+        self._messages = messages
+        self._hook = compose(call._asks.requests)
+        self._encode = encode
         self._over = False
         self._begun = False
 
@@ -49,3 +102,19 @@ class Once(Upload):
     def close(self) -> bool:
         self._over = True
         return not self._begun  # once begun it may hold a message that it has not sent
+
+
+class Again(Upload):
+    """One whose messages are kept."""
+
+    __slots__ = ("_packing", "_reader", "_source")
+
+    def __init__(self, source: Any, packing: Packing) -> None:
+        super().__init__()
+        self._source = source
+        self._packing = packing
+        self._reader = Reader()
+
+    def close(self) -> bool:
+        again: bool = self._source.leave(self._reader)
+        return again

@@ -13,17 +13,16 @@ import grpc.aio
 
 from interpose import errors
 from interpose._call import Call
-from interpose._codec import Undecodable, encoded
+from interpose._grpcio.aio_calls import AioRpcError, Ended, at_once, typed
+from interpose._grpcio.direct import DirectCall
 from interpose._messages import request_of, show_initial_metadata
-from interpose._metadata import Metadata
-from interpose._native import EOF, locally_cancelled, time_left
 from interpose._outcome import OK
 from interpose._shell import attempt as shell
 from interpose._shell import owner
-from interpose.aio.direct import DirectCall
+from interpose._shell.codec import Undecodable, encoded
+from interpose._shell.native import EOF, time_left
 from interpose.aio.requests import FINISHED
 
-AioRpcError = grpc.aio.AioRpcError
 NO_METADATA = grpc.aio.Metadata()
 
 # When a message cannot be sent because the server has ended the call, grpc.aio makes up a status, INTERNAL with this
@@ -32,57 +31,6 @@ SEND_FAILED = 'Failed "execute_batch"'
 INVALID_METADATA = "Invalid metadata"  # what the core says of pairs that it refuses to send
 STATUS_POLL = 0.002  # seconds between two looks for the status that follows
 WRITE_GRACE = 0.1  # seconds that a `write` then waits to learn how the call ended
-
-
-def typed(native: BaseException) -> BaseException:
-    """What a native call raised, as a flow and the application shall see it."""
-    if isinstance(native, errors.StatusError):
-        return native
-    if isinstance(native, AioRpcError):
-        kind = errors.native_class(errors.of(native.code()), AioRpcError)
-        return kind(
-            native.details() or "",
-            trailing_metadata=Metadata.trusted(native.trailing_metadata()),
-            initial_metadata=native.initial_metadata(),
-            debug_error_string=native.debug_error_string() or "",
-        )
-    if isinstance(native, asyncio.CancelledError):
-        return locally_cancelled()
-    return native
-
-
-def at_once(coroutine: Any) -> Any:
-    """What a coroutine gives that need not wait: those of a native call that has ended."""
-    try:
-        coroutine.send(None)
-    except StopIteration as end:
-        return end.value
-    coroutine.close()
-    return None
-
-
-def if_known(coroutine: Any) -> Any:
-    """The same, or None where a native interceptor below raised: it does so again, whatever is asked."""
-    try:
-        return at_once(coroutine)
-    except Exception:
-        return None
-
-
-class Ended:
-    """A native call that has ended, asked without waiting."""
-
-    __slots__ = ("_native", "_trailing")
-
-    def __init__(self, native: Any, trailing: Any = None) -> None:
-        self._native = native
-        self._trailing = trailing
-
-    def initial_metadata(self) -> Any:
-        return if_known(self._native.initial_metadata())
-
-    def trailing_metadata(self) -> Any:
-        return if_known(self._native.trailing_metadata()) if self._trailing is None else self._trailing
 
 
 class Owner(owner.Owner):

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import weakref
 from asyncio import InvalidStateError
 from collections.abc import AsyncIterator, Callable, Generator
 from contextlib import suppress
 from contextvars import Context
-from functools import partial
 from typing import Any
 
 import grpc
@@ -16,15 +14,16 @@ import grpc.aio
 
 from interpose import errors
 from interpose._call import Call
-from interpose._codec import Undecodable, bytes_of, encoded
 from interpose._flow import Driver, Nested
+from interpose._grpcio.aio_calls import AioRpcError, Ended, typed
+from interpose._grpcio.direct import Direct, DirectCall
 from interpose._messages import compose
-from interpose._native import EOF, Route, debug_text, expired, time_left
 from interpose._outcome import OK, Outcome, Received
-from interpose._shell.handle import Handle
+from interpose._shell.codec import Undecodable, bytes_of, encoded
+from interpose._shell.handle import Handle, Stream
+from interpose._shell.native import EOF, Route, debug_text, expired, time_left
 from interpose._shell.straight import end
-from interpose.aio.attempt import WRITE_GRACE, AioRpcError, Attempt, Ended, typed
-from interpose.aio.direct import Direct, DirectCall
+from interpose.aio.attempt import WRITE_GRACE, Attempt
 from interpose.aio.exchange import Exchange
 from interpose.aio.requests import FINISHED, Requests
 
@@ -42,9 +41,6 @@ class _Handle(Handle, grpc.aio.Call):
 
     _exchange: Exchange
 
-    def __init__(self, exchange: Exchange) -> None:
-        self._exchange = exchange
-
     def cancelled(self) -> bool:
         """Was it cancelled?"""
         exchange = self._exchange
@@ -54,8 +50,7 @@ class _Handle(Handle, grpc.aio.Call):
 
     def add_done_callback(self, callback: Callable[[Any], object]) -> None:
         """Call `callback(self)` at the end; at once if that was before."""
-        if not self._exchange.add_callback(partial(callback, self)):
-            callback(self)
+        self._at_end(callback)
 
     async def initial_metadata(self) -> Any:
         """What the server sent in front of the response; waits for it."""
@@ -132,21 +127,11 @@ class _UnaryResponse(_Handle):
         return outcome.response
 
 
-class _ResponseStream(_Handle):
+class _ResponseStream(Stream, _Handle):
     def __init__(self, exchange: Exchange) -> None:
         super().__init__(exchange)
         self._style = ""
         self._messages: AsyncIterator[Any] | None = None
-
-    def add_done_callback(self, callback: Callable[[Any], object]) -> None:
-        """Call `callback(self)` at the end; at once if that was before. A dropped stream is cancelled all the same.
-
-        `callback` is then given another call object of the same RPC.
-        """
-        # Held by the exchange, a callback that held the stream would keep it from ever being dropped.
-        exchange, kind, stream = self._exchange, type(self), weakref.ref(self)
-        if not exchange.add_callback(lambda: callback(stream() or kind(exchange))):
-            callback(self)
 
     def __aiter__(self) -> AsyncIterator[Any]:
         """The messages; raises what the RPC failed with."""
@@ -196,11 +181,6 @@ class _ResponseStream(_Handle):
         if self._style not in ("", style):
             raise grpc.aio.UsageError(MIXED)
         self._style = style
-
-    def __del__(self) -> None:
-        exchange = getattr(self, "_exchange", None)
-        if exchange is not None:
-            exchange.abandon()
 
 
 class _RequestStream(_Handle):

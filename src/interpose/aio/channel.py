@@ -5,20 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextvars import copy_context
-from typing import Any
+from typing import Any, ClassVar
 
 import grpc
 import grpc.aio
 
-from interpose._call import Begun, Call
 from interpose._clock import Clock
 from interpose._flow import Driver, Interceptor, unused
-from interpose._method import Kind, Side
-from interpose._native import Route, deadline_of
-from interpose._shell.channel import Layered
+from interpose._grpcio.direct import Direct, direct, in_flight
+from interpose._method import Kind
+from interpose._shell.channel import Layered, call_of
+from interpose._shell.native import Route
 from interpose._shell.straight import begin
 from interpose.aio.calls import StraightCall, StreamStreamCall, StreamUnaryCall, UnaryStreamCall, UnaryUnaryCall
-from interpose.aio.direct import Direct, direct, in_flight
 from interpose.aio.exchange import Exchange
 from interpose.aio.requests import Requests
 
@@ -71,6 +70,8 @@ class _Starter:
 
     __slots__ = ("_loop", "_route")
 
+    call: ClassVar[type[Any]]  # what the application gets
+
     def __init__(self, route: Route, loop: asyncio.AbstractEventLoop | None) -> None:
         self._route = route
         self._loop = loop
@@ -90,21 +91,49 @@ class _Starter:
             raise RuntimeError(
                 "the event loop in which this channel was made is closed: make it in the loop that uses it"
             )
-        deadline = deadline_of(timeout, route.clock)
-        requests = None
-        if route.method.kind.request_streaming:
-            requests, request = Requests(request, route.encode), None
-        call = Call(
-            route.method, Side.CLIENT, request, timeout, metadata, credentials, wait_for_ready, compression, deadline
-        )
+        requests = Requests(request, route.encode) if route.uploads else None
+        call = call_of(route, request, timeout, metadata, credentials, wait_for_ready, compression)
         driver = Driver(route.layers)
-        exchange = Exchange(route, driver, copy_context(), deadline, requests, loop)
+        exchange = Exchange(route, driver, copy_context(), call._deadline, requests, loop)
         exchange.turn(driver.start, call)
         return exchange
 
 
-class UnaryUnary(_Starter, grpc.aio.UnaryUnaryMultiCallable):  # type: ignore[type-arg]  # older ones are not generic
+class _OneRequest(_Starter):
+    """One that takes a message."""
+
+    def __call__(
+        self,
+        request: Any,
+        *,
+        timeout: float | None = None,
+        metadata: Any = None,
+        credentials: Any = None,
+        wait_for_ready: bool | None = None,
+        compression: Any = None,
+    ) -> Any:
+        return self.call(self._start(request, timeout, metadata, credentials, wait_for_ready, compression))
+
+
+class _RequestStream(_Starter):
+    """One that takes a stream, or nothing: then its application writes."""
+
+    def __call__(
+        self,
+        request_iterator: Any = None,
+        timeout: float | None = None,
+        metadata: Any = None,
+        credentials: Any = None,
+        wait_for_ready: bool | None = None,
+        compression: Any = None,
+    ) -> Any:
+        return self.call(self._start(request_iterator, timeout, metadata, credentials, wait_for_ready, compression))
+
+
+class UnaryUnary(_OneRequest, grpc.aio.UnaryUnaryMultiCallable):  # type: ignore[type-arg]  # older ones are not generic
     """One request, one response."""
+
+    call = UnaryUnaryCall
 
     def __init__(self, route: Route, loop: asyncio.AbstractEventLoop | None) -> None:
         super().__init__(route, loop)
@@ -122,11 +151,8 @@ class UnaryUnary(_Starter, grpc.aio.UnaryUnaryMultiCallable):  # type: ignore[ty
     ) -> UnaryUnaryCall:
         route, way, loop = self._route, self._way, self._loop
         if way is None or way.interceptors or loop is None or loop.is_closed() or route.pauses.closed:
-            return UnaryUnaryCall(self._start(request, timeout, metadata, credentials, wait_for_ready, compression))
-        call = Begun()
-        call._method, call._request, call._timeout, call._metadata = route.method, request, timeout, metadata
-        call._credentials, call._wait_for_ready, call._compression = credentials, wait_for_ready, compression
-        call._deadline = None if timeout is None else deadline_of(timeout, route.clock)
+            return self.call(self._start(request, timeout, metadata, credentials, wait_for_ready, compression))
+        call = call_of(route, request, timeout, metadata, credentials, wait_for_ready, compression)
         context = copy_context()
         frames, asked, taken = context.run(begin, route.layers, call)
         if taken is not None:
@@ -139,54 +165,22 @@ class UnaryUnary(_Starter, grpc.aio.UnaryUnaryMultiCallable):  # type: ignore[ty
         return straight
 
 
-class UnaryStream(_Starter, grpc.aio.UnaryStreamMultiCallable):  # type: ignore[type-arg]  # older ones are not generic
+class UnaryStream(_OneRequest, grpc.aio.UnaryStreamMultiCallable):  # type: ignore[type-arg]  # older ones are not generic
     """One request, a stream of responses."""
 
-    def __call__(
-        self,
-        request: Any,
-        *,
-        timeout: float | None = None,
-        metadata: Any = None,
-        credentials: Any = None,
-        wait_for_ready: bool | None = None,
-        compression: Any = None,
-    ) -> UnaryStreamCall:
-        return UnaryStreamCall(self._start(request, timeout, metadata, credentials, wait_for_ready, compression))
+    call = UnaryStreamCall
 
 
-class StreamUnary(_Starter, grpc.aio.StreamUnaryMultiCallable):  # type: ignore[type-arg]  # older ones are not generic
+class StreamUnary(_RequestStream, grpc.aio.StreamUnaryMultiCallable):  # type: ignore[type-arg]  # older ones are not generic
     """A stream of requests, one response."""
 
-    def __call__(
-        self,
-        request_iterator: Any = None,
-        timeout: float | None = None,
-        metadata: Any = None,
-        credentials: Any = None,
-        wait_for_ready: bool | None = None,
-        compression: Any = None,
-    ) -> StreamUnaryCall:
-        return StreamUnaryCall(
-            self._start(request_iterator, timeout, metadata, credentials, wait_for_ready, compression)
-        )
+    call = StreamUnaryCall
 
 
-class StreamStream(_Starter, grpc.aio.StreamStreamMultiCallable):  # type: ignore[type-arg]  # older ones are not generic
+class StreamStream(_RequestStream, grpc.aio.StreamStreamMultiCallable):  # type: ignore[type-arg]  # older ones are not generic
     """A stream each way."""
 
-    def __call__(
-        self,
-        request_iterator: Any = None,
-        timeout: float | None = None,
-        metadata: Any = None,
-        credentials: Any = None,
-        wait_for_ready: bool | None = None,
-        compression: Any = None,
-    ) -> StreamStreamCall:
-        return StreamStreamCall(
-            self._start(request_iterator, timeout, metadata, credentials, wait_for_ready, compression)
-        )
+    call = StreamStreamCall
 
 
 STUBS: dict[Kind, Callable[[Route, asyncio.AbstractEventLoop | None], Any]] = {

@@ -11,10 +11,10 @@ import grpc.aio
 
 from interpose._call import NOTHING, Call
 from interpose._messages import Pass, compose
-from interpose._native import EOF
 from interpose._outcome import Outcome
 from interpose._scope import Scope
 from interpose._shell.answer import Abort, Answer, contained
+from interpose._shell.native import EOF
 
 
 class _Raising:

@@ -16,13 +16,14 @@ from typing import Any
 
 from interpose._clock import Alarm
 from interpose._flow import Driver, Wait
-from interpose._native import Route, exception_of
+from interpose._grpcio.aio_calls import AioRpcError
 from interpose._outcome import Outcome
 from interpose._shell import exchange as shell
 from interpose._shell.exchange import REFUSAL_GAP
+from interpose._shell.native import Route, exception_of
 from interpose._shell.owner import UnderWay
 from interpose.aio import attempt as attempts
-from interpose.aio.attempt import AioRpcError, Attempt
+from interpose.aio.attempt import Attempt
 from interpose.aio.joining import Awaited, call_later
 from interpose.aio.requests import FINISHED, Requests
 

@@ -8,9 +8,9 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any
 
-from interpose._clock import SYSTEM, Alarm, Clock
+from interpose._clock import FOREVER, SYSTEM, Alarm, Clock
 from interpose._flow import Wait
-from interpose._native import locally_cancelled, wait_timed_out, waits_until
+from interpose._shell.native import locally_cancelled, wait_of, wait_timed_out
 from interpose._shell.owner import Owner
 from interpose._shell.pending import Pending
 
@@ -39,8 +39,8 @@ async def joined(step: Wait, deadline: float | None, clock: Clock) -> Any:
             loop.call_soon_threadsafe(wake)
 
     future.add_done_callback(tell)
-    until = waits_until(step, deadline)
-    alarm = None if until is None else call_later(clock, loop, max(until - clock.now(), 0.0), wake)
+    seconds = wait_of(step, deadline, clock.now())
+    alarm = call_later(clock, loop, seconds, wake) if seconds < FOREVER else None
     try:
         await came
     finally:

@@ -48,8 +48,11 @@ class Handlers:
     def get(self, handler: Any, name: str, declared: bool = False) -> Any:
         """The handler to serve this RPC with; called in its task."""
         made = self._compiled.get(handler, name, declared)
-        # A plain handler runs on a thread that knows nothing of this RPC's context: it is handed over, per RPC.
-        return made.bound(copy_context(), asyncio.get_running_loop()) if isinstance(made, Plain) else made
+        return self.bound(made) if isinstance(made, Plain) else made
+
+    def bound(self, plain: Plain) -> Any:
+        """A plain handler runs on a thread that knows nothing of this RPC's context: it is handed over, per RPC."""
+        return plain.bound(copy_context(), asyncio.get_running_loop())
 
     def compile(self, handler: Any, name: str, declared: bool = False) -> Any:
         """The handler with the interceptors around it; a plain one as what has to be bound for each RPC."""

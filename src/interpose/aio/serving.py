@@ -10,7 +10,6 @@ import grpc.aio
 
 from interpose._clock import Clock
 from interpose._flow import Interceptor
-from interpose._shell.handlers import generics
 from interpose._shell.serving import Wrapped
 from interpose.aio.plain import Plain
 from interpose.aio.server import Handlers
@@ -22,27 +21,18 @@ class Server(Wrapped, grpc.aio.Server):
     def __init__(self, native: grpc.aio.Server, interceptors: tuple[Interceptor, ...], clock: Clock) -> None:
         super().__init__(native, interceptors, asyncio=True)
         self._handlers = Handlers(interceptors, clock, self._stop)
-        self._plain: dict[str, Any] = {}  # plain handlers that were registered, by the names of their methods
+        self._plain: dict[str, Plain] = {}  # plain handlers that were registered, by the names of their methods
         self._first = True  # is nothing registered yet?
 
     def add_generic_rpc_handlers(self, generic_rpc_handlers: Iterable[grpc.GenericRpcHandler]) -> None:
         self._begin()
-        given = list(generic_rpc_handlers)
-        self._registered.add_generic(given)
-        self._native.add_generic_rpc_handlers(generics(given, self._handlers.get))
+        super().add_generic_rpc_handlers(generic_rpc_handlers)
 
-    def add_registered_method_handlers(self, service_name: str, method_handlers: Mapping[str, Any]) -> None:
+    def _register(self, service: str, handlers: dict[str, Any]) -> None:
         self._begin()
-        compiled = {}
-        for name, handler in method_handlers.items():
-            path = f"/{service_name}/{name}"
-            made = self._handlers.compile(handler, path, declared=True)
-            if isinstance(made, Plain):
-                self._plain[path] = handler
-            else:
-                compiled[name] = made
-        self._registered.add(method_handlers, f"/{service_name}/")
-        self._native.add_registered_method_handlers(service_name, compiled)
+        plain = {name: handler for name, handler in handlers.items() if isinstance(handler, Plain)}
+        self._plain |= {f"/{service}/{name}": handler for name, handler in plain.items()}
+        super()._register(service, {name: handlers[name] for name in handlers if name not in plain})
 
     def _begin(self) -> None:
         """In front of all generic handlers: a registered method comes before a generic one of the same name."""
@@ -65,10 +55,10 @@ class Server(Wrapped, grpc.aio.Server):
 class _Bound(grpc.GenericRpcHandler):
     """Registered plain handlers: grpc asks for a generic one in the RPC's task, to whose context it is bound there."""
 
-    def __init__(self, plain: Mapping[str, Any], handlers: Handlers) -> None:
+    def __init__(self, plain: Mapping[str, Plain], handlers: Handlers) -> None:
         self._plain = plain
         self._handlers = handlers
 
     def service(self, handler_call_details: Any) -> Any:
         handler = self._plain.get(handler_call_details.method)
-        return None if handler is None else self._handlers.get(handler, handler_call_details.method, declared=True)
+        return None if handler is None else self._handlers.bound(handler)

@@ -1,4 +1,4 @@
-"""`interpose bench`: how many calls a server bears, and how long they take."""
+"""`interpose bench`: how many calls a server can take, and how long they take."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ MOST_IN_FLIGHT = 10_000  # a bound on memory: each is a task here, and a stream 
 @click.argument("data", required=False, metavar="[JSON]")
 @click.option("-d", "--data", "data_option", metavar="JSON", help="The same as the argument.")
 @with_protos
-@click.option("-n", "--total", type=click.IntRange(1), metavar="N", help=f"So many calls. Default: {CALLS}.")
+@click.option("-n", "--total", type=click.IntRange(1), metavar="N", help=f"The number of calls. Default: {CALLS}.")
 @click.option("-z", "--duration", "seconds", type=duration, metavar="TIME", help="Begin calls for so long.")
 @click.option(
     "-c",
@@ -43,7 +43,7 @@ MOST_IN_FLIGHT = 10_000  # a bound on memory: each is a task here, and a stream 
     default=CALLERS,
     show_default=True,
     metavar="N",
-    help="Closed loop: so many callers, each of which waits for its answer.",
+    help="Closed loop: the number of callers, each of which waits for its answer.",
 )
 @click.option(
     "-r",
@@ -52,7 +52,7 @@ MOST_IN_FLIGHT = 10_000  # a bound on memory: each is a task here, and a stream 
     "rate",
     type=click.FloatRange(0, min_open=True),
     metavar="N",
-    help="Open loop: begin so many calls per second, whether earlier ones have ended or not.",
+    help="Open loop: begin this number of calls per second, whether earlier ones have ended or not.",
 )
 @click.option(
     "--max-in-flight",
@@ -72,7 +72,7 @@ def command(
     """Call a method of TARGET again and again, and show rate, latencies and codes.
 
     With --rate the time of a call is counted from the moment when it was to be sent, so it shows what users feel. Without
-    it each caller waits for its answer, and a server that is slow is asked less: that shows what a server bears.
+    it each caller waits for its answer, and a server that is slow is asked less: that shows what a server can take.
     """
     if data is not None and data_option is not None:
         raise click.UsageError("give the message once: as an argument or with -d")

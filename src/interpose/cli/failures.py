@@ -76,7 +76,7 @@ def _details(error: Any, pool: Any) -> Iterator[tuple[str, dict[str, Any]]]:
 
 @contextmanager
 def failing(what: str, target: str, pool: Any = None, *, as_json: bool = False) -> Generator[None, None, None]:
-    """Let a failed RPC be told as one of this target. what: the method that was called, or what was wanted of it."""
+    """Let a failed RPC be reported as one of this target. what: the method that was called, or what was wanted of it."""
     try:
         yield
     except grpc.RpcError as error:

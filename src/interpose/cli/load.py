@@ -1,8 +1,8 @@
 """Calls in great number, in one of two loops, on asyncio.
 
-Closed: so many callers, each of which calls again when it has its answer. The number of calls in flight is fixed, so a
+Closed: a number of callers, each of which calls again when it has its answer. The number of calls in flight is fixed, so a
 server that slows down is asked less: its bad moments are met by few calls. That is coordinated omission, and what a
-closed loop measures is how much a server can bear, not what users of it feel.
+closed loop measures is how much a server can take, not what users of it feel.
 
 Open: calls go out at a rate, whether earlier ones have ended or not, as those of many users do. The time of a call is
 counted from the moment it was to be sent, so one that waits since the server, or this program, is late, shows it.
@@ -37,8 +37,8 @@ Call = Callable[[], Awaitable[None]]
 class Tally:
     """What became of the calls: how long they took, by code, and the texts of failures.
 
-    late: how far behind its plan an open loop has been at worst, in seconds. unsent: calls of it that were due, but so
-    many were in flight that they were not sent.
+    late: how far behind its plan an open loop has been at worst, in seconds. unsent: calls of it that were due, but they
+    were not sent, since too many were in flight.
     """
 
     by_code: dict[str, Latencies] = field(default_factory=dict)
@@ -71,14 +71,14 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """When no more calls are begun: after so many, or so many seconds, whichever comes first."""
+    """When no more calls are begun: after a number of them, or of seconds, whichever comes first."""
 
     calls: float = math.inf
     seconds: float = math.inf
 
 
 async def closed(call: Call, concurrency: int, end: End, tally: Tally) -> None:
-    """So many callers, each of which begins its next call when the last has ended."""
+    """A number of callers, each of which begins its next call when the last has ended."""
     began = tally.began = time.perf_counter()
     left = end.calls
 

@@ -17,7 +17,7 @@ from grpc import RpcError
 
 from interpose.cli import exits
 
-_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]]')  # what opens and closes, but for what stands in a text
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]]')  # what opens and closes, but for what is in a text
 UNFIT = (json_format.ParseError, TypeError, ValueError, AttributeError, RecursionError)  # what ParseDict raises
 _DECODER = json.JSONDecoder()
 _TRANSPARENT = "google.protobuf."  # Timestamp, Struct, Any …: each has a JSON of its own

@@ -39,7 +39,7 @@ def write_json(value: Any, *, lines: bool = False) -> None:
 def write_table(columns: Sequence[str], rows: Iterable[Sequence[str]], numbers: Iterable[str] = ()) -> None:
     """A table on a terminal; in a pipe a line for each row, with tabs between its cells and the columns' names first.
 
-    numbers: the columns that stand on the right.
+    numbers: the columns that are flush right.
     """
     if is_terminal():
         Console().print(table(columns, rows, numbers))
@@ -49,7 +49,7 @@ def write_table(columns: Sequence[str], rows: Iterable[Sequence[str]], numbers: 
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]], numbers: Iterable[str] = ()) -> Table:
-    """A table for rich. What stands in it is text, never markup."""
+    """A table for rich. What is in it is text, never markup."""
     right = set(numbers)
     made = Table(box=SIMPLE_HEAD, pad_edge=False)
     for name in columns:

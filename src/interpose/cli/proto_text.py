@@ -47,7 +47,7 @@ def _values(enum: Any) -> Iterator[str]:
 
 
 def _members(message: Any) -> Iterator[str]:
-    """Fields, those of a oneof together where its first stands."""
+    """Fields, those of a oneof together where its first is."""
     shown: set[str] = set()
     for field in message.fields:
         oneof = _oneof(field)
@@ -59,7 +59,7 @@ def _members(message: Any) -> Iterator[str]:
 
 
 def _oneof(field: Any) -> Any:
-    """The oneof that a field stands in; those that protobuf makes of `optional` are none."""
+    """The oneof that a field is in; those that protobuf makes of `optional` are none."""
     oneof = field.containing_oneof
     return None if oneof is None or (len(oneof.fields) == 1 and oneof.name == f"_{field.name}") else oneof
 

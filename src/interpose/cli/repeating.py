@@ -36,7 +36,7 @@ class Repeating:
         return intercept_channel(channel, *stack) if stack else channel
 
     def stack(self, method: Any, tell: Callable[[str], object]) -> Sequence[Interceptor]:
-        """The interceptors, the outermost first. Refused: copies of a call that nobody has declared safe."""
+        """The interceptors, the outermost first. Refused: copies of a call that is not declared safe."""
         safe = self.idempotent or bool(method.GetOptions().idempotency_level) or None
         if self.hedge > 1 and not safe:
             raise Refused(
@@ -60,7 +60,7 @@ OPTIONS = (
                  help="Send it so often at most, while it fails for a reason that passes (Retry)."),
     click.option("--per-attempt", type=duration, metavar="TIME", help="How long the server has to begin to answer one."),
     click.option("--hedge", type=click.IntRange(1, MAX_COPIES), default=1, show_default=True, metavar="N",
-                 help="Up to so many copies, of which the first answer counts (Hedge)."),
+                 help="Up to this number of copies, of which the first answer counts (Hedge)."),
     click.option("--hedge-delay", type=duration, default="50ms", metavar="TIME",
                  help="How long to wait for an answer before the next copy goes. Default: 50ms."),
     click.option("--idempotent", is_flag=True, help="It may be executed twice, whatever its proto says."),

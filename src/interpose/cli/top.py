@@ -36,7 +36,7 @@ State = dict[str, Any]
 @click.command("top", epilog="Exit status: 0, 78 if there is no such page, or 2 for what makes no sense.")
 @click.argument("target")
 @click.option("--filter", "part", default="", metavar="TEXT", help="Only methods with this text in their name.")
-@click.option("--limit", type=click.IntRange(0, 10_000), default=30, show_default=True, help="So many, the busiest.")
+@click.option("--limit", type=click.IntRange(0, 10_000), default=30, show_default=True, help="How many, the busiest.")
 @click.option("--interval", type=duration, default="1s", metavar="TIME", help="Between two looks. Default: 1s.")
 @click.option("--once", is_flag=True, help="Look once, also at a terminal.")
 @click.option("--json", "as_json", is_flag=True, help="The page's own JSON, once.")

@@ -82,12 +82,12 @@ def _source_faults(name: str, source: object) -> Iterator[str]:
 class Jwks:
     """Keys of a JWKS document that is fetched in the background: `Jwt(Jwks("https://id.example/jwks.json"), …)`.
 
-    The first call that needs a key has it fetched; from then on it is fetched again every `refresh` seconds, while calls
-    go on with the keys that are there. There is one fetch at a time, in a thread that ends with it, and none before it is
-    needed. If a fetch fails, or gives nonsense, the last good keys stay; it is tried again after 1 s, 2 s, 4 s …
-    `cooldown`. An unknown key id has the keys fetched at once, one time for all callers that wait for it; if it is still
-    unknown then, other unknown ids are refused unfetched for `cooldown` seconds. A key that has left the document is good
-    for 60 s more.
+    The first call that needs a key has it fetched. From then on it is fetched again every `refresh` seconds, while
+    calls go on with the keys that are there. There is one fetch at a time, in a thread that ends with it, and none
+    before it is needed. If a fetch fails, or gives nonsense, the last good keys stay; it is tried again after 1 s, 2
+    s, 4 s … `cooldown`. An unknown key id has the keys fetched at once, one time for all callers that wait for it. If
+    it is still unknown then, other unknown ids are refused unfetched for `cooldown` seconds. A key that has left the
+    document is good for 60 s more.
 
     source:    an https URL, one with http on this machine, or the path of a file. Redirects are not followed.
     refresh:   seconds between two fetches.
@@ -96,6 +96,9 @@ class Jwks:
     max_bytes: a longer document is refused.
     ssl:       an `ssl.SSLContext`, where the server's authority is not one of the usual.
     clock:     where the time is read; the one that was given to the server.
+
+    Defaults: 300 s, after which a new key is known even if no token has named it; cooldown 30 s; 5 s for a fetch; 256 KiB,
+    many times what such a document has.
 
     ValueError listing every fault of these. Nothing is opened or fetched here.
     """
@@ -133,7 +136,7 @@ class Jwks:
         return self._held.keys.find(kid, algorithm) + retired
 
     def renew(self) -> None:
-        """Have the keys fetched if that is due. Nobody waits for it."""
+        """Have the keys fetched if that is due. No call waits for it."""
         if self.now() >= self.due:
             with suppress(RuntimeError):  # no thread to be had
                 self._background.start(partial(self._fetch, None, None))

@@ -96,12 +96,16 @@ class Jwt:
     leeway:     seconds that clocks may differ. A token is good from `nbf` and `iat` less this to `exp` plus this, to the
         fraction of a second: at `exp + leeway` it is not.
     require:    claims that a token must have. Without `exp` it would be good for ever.
-    subject:    the claim that says who calls: the subject of the identity. A token without it is refused.
+    subject:    the claim that identifies the caller: the subject of the identity. A token without it is refused.
     scopes:     the claim that says what the caller may do: a text of scopes between spaces, or a list of them. `scp` is
         read where `scope` is missing.
     keep:       how many good tokens are remembered, so that a token is checked once and then found again: by its SHA-256,
         as long as it and its key are good. 0: none.
-    wall:       seconds since 1970.
+    wall:       gives seconds since 1970. It runs where the call does: on the thread of its handler, or in the event loop. What
+        it raises refuses the call, as a fault.
+
+    Defaults: leeway 10 s, for clocks that a time server sets; `exp` is required, or a token would be good for ever; 4096
+    tokens are kept.
 
     ValueError listing every fault of these. Whatever is wrong with a token or with the keys, its call is refused with
     UNAUTHENTICATED.
@@ -166,7 +170,7 @@ class Jwt:
     # - a token that is not known -
 
     def _examined(self, token: str, digest: bytes) -> Generator[Any, Any, Identity]:
-        """Who holds this token; `errors.Unauthenticated` with the reason if it is not good."""
+        """The holder of this token; `errors.Unauthenticated` with the reason if it is not good."""
         try:
             signed, written, payload, signature = _parts(token)
             header = self._headers.get(written, 0.0) or self._read_header(written)
@@ -210,7 +214,7 @@ class Jwt:
         raise errors.Unauthenticated(f"a token {reason}: key {_said(header.kid)}, {header.algorithm}")
 
     def _lasting(self, claims: Mapping[str, Any], key: Key) -> _Verified:
-        """Who holds it, and for how long; `errors.Unauthenticated` unless it is for here and now."""
+        """The holder, and for how long; `errors.Unauthenticated` unless it is for here and now."""
         self._check_addresses(claims)
         starts = max(_time_of(claims, "nbf", -LATEST), _time_of(claims, "iat", -LATEST)) - self.leeway
         until = _time_of(claims, "exp", LATEST) + self.leeway

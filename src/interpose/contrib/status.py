@@ -23,7 +23,10 @@ STANDARD = error_details_pb2.DESCRIPTOR  # imported, so that its messages are kn
 
 
 def pack(code: grpc.StatusCode, details: str, messages: Sequence[Any]) -> bytes:
-    """The `google.rpc.Status` that carries these messages, as bytes for the trailing metadata."""
+    """The `google.rpc.Status` that carries these messages, as bytes for the trailing metadata.
+
+    TypeError for what is no protobuf message.
+    """
     status = status_pb2.Status(code=code.value[0], message=_utf8(details))
     for part in messages:
         if isinstance(part, any_pb2.Any):

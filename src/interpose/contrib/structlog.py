@@ -23,6 +23,8 @@ class Structlog:
 
     logger: `structlog.get_logger("interpose.access")` unless given, bound to what you like. Not an async one: an event
         is written at once, or not at all.
+
+    ValueError for what is no logger of structlog.
     """
 
     def __init__(self, logger: Any = None) -> None:

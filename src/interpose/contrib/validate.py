@@ -103,10 +103,14 @@ class Validate:
 
     requests:    judge requests?
     responses:   judge responses? On a client a response that breaks its rules ends the RPC with INTERNAL, `error.local`.
-    full_report: bytes, from 0 to 1 MiB. Of a message that is not larger all violations are told, as many as have room; of
+    full_report: bytes, from 0 to 1 MiB. Of a message that is not larger all violations are reported, as many as have room; of
                  a larger one only the first, since each that is looked for takes time and memory.
     validator:   `protovalidate.Validator(registry)`, if some rules are in files that the messages do not import.
     on_invalid:  called with `InvalidDetails` for each message that is refused; what it raises is logged.
+
+    The validator and `on_invalid` run where the message passes: on the thread of its RPC, or in the event loop. What the
+    validator raises refuses the message with INTERNAL. Default of full_report: 1024 bytes, of which all violations take 3 MB
+    and 25 ms at most.
 
     The log has a line at most once a minute for each type of message that is at fault; keys and values are not in it.
 
@@ -291,6 +295,6 @@ class _Seen(NamedTuple):
 
 
 def _bad_request(details: str, violations: Sequence[Any]) -> errors.InvalidArgument:
-    """What a client is told of a request."""
+    """What a client gets about a request."""
     packed = rich.status(grpc.StatusCode.INVALID_ARGUMENT.value[0], details, BAD_REQUEST, bad_request(violations))
     return errors.InvalidArgument(details, trailing_metadata=((errors.RICH_KEY, packed),), local=True)

@@ -4,7 +4,7 @@ import inspect
 
 from interpose._executed import not_executed
 from interpose._identity import Credentials, Identity, Name
-from interpose.interceptors.access_log import AccessLog, JsonFormatter, Redactor
+from interpose.interceptors.access_log import AccessLog, JsonFormatter, JsonLines, Redactor
 from interpose.interceptors.authenticate import Authenticate, AuthenticateState, UnauthenticatedDetails
 from interpose.interceptors.authorize import Authorize, AuthorizeState, DeniedDetails, anyone, require
 from interpose.interceptors.bearer_token import BearerToken, BearerTokenState, RefreshDetails, Token
@@ -23,7 +23,7 @@ from interpose.interceptors.exception_to_status import ExceptionToStatus
 from interpose.interceptors.fallback import Fallback, FallbackDetails
 from interpose.interceptors.fault_injection import FaultInjection, InjectedFault
 from interpose.interceptors.guarding import HEALTH_AND_REFLECTION
-from interpose.interceptors.hedge import Hedge, HedgeDetails
+from interpose.interceptors.hedge import Hedge, HedgeDetails, HedgeState
 from interpose.interceptors.keys import by_identity, by_metadata, by_method, by_peer, by_service, by_target
 from interpose.interceptors.mutual_tls import MutualTls
 from interpose.interceptors.propagate_context import PropagateContext
@@ -38,7 +38,7 @@ from interpose.interceptors.rate_limit import (
 )
 from interpose.interceptors.real_ip import RealIp
 from interpose.interceptors.request_id import RequestId, RequestIdFilter
-from interpose.interceptors.retry import BY_CONVENTION, Retry, RetryDetails
+from interpose.interceptors.retry import BY_CONVENTION, Retry, RetryDetails, RetryState
 from interpose.interceptors.rpcz import Rpcz, RpczState
 from interpose.interceptors.service_config import from_service_config, left_to_core
 from interpose.interceptors.static_tokens import StaticTokens
@@ -82,9 +82,11 @@ __all__ = [
     "Gradient",
     "Hedge",
     "HedgeDetails",
+    "HedgeState",
     "Identity",
     "InjectedFault",
     "JsonFormatter",
+    "JsonLines",
     "Limit",
     "LocalStore",
     "Mode",
@@ -105,6 +107,7 @@ __all__ = [
     "Retry",
     "RetryBudget",
     "RetryDetails",
+    "RetryState",
     "Rpcz",
     "RpczState",
     "ShedDetails",

@@ -19,16 +19,16 @@ from interpose._call import Call
 from interpose._flow import Fitted, Flow
 from interpose._metadata import Metadata
 from interpose._method import Kind, Method, Side
-from interpose._outcome import Outcome
+from interpose._outcome import OK, Outcome
 from interpose.errors import StatusError
-from interpose.mechanisms.json_lines import JsonFormatter, rfc3339
+from interpose.mechanisms.json_lines import JsonFormatter, JsonLines, rfc3339
 from interpose.mechanisms.log_records import Template
 from interpose.mechanisms.lru import Registry
 from interpose.mechanisms.options import FLAG, check_options, is_flag, is_number, must_be, option, optional
 from interpose.mechanisms.redaction import Redactor, type_and_size
 from interpose.mechanisms.text import one_line
 
-__all__ = ["AccessLog", "JsonFormatter", "Redactor", "Sink"]
+__all__ = ["AccessLog", "JsonFormatter", "JsonLines", "Redactor", "Sink"]
 
 LOGGER = "interpose.access"
 
@@ -36,6 +36,8 @@ LOGGER = "interpose.access"
 STARTED, FINISHED = "started call", "finished call"
 REQUEST = {Side.SERVER: "request received", Side.CLIENT: "request sent"}
 RESPONSE = {Side.SERVER: "response sent", Side.CLIENT: "response received"}
+
+SERVER = Side.SERVER
 
 SUBJECT = "auth.sub"  # go-grpc-middleware's examples of auth have this name for it
 
@@ -111,7 +113,7 @@ Show: TypeAlias = Callable[[Any], Any]
 
 
 class Sink(Protocol):
-    """What `AccessLog` writes to, beside a `logging.Logger`; contrib has one for structlog."""
+    """What `AccessLog` writes to, beside a `logging.Logger`: `JsonLines`, and contrib has one for structlog."""
 
     def isEnabledFor(self, level: int, /) -> bool:
         """Would a record of this level (of `logging`) be written?"""
@@ -168,13 +170,14 @@ class AccessLog:
     "finished call". Everything is in fields of the record (`extra`), named as go-grpc-middleware does:
     `protocol`, `grpc.component`, `grpc.service`, `grpc.method`, `grpc.method_type`, `grpc.start_time`,
     `grpc.request.deadline`, `peer.address`, `grpc.code`, `grpc.error`, `grpc.time_ms`; and `request_id` if there is
-    one, `auth.sub` if a server knows who calls, `grpc.attempts` if there were several, `trace_id` and `span_id` where
+    one, `auth.sub` if a server knows the caller, `grpc.attempts` if there were several, `trace_id` and `span_id` where
     OpenTelemetry has a span. The level depends on code and side: a NOT_FOUND is INFO on a server and DEBUG on a client.
     Messages and metadata of the RPC are logged only if asked for.
 
     Inside of `Retry` it writes one record per attempt, outside of it one per RPC.
 
-    logger:   `logging.getLogger("interpose.access")` unless given. Where it is off, an RPC pays for one question.
+    logger:   `logging.getLogger("interpose.access")` unless given, or `JsonLines`, which writes by itself. Where it is
+        off, an RPC pays for one question.
     start:    write "started call" as well, before the RPC is sent or handled.
     payloads: write a record for each message, with what a redactor leaves of it: True for `Redactor()`, or one of your
         own, a function that gives what may be shown of a message. Fields `grpc.request.content` and
@@ -185,6 +188,11 @@ class AccessLog:
         that are not named are always written. The rate is in the field `grpc.sample_rate`.
     random:   gives numbers from 0 to below 1, for `sample`.
     wall:     seconds since 1970, for the fields that hold a date.
+
+    The logger, the redactor, `random` and `wall` are called where the RPC runs: on its thread, or in its event loop. What
+    they raise never fails the RPC; the first such failure is logged.
+
+    ValueError listing every fault of the options.
     """
 
     logger: logging.Logger | Sink | None = option(None, optional(f"like logging.getLogger({LOGGER!r})", _is_sink))
@@ -239,7 +247,7 @@ class AccessLog:
     def _watched(self, call: Call, rpc: _Rpc) -> Call:
         """The call, with its messages written as they pass, if anybody reads them."""
         try:
-            if not self._enabled(rpc.lines.levels[StatusCode.OK]):
+            if not self._enabled(rpc.lines.ok.level):
                 return call
         except BaseException:
             self._complain()
@@ -281,16 +289,17 @@ class AccessLog:
 
     def _finish(self, rpc: _Rpc, outcome: Outcome) -> None:
         try:
-            line = rpc.lines.finished(outcome._code)
+            code, lines = outcome._code, rpc.lines
+            line = lines.ok if code is OK else lines.finished(code)
             if not self._enabled(line.level):
                 return
-            rate = self._sample.get(outcome._code, 1.0) if self._sample else 1.0
+            rate = self._sample.get(code, 1.0) if self._sample else 1.0
             if rate < 1 and self._left_out(rate):
                 return
             now = rpc.now()
             fields = rpc.fields(now, self.wall)
             fields["grpc.time_ms"] = milliseconds = int((now - rpc.started) * 1e6 + 0.5) / 1e3
-            if not outcome.ok:
+            if code is not OK:
                 fields["grpc.error"] = one_line(_reason(outcome), MAX_ERROR)
             if outcome._attempts > 1:
                 fields["grpc.attempts"] = outcome._attempts
@@ -298,7 +307,7 @@ class AccessLog:
                 fields["grpc.sample_rate"] = rate
             if (known := context.request_id() or rpc.request_id) is not None:
                 fields["request_id"] = known
-            if rpc.lines.side is Side.SERVER and (identity := context.identity()) is not None:
+            if lines.side is SERVER and (identity := context.identity()) is not None:
                 fields[SUBJECT] = one_line(identity.subject, MAX_NAME)
             line.write(_traced(fields), milliseconds)
         except BaseException:
@@ -312,12 +321,12 @@ class AccessLog:
             return False
 
     def _complain(self, why: str = "") -> None:
-        """Tell the first failure of a kind; for one of the logger with its traceback."""
+        """Log the first failure of a kind; for one of the logger with its traceback."""
         if why not in self._complaints:
             self._complaints.add(why)
-            with contextlib.suppress(BaseException):  # the same handler may stand behind this logger, too
+            with contextlib.suppress(BaseException):  # the same handler may be behind this logger, too
                 did = f"show a message: {why}" if why else f"write to {self._logger!r}"
-                _log.error("AccessLog could not %s; its later failures are not told", did, exc_info=not why)
+                _log.error("AccessLog could not %s; its later failures are not logged", did, exc_info=not why)
 
 
 class _Logged:
@@ -332,7 +341,7 @@ class _Logged:
 
     def flow(self, call: Call) -> Flow:
         log = self._log
-        rpc = log._begin(call, self._arriving if call._side is Side.SERVER else self._leaving)
+        rpc = log._begin(call, self._arriving if call._side is SERVER else self._leaving)
         if rpc is None:
             yield call
             return
@@ -353,7 +362,7 @@ class _Line(NamedTuple):
 class _Lines:
     """The records of one method on one side, each kind made ready when it is first written."""
 
-    __slots__ = ("_early", "_ends", "_fields", "_logger", "levels", "side")
+    __slots__ = ("_early", "_ends", "_fields", "_logger", "levels", "ok", "side")
 
     def __init__(self, logger: logging.Logger | Sink, method: Method, side: Side) -> None:
         self.side = side
@@ -368,14 +377,13 @@ class _Lines:
         }
         self._early: dict[str, _Line] = {}
         self._ends: dict[StatusCode, _Line] = {}
+        self.ok = self.finished(OK)  # nearly every RPC ends so, and to look up a code is dear: its hash is a method's
 
     def early(self, message: str) -> _Line:
         """What is written before the end."""
         line = self._early.get(message)
         if line is None:
-            line = self._early[message] = self._line(
-                self.levels[StatusCode.OK], message, ": /%s/%s", PATH, self._fields
-            )
+            line = self._early[message] = self._line(self.levels[OK], message, ": /%s/%s", PATH, self._fields)
         return line
 
     def finished(self, code: StatusCode) -> _Line:
@@ -392,6 +400,9 @@ class _Lines:
         logger = self._logger
         if isinstance(logger, logging.Logger):
             return _Line(level, Template(logger, level, message, text, shown, __file__, fields).write)
+
+        if isinstance(logger, JsonLines):
+            return _Line(level, logger._prepared(level, message, fields))
 
         def write(more: dict[str, Any], *_: Any) -> None:
             logger.write(level, message, {**fields, **more})
@@ -410,7 +421,7 @@ class _Rpc:
     def __init__(self, call: Call, lines: _Lines, keys: tuple[str, ...]) -> None:
         # What a server knows of its client is asked for now: once the RPC has ended, it may be gone.
         self.lines = lines
-        self.now = call.clock.now
+        self.now = call._method.clock.now
         self.started = self.now()
         self.request_id = context.request_id()
         self._deadline = call.deadline
@@ -450,7 +461,7 @@ def _reason(outcome: Outcome) -> str:
 
 
 def _chosen(metadata: Metadata, keys: tuple[str, ...]) -> dict[str, list[str]]:
-    """The fields for these keys, of those that were sent. Values are cut here, for what a stranger sends may be long."""
+    """The fields for these keys, of those that were sent. Values are cut here, since an unknown caller may send long ones."""
     found = {key: metadata.get_all(key)[:MAX_VALUES] for key in keys}
     return {
         f"grpc.request.metadata.{key}": [

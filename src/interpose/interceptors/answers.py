@@ -21,7 +21,7 @@ from interpose._method import Idempotency, Kind, Side, Target
 from interpose._outcome import Outcome
 from interpose.mechanisms.options import flag_or_function, is_function_or_none, must_be
 
-# Who asks. In any part of a metadata key: gateways send "grpcgateway-authorization".
+# Parts of metadata keys that identify the caller. In any part of a key: gateways send "grpcgateway-authorization".
 IDENTITIES = ("authorization", "cookie")
 
 DIGEST = 32  # bytes
@@ -37,7 +37,7 @@ _log = logging.getLogger("interpose")
 class Sameness:
     """Which calls may have the same answer, and which may not be asked that at all.
 
-    owner: who wants to know, for the log. names: metadata keys that count. shared: who asks does not count.
+    owner: the interceptor, for the log. names: metadata keys that count. shared: the caller does not count.
     """
 
     def __init__(self, owner: str, names: Iterable[str], shared: bool, safe: Safe) -> None:
@@ -45,14 +45,14 @@ class Sameness:
         self._names = frozenset(name.lower() for name in names)
         self._shared = shared
         self._safe = safe
-        self._secret = os.urandom(blake2b.MAX_KEY_SIZE)  # a digest of a weak password tells nothing without it
+        self._secret = os.urandom(blake2b.MAX_KEY_SIZE)  # a digest of a weak password shows nothing without it
 
     def key(self, call: Call) -> Key | None:
         """Equal for two calls if the answer to one is one to the other; None for a call that needs its own."""
         if call.kind is not Kind.UNARY_UNARY or call.side is Side.SERVER or not self._is_safe(call):
             return None
         try:
-            # Two stubs may decode differently; who encodes alike decodes alike.
+            # Two stubs may decode differently; those that encode alike decode alike.
             key = (call.method.target, call.method.serializer, self._credentials(call), self._digest(call))
             hash(key)
         except Exception:  # a request or metadata that cannot be sent: let it be sent, and fail for what it is
@@ -86,7 +86,7 @@ class Sameness:
         yield call.method.full_name.encode(errors="surrogatepass")
         yield call.encoded()
         yield from self._said(call.metadata)
-        # Who asked the handler that makes this call: an interceptor further in may hand that on.
+        # The caller of the handler that makes this call: an interceptor further in may hand that on.
         incoming = context.current_call()
         yield from self._said(Metadata() if incoming is None else incoming.metadata)
 

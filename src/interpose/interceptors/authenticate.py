@@ -9,11 +9,10 @@ from typing import Any
 
 from interpose import context, errors
 from interpose._call import Call
-from interpose._executed import not_executed
+from interpose._executed import is_downstream, not_executed
 from interpose._flow import Flow, name_of, wait
 from interpose._identity import Credentials, Found, Identity, Verifier
 from interpose._method import Method, Side
-from interpose._native import is_downstream
 from interpose._patterns import listed, patterns
 from interpose._served import Served
 from interpose.interceptors.guarding import (
@@ -30,7 +29,7 @@ from interpose.interceptors.guarding import (
 from interpose.mechanisms.options import check_options, hook, ruled, whole
 from interpose.mechanisms.tally import Tally
 
-REFUSAL = "the call needs valid credentials"  # all that a stranger is told
+REFUSAL = "the call needs valid credentials"  # all that an unknown caller learns
 
 MAX_TOKEN = 8192  # characters; gRPC takes 8 KiB of metadata unless it is set to take more
 LONGEST_TOKEN = 1 << 20
@@ -65,7 +64,7 @@ class Authenticate:
     """Refuse calls of unknown callers.
 
     Every call is refused with UNAUTHENTICATED and one fixed text, before a message of a request stream is read, unless
-    one of the verifiers says who calls. The handler, the log and the calls that the handler makes find the answer in
+    one of the verifiers knows the caller. The handler, the log and the calls that the handler makes find the answer in
     `context.identity()`. The reason of a refusal goes to the log "interpose" (INFO), never to the caller, and
     credentials go nowhere. Server.
 
@@ -77,9 +76,13 @@ class Authenticate:
         fault. A plain verifier must not block on an asyncio server. An async one works on asyncio servers only; a sync
         one refuses its calls, and counts faults.
     public:     patterns of the methods that anybody may call, like "/shop.v1.Catalog/*". They have no identity. What you
-        give here stands in the place of the default: `public=(*HEALTH_AND_REFLECTION, "/shop.v1.Catalog/*")`.
+        give here replaces the default: `public=(*HEALTH_AND_REFLECTION, "/shop.v1.Catalog/*")`.
     max_token:  characters of a bearer token; longer ones are refused unread.
-    on_refuse: called with `UnauthenticatedDetails` after each refusal; what it raises is logged.
+    on_refuse:  called with `UnauthenticatedDetails` after each refusal; what it raises is logged.
+
+    Verifiers and `on_refuse` run where the RPC runs: on the thread of its handler, or in the event loop.
+    Defaults: health and reflection are public, since load balancers and tools come without credentials. A token has 8192
+    characters, as gRPC takes 8 KiB of metadata unless it is set to take more.
 
     ValueError listing every fault of these.
     """
@@ -103,7 +106,7 @@ class Authenticate:
 
     def __call__(self, call: Call) -> Flow:
         if call.side is Side.CLIENT:
-            raise errors.Internal("Authenticate stands on a server, not on a channel: see BearerToken", local=True)
+            raise errors.Internal("Authenticate belongs on a server: a channel takes BearerToken", local=True)
         context.set_identity(None)  # whatever was there before is of another call
         if self._public.get(call.method):
             self._tally.add("public")
@@ -137,10 +140,10 @@ class Authenticate:
         rows = [row for row, _, _ in self._public.rows if row not in HEALTH_AND_REFLECTION]
         yield from unmatched("Authenticate", "public", rows, served)
 
-    # - who calls -
+    # - the caller -
 
     def _identified(self, call: Call) -> Generator[Any, Any, Identity]:
-        """Who calls, by the first verifier that knows; raises the refusal if none does."""
+        """The caller, by the first verifier that knows it; raises the refusal if none does."""
         credentials, reasons = Credentials(call, self.max_token), []
         for name, verifier in self._verifiers:
             try:
@@ -159,7 +162,7 @@ class Authenticate:
         raise self._refused(call, "; ".join(reasons) or "no credentials that a verifier knows", fault=False)
 
     def _refused(self, call: Call, reason: str, *, fault: bool) -> errors.Unauthenticated:
-        """Note a refusal; gives what the caller is told."""
+        """Note a refusal; gives what the caller gets."""
         self._tally.add("faults" if fault else "refused")
         method, peer = shown(call.method.full_name), shown(call.peer)
         reason = reason if fault else shown(reason)

@@ -8,11 +8,10 @@ from typing import Any, TypeAlias
 
 from interpose import context, errors
 from interpose._call import Call
-from interpose._executed import not_executed
+from interpose._executed import is_downstream, not_executed
 from interpose._flow import Flow, name_of, wait
 from interpose._identity import Identity, is_scope
 from interpose._method import Method, Side
-from interpose._native import is_downstream
 from interpose._patterns import EVERYTHING, faults_of
 from interpose._served import Served
 from interpose.interceptors.guarding import (
@@ -114,6 +113,8 @@ class Authorize:
         the policy that names such a method decides all the same; one for everything, like "*", does not.
     on_deny: called with `DeniedDetails` after each denial; what it raises is logged.
 
+    Rules and `on_deny` run where the RPC runs: on the thread of its handler, or in the event loop.
+
     ValueError listing every fault of these.
     """
 
@@ -139,7 +140,7 @@ class Authorize:
 
     def __call__(self, call: Call) -> Flow:
         if call.side is Side.CLIENT:
-            raise errors.Internal("Authorize stands on a server, not on a channel: put it there", local=True)
+            raise errors.Internal("Authorize belongs on a server: give it to intercept_server", local=True)
         rule = self._table.get(call.method)
         if rule is not anyone:
             yield from self._judge(rule, context.identity(), call)

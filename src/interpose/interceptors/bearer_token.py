@@ -92,7 +92,7 @@ class BearerTokenState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefreshDetails:
-    """What `on_refresh` is told. expires_in: of the new token, in seconds. error: what the provider failed with instead."""
+    """What `on_refresh` is given. expires_in: of the new token, in seconds. error: what the provider failed with instead."""
 
     expires_in: float | None
     error: BaseException | None
@@ -134,14 +134,16 @@ class BearerToken:
     wait for it. While a token is good no call waits. If the provider fails, the calls that have no good token end with
     UNAVAILABLE. A call that has `authorization` in its metadata is left as it is. Put it inside of `Retry` and `Hedge`.
 
-    A call that the server refuses with UNAUTHENTICATED is sent once more with a newer token, if it can bear that: nothing
-    of it has been answered, its requests are still there (see `call.buffered`), and it is safe to execute twice, or the
-    server says that it was not executed, as `Authenticate` does. A handler may pass on such a status from another server,
-    after it has done its work. Other calls fail, and only the next ones have the newer token.
+    A call that the server refuses with UNAUTHENTICATED is sent once more with a newer token, if that is safe. Nothing
+    of it may have been answered, and its requests must still be there (see `call.buffered`). It must be safe to
+    execute twice, or the server says that it was not executed, as `Authenticate` does. A handler may pass on such a
+    status from another server, after it has done its work. Other calls fail, and only the next ones have the newer
+    token.
 
     **Insecure channels.** The token is not sent over a channel that is not encrypted: such a call ends with
-    UNAUTHENTICATED, `error.local`. gRPC itself decides: the first call of each channel hands it the token as call
-    credentials, which it refuses on insecure channels; once it has taken them, tokens travel as metadata, which costs less.
+    UNAUTHENTICATED, `error.local`. gRPC itself decides. The first call of each channel hands it the token as call
+    credentials, which it refuses on insecure channels. Once it has taken them, tokens travel as metadata, which costs
+    less.
 
     provider:       gives a `Token`, or a text that is good until it is refused. A plain function runs in a thread of its
         own, and may block. An `async def` function runs in a task, on asyncio channels only. Neither belongs to an RPC.
@@ -149,7 +151,11 @@ class BearerToken:
     insecure:       False; "local": also send it over insecure channels to unix sockets and loopback addresses, where
         everybody who can read it is on this machine; True: over any channel.
     safe:           True, or a function of the call: it may be executed twice. None: as its proto says.
-    on_refresh:     called with `RefreshDetails` when the provider has given a token, or failed; what it raises is logged.
+    on_refresh:     called with `RefreshDetails` when the provider has given a token, or failed, on the thread or in the task
+        of the provider; what it raises is logged.
+
+    `safe` runs where the RPC runs; what it raises ends the call with its failure.
+    Defaults: refresh_before 30 s, which is more than a call takes and than a token endpoint may hang.
 
     ValueError listing every fault of these.
     """
@@ -173,7 +179,10 @@ class BearerToken:
 
     def __call__(self, call: Call) -> Flow:
         if call.side is Side.SERVER:
-            raise errors.Internal("BearerToken stands on a channel, not on a server: see Authenticate", local=True)
+            raise errors.Internal(
+                "BearerToken belongs on a channel: a server takes Authenticate",
+                local=True,
+            )
         if AUTHORIZATION in call.metadata:
             yield call
             return None
@@ -212,7 +221,7 @@ class BearerToken:
     # - a call with a token -
 
     def _sent(self, call: Call, held: _Held) -> Flow:
-        """Send the call with this token, where nobody can read it; gives its outcome."""
+        """Send the call with this token, where no other party can read it; gives its outcome."""
         target = call.method.target
         if self.insecure is True or (target is not None and (target.private or self._is_local(target))):
             return (yield call.with_metadata((AUTHORIZATION, held.header)))
@@ -254,7 +263,10 @@ class BearerToken:
             if held is not None and now < held.renew:
                 return held
             if self in _fetching.get():
-                raise errors.Internal("the provider of a BearerToken makes a call through that BearerToken", local=True)
+                raise errors.Internal(
+                    "the provider of a BearerToken makes a call through that BearerToken: give it a channel without one",
+                    local=True,
+                )
             if self._failure is not None and now < self._failure[0]:
                 if held is not None and now < held.until:
                     return held

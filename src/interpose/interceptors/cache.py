@@ -46,19 +46,24 @@ class Cache:
 
     For methods with one request and one response whose proto says `idempotency_level = NO_SIDE_EFFECTS`; other calls
     pass untouched. Two calls are the same if the channel, the method, the bytes of the request, the values of the keys
-    in `metadata` and whoever asks are. Who asks: all metadata with "authorization" or "cookie" in its key, of the call
-    and of the RPC whose handler makes it, and the call's own credentials. So put it inside of interceptors that add
-    such, and outside of `Retry`.
+    in `metadata` and the caller are. The caller is known by all metadata with "authorization" or "cookie" in its key, of
+    the call and of the RPC whose handler makes it, and by the call's own credentials. So put it inside of interceptors
+    that add such, and outside of `Retry`.
 
     Only answers of the server are kept, OK ones. A hit has their metadata, and `x-cache: hit` in the trailing metadata.
 
     ttl:         seconds for which an answer is given, from when its call was sent; there is no right one for all.
     max_entries: answers that are kept; of the rest the one used longest ago is dropped. Their size is not limited.
     metadata:    keys of which the answer depends, like ("accept-language", "x-tenant").
-    shared:      True: the answer is the same whoever asks, and is given to anybody.
+    shared:      True: the answer is the same for all callers, and is given to anybody.
     safe:        True, or a function of the call: also where the proto does not say so. False: never.
-    copy:        makes each caller a response of its own. None: they all get the same object; for responses that nobody
-                 can change.
+    copy:        makes each caller a response of its own. None: they all get the same object; for responses that cannot be
+                 changed. A response that it cannot copy is not kept.
+
+    `safe` and `copy` run where the RPC runs: on its thread, or in its event loop. What they raise is logged, and the call is
+    sent. Defaults: max_entries 1000: a bound, and no advice, since the size of your responses is what counts.
+
+    ValueError listing every fault of the options.
     """
 
     ttl: float = field(metadata=ruled(seconds(FOREVER)))

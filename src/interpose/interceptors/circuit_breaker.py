@@ -88,7 +88,7 @@ class CircuitState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransitionDetails:
-    """What `on_transition` is told: a breaker has changed its mode. calls, failures: what had been counted then."""
+    """What `on_transition` is given: a breaker has changed its mode. calls, failures: what had been counted then."""
 
     key: str
     before: Mode
@@ -125,7 +125,7 @@ class CircuitBreaker:
     and nothing is sent. After `open_for` seconds it is half open: `probes` calls pass, whatever the number of threads
     and tasks. One failure among them opens it again; when all have succeeded, it closes.
 
-    A failure is a code of `codes` that the server told, or a call that was too slow. Other codes are answers, and count
+    A failure is a code of `codes` that the server sent, or a call that was too slow. Other codes are answers, and count
     as such. What ends on this side counts nowhere: a cancelled call, one that an interceptor refused. On a server the
     handler is what fails, also by an exception, or by taking longer than its deadline.
 
@@ -141,6 +141,12 @@ class CircuitBreaker:
                    rest the one used longest ago is forgotten.
     clock:         where the time is read.
     on_transition: called with `TransitionDetails` after each change of mode, in order; what it raises is logged.
+
+    `key` and `on_transition` run where a call begins or ends: on its thread, or in its event loop. What `key` raises ends the
+    call with INTERNAL. Defaults: 0.5 of at least 20 calls in 30 s opens it, 30 s until 3 probes; your own traffic decides
+    about all of them.
+
+    ValueError listing every fault of the options.
     """
 
     failure_rate: float = option(0.5, must_be("a number above 0, up to 1", _is_share))
@@ -264,7 +270,7 @@ class CircuitBreaker:
     # - verdicts -
 
     def _healthy(self, call: Call, outcome: Outcome, began: float) -> bool | None:
-        """Does this end speak well or badly of who serves the call, or (None) not at all?"""
+        """Does this end speak well or badly of the server, or (None) not at all?"""
         if outcome.code is StatusCode.CANCELLED or outcome.attempts == 0 or not _served(call, outcome, began):
             return None
         return outcome.code not in self._codes and not self._was_slow(call, outcome)
@@ -275,7 +281,7 @@ class CircuitBreaker:
 
 
 def _served(call: Call, outcome: Outcome, began: float) -> bool:
-    """Did the end come from who serves the call, rather than from an interceptor or the caller?"""
+    """Did the server make this end, rather than an interceptor or the caller?"""
     if outcome.ok or not outcome.local:
         return True
     if call.side is Side.CLIENT:

@@ -38,9 +38,9 @@ COALESCED = "x-coalesced"
 MARK = (COALESCED, "true")
 NOTE = "Coalesce: the failure of the same call, under way already"
 
-# These tell of the one call that ended so, and of no other.
+# These are about the one call that ended so, and about no other.
 OWN = frozenset({StatusCode.CANCELLED, StatusCode.DEADLINE_EXCEEDED})
-# And these of who asked.
+# And these about its caller.
 OF_IDENTITY = frozenset({StatusCode.UNAUTHENTICATED, StatusCode.PERMISSION_DENIED})
 
 Follower: TypeAlias = "Future[Outcome | None]"  # set to the outcome of the call it waits for; None: ask again
@@ -60,19 +60,24 @@ class Coalesce:
 
     For methods with one request and one response whose proto says `idempotency_level = NO_SIDE_EFFECTS`; other calls
     pass untouched. Two calls are the same if the channel, the method, the bytes of the request, `wait_for_ready`, the
-    values of the keys in `metadata` and whoever asks are. Who asks: all metadata with "authorization" or "cookie" in its
-    key, of the call and of the RPC whose handler makes it, and the call's own credentials. So put it inside of
-    interceptors that add such, and outside of `Retry` and of hedging.
+    values of the keys in `metadata` and the caller are. The caller is known by all metadata with "authorization" or
+    "cookie" in its key, of the call and of the RPC whose handler makes it, and by the call's own credentials. So put it
+    inside of interceptors that add such, and outside of `Retry` and of hedging.
 
     Each caller keeps its own deadline, and can be cancelled alone. If the call that was sent is cancelled, runs out of
     time or is dropped, one of those that wait is sent, and the others wait for that. Its other failures are
     theirs too. An answer that was waited for has `x-coalesced: true` in the trailing metadata.
 
     metadata: keys of which the answer depends, like ("accept-language", "x-tenant").
-    shared:   True: the answer is the same whoever asks, and is given to anybody.
+    shared:   True: the answer is the same for all callers, and is given to anybody.
     safe:     True, or a function of the call: also where the proto does not say so. False: never.
-    copy:     makes each caller a response of its own. None: they all get the same object; for responses that nobody can
-              change.
+    copy:     makes each caller a response of its own. None: they all get the same object; for responses that cannot
+              be changed. If it raises, that is logged, and each caller that waited sends its own call.
+
+    `safe` and `copy` run where the RPC runs: on its thread, or in its event loop; `copy` also where the call that was sent
+    has ended. What `safe` raises is logged, and the call is sent.
+
+    ValueError listing every fault of the options.
     """
 
     metadata: Iterable[str] = option((), KEYS)
@@ -119,7 +124,7 @@ class Coalesce:
         try:
             _leading.set((*(led for led in _leading.get() if not led.over), flight))
             answer = outcome = yield unhooked(call)
-        finally:  # also if the flow is closed: nobody shall wait for it any more
+        finally:  # also if the flow is closed: no call may wait for it any more
             self._land(key, flight, outcome)
         return hooked(call, answer)
 
@@ -187,13 +192,13 @@ class _Flight:
 
 
 # The flights that this was called in: an interceptor that makes the same call while it handles one must not wait for
-# itself. Each RPC's flows have a context of their own, so nobody else sees it.
+# itself. Each RPC's flows have a context of their own, so no other RPC sees it.
 _leading: ContextVar[tuple[_Flight, ...]] = ContextVar("interpose.coalesce", default=())
 
 
 def _tell(followers: Iterable[Follower], outcome: Outcome | None) -> None:
     for follower in followers:
-        with suppress(InvalidStateError):  # told already
+        with suppress(InvalidStateError):  # it has it already
             follower.set_result(outcome)
 
 

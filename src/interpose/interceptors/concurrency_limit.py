@@ -1,4 +1,4 @@
-"""Serve as many calls at once as the server can bear, and refuse the rest at once, the least important first."""
+"""Serve as many calls at once as the server can take, and refuse the rest at once, the least important first."""
 
 from __future__ import annotations
 
@@ -139,15 +139,15 @@ def _is_pushback(value: object) -> bool:
 
 @dataclass(eq=False, repr=False)
 class ConcurrencyLimit:
-    """Serve as many calls at once as the server can bear, and refuse the rest, the lowest priority first.
+    """Serve as many calls at once as the server can take, and refuse the rest, the lowest priority first.
 
     A call takes a slot before the handler runs, and gives it back however it ends. Without a free slot it waits in a
-    short queue. When that is full the call of the lowest priority is refused at once, with `code`, the pushback, and
-    the word that no handler has seen it: `Retry` sends it again later, safe or not.
+    short queue. When that is full, the call of the lowest priority is refused at once, with `code` and the pushback.
+    The refusal says that no handler has seen the call, so `Retry` sends it again later, safe or not.
 
-    Of equal priority the partition that has the fewest calls in hand goes first, so one busy caller does not take all.
-    Give a sync server more threads than the limit and the queue together: a call that waits keeps its thread, and a
-    call that no thread has taken up yet cannot be refused. Such a server needs a `maximum` for the same reason.
+    Of equal priority the partition that has the fewest calls in hand goes first, so one busy caller does not take
+    all. Give a sync server more threads than the limit and the queue together. A call that waits keeps its thread,
+    and a call that no thread has taken up yet cannot be refused. Such a server needs a `maximum` for the same reason.
 
     limit:         `Gradient()`, `Vegas()`, `Aimd()`, which find the limit from how long unary calls take, or `Fixed(n)`;
                    a whole number is a `Fixed`. An object with their method `begin` will do.
@@ -155,12 +155,15 @@ class ConcurrencyLimit:
     queue_timeout: seconds that one may wait, above 0 and below 60.
     priority:      a key of metadata with a whole number from -1000 to 1000, or a function of the call that gives one.
                    More is more important; what is no number counts as 0. A key is believed: take it from peers you trust.
-    partition:     a function of the call that gives a text, like who calls. None: all are alike.
+    partition:     a function of the call that gives a text, like the caller. None: all are alike.
     until:         a response stream counts until its END, or by choice until its FIRST_MESSAGE ("end", "first message").
     exempt:        patterns of methods that are never counted nor refused, as in docs/when.md.
     code:          UNAVAILABLE, as Netflix' server, or RESOURCE_EXHAUSTED.
     pushback:      seconds after which a refused call is welcome, up to a day. None: not said.
     on_shed:       called with `ShedDetails` after each refusal; what it raises is logged.
+
+    The functions run where the RPC runs: on the thread of its handler, or in the event loop. What `priority` and `partition`
+    raise ends the call with INTERNAL. Defaults: `Gradient()`; 8 may wait for 0.1 s, a short queue; pushback 1 s.
 
     ValueError listing every fault of the options.
     """
@@ -304,7 +307,7 @@ class ConcurrencyLimit:
 
     def _settle_soon(self) -> None:
         """Let others go on, but on another thread: here the garbage collector may have come in the middle of a lock."""
-        with suppress(RuntimeError):  # at the end of the interpreter no thread can start, and nobody waits
+        with suppress(RuntimeError):  # at the end of the interpreter no thread can start, and no call waits
             SYSTEM.call_later(0, self._slots.settle)
 
     # - refusing -

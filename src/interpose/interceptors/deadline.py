@@ -30,8 +30,10 @@ class Deadline:
     is busy cannot be stopped. A request whose time has passed before its handler begins, perhaps in a queue, is refused
     unrun.
 
-    seconds:     the limit of an RPC.
-    per_attempt: the limit of each attempt, within that; for a `Retry` inside of this.
+    seconds:     the limit of an RPC, in seconds above 0.
+    per_attempt: the limit of each attempt in seconds, within that; for a `Retry` inside of this.
+
+    ValueError listing every fault of the options.
     """
 
     seconds: float = field(metadata=ruled(must_be(f"a number above 0 and below {FOREVER:g}", _is_time)))

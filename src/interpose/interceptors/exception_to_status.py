@@ -12,10 +12,10 @@ import grpc
 
 from interpose._call import Call
 from interpose._clock import DEADLINE_TOLERANCE
-from interpose._flow import Flow
+from interpose._executed import is_downstream
+from interpose._flow import Fitted, Flow
 from interpose._metadata import Metadata
-from interpose._method import Side
-from interpose._native import is_downstream
+from interpose._method import CLIENT, Method
 from interpose._outcome import Outcome
 from interpose.errors import Internal, StatusError, of
 from interpose.mechanisms.options import insist
@@ -73,10 +73,14 @@ class ExceptionToStatus:
         self._unknown = unknown
         self._logger = logger
 
+    def fitted(self, method: Method) -> Fitted:
+        """What it does to a method: nothing, where a client calls it."""
+        return Fitted(self if method.target is None else None)
+
     def __call__(self, call: Call) -> Flow:
         outcome = yield call
-        error = outcome.error
-        if error is None or call.side is Side.CLIENT:
+        error = outcome._error
+        if error is None or call._side is CLIENT:
             return None
         if isinstance(error, StatusError):
             return self._of_status(call, error, outcome)

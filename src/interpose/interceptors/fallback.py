@@ -21,7 +21,7 @@ _log = logging.getLogger("interpose")
 
 FALLBACK = "x-fallback"
 PASSING = frozenset({StatusCode.UNAVAILABLE, StatusCode.DEADLINE_EXCEEDED, StatusCode.RESOURCE_EXHAUSTED})
-# Who was refused gets no answer by another door, and who has cancelled waits for none.
+# A fallback must not bypass authorization, and a caller that has cancelled waits for no answer.
 NEVER = frozenset({StatusCode.OK, StatusCode.CANCELLED, StatusCode.UNAUTHENTICATED, StatusCode.PERMISSION_DENIED})
 
 NAMES_OF_NEVER = ", ".join(sorted(code.name for code in NEVER))
@@ -75,20 +75,24 @@ class Fallback:
     It answers only where the caller has got no response message yet: a stream that breaks later fails as it is. Its
     answers say so: the trailing metadata has `x-fallback` with the name of the code that they stand for.
 
-    It keeps no answer of any RPC, so it can hand none to somebody else; and an RPC that was refused for who asked
+    It keeps no answer of any RPC, so it can hand none to another caller. An RPC that was refused because of its caller
     (UNAUTHENTICATED, PERMISSION_DENIED) is never answered.
 
     answer: the response message, of which every caller gets a copy; on a response stream a list of messages. Or a
-            function of the call and its outcome, where the answer depends on who asks: it gives the message or
-            messages, an `Outcome`, an awaitable of one of these (asyncio), or None to let the failure stand. If it
-            raises, the failure stands and the log has the reason; a `StatusError` takes its place.
+            function of the call and its outcome, where the answer depends on the caller: it gives the message or
+            messages, an `Outcome`, an awaitable of one of these (asyncio), or None to keep the failure. If it
+            raises, the failure is kept and the log has the reason; a `StatusError` takes its place.
     codes:  the status codes that are answered.
     copy:   makes each caller an answer of its own; what a function gives is not copied. None: they all get the same
-            object; for messages that nobody can change.
+            object; for messages that cannot be changed.
     on_fallback: called with `FallbackDetails` for each RPC that is answered, to count them; what it raises is logged.
 
-    An answer of another type than the method's, where protobuf knows both, ends calls with INTERNAL that names them: a
-    message given here ends the first call of the method, whether it fails or not. ValueError for bad options.
+    An answer of another type than the method's, where protobuf knows both, ends calls with INTERNAL that names them.
+    A message given here ends the first call of the method, whether it fails or not.
+
+    The functions run where the RPC ends: on its thread, or in its event loop. If `copy` raises, the failure is kept.
+
+    ValueError listing every fault of the options.
     """
 
     answer: Any = field(metadata=ruled(_answer_faults))
@@ -104,7 +108,7 @@ class Fallback:
             self,
             (
                 copies,
-                f"copy must be a function that copies the answer, or None for one that nobody can change, not {copy!r}",
+                f"copy must be a function that copies the answer, or None for one that cannot be changed, not {copy!r}",
             ),
         )
         self._codes = frozenset(self.codes)

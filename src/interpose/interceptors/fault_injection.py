@@ -62,7 +62,7 @@ class InjectedFault:
     """What `FaultInjection` does to one RPC.
 
     delay: seconds before anything else. abort: the status it ends with, unsent. dropped: it is lost on its way.
-    break_after: its stream breaks behind so many messages.
+    break_after: its stream breaks behind that number of messages.
     """
 
     call: Call
@@ -97,27 +97,32 @@ def _is_most(value: object) -> bool:
 class FaultInjection:
     """Delay, abort or lose RPCs, and break streams, by percentage; for tests and rehearsals, on a client or a server.
 
-    It does nothing until `enabled` says so, and the first time that it does, one line at level WARNING tells the world.
+    It does nothing until `enabled` says so, and the first time that it does, one line at level WARNING says so.
     For some methods only: `when("/pay.v1.*/*", FaultInjection(…))`. Each kind of fault has its own dice, as in gRFC A33.
     Several may meet in one RPC: it is delayed first; then it is lost, else aborted, else its stream breaks.
     An abort and a break say "fault injected" in their details, and their error is `local`.
 
-    What stands inside of it lives through the fault, what stands outside sees how it ends: on a client it belongs inside
-    of `Retry`, where each attempt has its own fate; on a server outside of all that shall not run.
+    What is inside of it lives through the fault; what is outside sees how it ends. On a client it belongs inside of
+    `Retry`, where each attempt has its own fate. On a server it belongs outside of all that must not run.
 
     enabled: True or False, or a function that is asked for each RPC: a switch.
-    delay, delay_percent: hold the RPC back for so many seconds, that many per cent of the time.
+    delay, delay_percent: hold the RPC back for this number of seconds, in this share of the RPCs (per cent).
     abort, abort_percent: end it with this code, before anything is sent or handled.
     drop_percent: lose the request. Nothing is sent or handled; the RPC ends when its deadline passes, or when it is
         cancelled. Without a deadline it hangs: that is the fault.
-    break_after, break_percent: let the response stream break with UNAVAILABLE instead of a message more than so many;
+    break_after, break_percent: let the response stream break with UNAVAILABLE instead of a message more than this number;
         of a request stream with a unary response the requests count. An RPC without a stream is spared.
     headers: let each call choose its delay and its abort itself, by A33's metadata `x-envoy-fault-…`. The percentages
-        above are the most that it can ask for, and no delay is longer than a minute. Not for strangers.
+        above are the most that it can ask for, and no delay is longer than a minute. Not for unknown callers.
     match: a function of the call; where it gives False nothing happens.
     max_active: how many RPCs may suffer at the same time, each until it has ended; others are spared. None: any number.
     seed: a whole number; the n-th RPC that matches then has the same faults in every run. None: chance.
     on_fault: called with `InjectedFault` before each; what it raises is logged.
+
+    The functions run where the RPC runs: on its thread, or in its event loop. What `enabled` and `match` raise ends the RPC
+    with INTERNAL. Defaults: off; a fault that you name hits 100 per cent of the RPCs.
+
+    ValueError listing every fault of the options.
     """
 
     enabled: bool | Callable[[], bool] = option(
@@ -141,7 +146,7 @@ class FaultInjection:
     def __post_init__(self) -> None:
         alone = self.headers is not True or (self.delay is None and self.abort is None)
         check_options(
-            self, (alone, "with headers=True each call tells its own delay and abort: leave these options out")
+            self, (alone, "with headers=True each call says its own delay and abort: leave these options out")
         )
         # Permits are taken and given back by one operation each, which threads cannot tear: no lock is needed.
         self._permits = None if self.max_active is None else [None] * self.max_active
@@ -180,7 +185,7 @@ class FaultInjection:
         return self.match is None or self.match(call)
 
     def _say_so(self) -> None:
-        """Tell that faults are on; once."""
+        """Say that faults are on; once."""
         if not self._unsaid:
             return
         with suppress(IndexError):  # another thread says so
@@ -274,7 +279,7 @@ def _asked_delay(call: Call) -> float | None:
 
 
 def _asked_abort(call: Call) -> StatusCode | None:
-    """Where both are told, the status of HTTP counts, as in Envoy."""
+    """Where both are given, the status of HTTP counts, as in Envoy."""
     status = _number(call, ABORT_HTTP)
     if status is not None and 200 <= status < 600:
         return OF_HTTP.get(status, StatusCode.UNKNOWN)
@@ -291,6 +296,6 @@ def _asked_percentages(call: Call, most: dict[str, float]) -> dict[str, float]:
 def _number(call: Call, key: str) -> int | None:
     """The whole number in this metadata, or None."""
     value = call.metadata.get(key)
-    # No number that matters has more digits; int() of a thousand digits is work that a stranger would give us.
+    # No number that matters has more digits; int() of a thousand digits is work that an unknown caller would give us.
     well_formed = isinstance(value, str) and len(value) <= 10 and value.isascii() and value.isdigit()
     return int(value) if well_formed else None  # type: ignore[arg-type]  # it is text

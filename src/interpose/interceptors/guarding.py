@@ -11,9 +11,9 @@ from typing import Any, Generic, TypeVar
 from grpc import StatusCode
 
 from interpose import errors
-from interpose._flow import body_of
+from interpose._executed import is_downstream
+from interpose._flow import NO_WAITING, body_of
 from interpose._method import Method
-from interpose._native import NO_WAITING, is_downstream
 from interpose._patterns import Patterns, globs_of
 from interpose._served import Served
 from interpose.mechanisms.text import one_line

@@ -65,7 +65,7 @@ SAFE = must_be(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HedgeDetails:
-    """What `on_hedge` is told when a copy has ended, of the one that won and of those that were cancelled alike.
+    """What `on_hedge` is given when a copy has ended, of the one that won and of those that were cancelled alike.
 
     call: as this copy was sent. outcome: how it ended. number: 0 for the first, which is sent at once.
     """
@@ -92,12 +92,13 @@ class HedgeState:
 class Hedge:
     """Send up to `copies` of a call, one every `delay` seconds, and give the first good answer; the others are cancelled.
 
-    As gRFC A6 has it: a copy that fails with one of `codes` lets the next one go at once, and the delay begins anew; any
-    other failure is the answer. After `grpc-retry-pushback-ms` in its trailing metadata, or a `google.rpc.RetryInfo`, the
-    next copy goes when the server says, or no other does. When all have failed, the last failure is the answer.
+    As gRFC A6 has it, a copy that fails with one of `codes` lets the next one go at once, and the delay begins anew.
+    Any other failure is the answer. After `grpc-retry-pushback-ms` in its trailing metadata, or a
+    `google.rpc.RetryInfo`, the next copy goes when the server says, or no other does. When all have failed, the last
+    failure is the answer.
 
     Only calls that are declared safe are hedged; any other is sent once, and the log says so once per method, at INFO.
-    So it may stand before a whole channel.
+    So it may be used on a whole channel.
 
     Of response streams the first to deliver a message wins. Copies after the first carry their number in the metadata, as
     `x-retry-attempt`. When the caller has its answer, no copy runs any more. Client; on a server nothing happens.
@@ -115,6 +116,12 @@ class Hedge:
               IDEMPOTENT). True, or a function of the call: you say.
     buffer:   bytes of a request stream that are kept for the copies; beyond them there are no more.
     on_hedge: called with `HedgeDetails` when a copy has ended; what it raises is logged.
+
+    `safe` runs where the RPC begins, `on_hedge` where a copy ends: on any thread, or in the event loop. What `safe` raises
+    ends the call with INTERNAL. Defaults: 2 copies, 0.05 s; measure your own calls, or give `quantile(0.95)`. 256 KiB is the
+    per-RPC retry buffer of gRFC A6.
+
+    ValueError listing every fault of the options.
     """
 
     copies: int = option(2, whole(2, MAX_COPIES))
@@ -233,7 +240,7 @@ class _Copies:
         outcome = yield call
         # Once it is late the first copy counts, however it ends. Cancelled since another one has won, it would have taken
         # longer still, so it is on the right side of the quantile; left out, the slow ones would be missing, and the
-        # quantile would fall and fall. One that fails sooner does not tell how long an answer takes.
+        # quantile would fall and fall. One that fails sooner does not show how long an answer takes.
         if watch is not None and (outcome.ok or watch.elapsed >= self._delay):
             watch.stop()
         self._hedge._ended(HedgeDetails(call=call, outcome=outcome, number=number))

@@ -50,13 +50,13 @@ class PropagateContext:
         server = grpc.server(pool, interceptors=[server_interceptor(propagate, …)])
         channel = intercept_channel(grpc.insecure_channel(target), propagate, …)
 
-    On the server it notes what came in, for the handler and for every thread and task that has a copy of its context
-    (`contextvars.copy_context().run` for a ThreadPoolExecutor; asyncio does it by itself). On the client a call that is
-    made there inherits:
+    On the server it notes what came in, for the handler and for every thread and task that has a copy of its context.
+    asyncio copies it by itself; a ThreadPoolExecutor needs `contextvars.copy_context().run`. On the client a call
+    that is made there inherits:
 
     - the deadline, less `margin`: what is left of the incoming RPC is the most that the call may take;
     - the end: when the incoming RPC ends, because its client cancelled, left, or got its answer, calls that still run
-      are cancelled, and new ones fail with CANCELLED. For calls that shall outlive it: `with context.detached(): …`;
+      are cancelled, and new ones fail with CANCELLED. For calls that must outlive it: `with interpose.detached(): …`;
     - the metadata keys named here, with all their values, unless the call has that key itself;
     - the request id, as `x-request-id`, unless the call has one;
     - the subject of the caller's identity, if `identity` names a key for it; in the place of what the call has there.
@@ -67,9 +67,11 @@ class PropagateContext:
     metadata: keys to hand on. Never more than these: an `authorization` is for one service, not for the next.
     margin:   seconds to keep for the handler's own work after its calls.
     cancel:   let calls end with the incoming RPC.
-    identity: a metadata key, like "x-caller", under which the next service is told who makes the incoming call: the subject
-              that `Authenticate` found, percent-encoded, and never its token. None: it is not told. The next service must
+    identity: a metadata key, like "x-caller", under which the next service gets the caller of the incoming RPC: the subject
+              that `Authenticate` found, percent-encoded, and never its token. None: it is not sent. The next service must
               believe it only of callers that it knows, by their own token or certificate.
+
+    ValueError listing every fault of the options.
     """
 
     metadata: Iterable[str] = option((), _keys_faults)
@@ -105,14 +107,15 @@ class PropagateContext:
         if self.cancel and inherited.scope is not None:
             if inherited.scope.over:
                 raise errors.Cancelled(
-                    "the incoming RPC has ended: a call that shall outlive it is made in context.detached()", local=True
+                    "the incoming RPC has ended: make calls that must outlive it inside of interpose.detached()",
+                    local=True,
                 )
             call = call.within(inherited.scope)
         pairs = [
             (key, value) for key in self._keys if key not in call.metadata for value in inherited.metadata.get_all(key)
         ]
         if self._identity is not None:
-            # Also without an identity: what stands there may have come from a stranger.
+            # Also without an identity: what is there may have come from an unknown caller.
             call = call.without_metadata(self._identity)
             if (identity := context.identity()) is not None:
                 pairs.append((self._identity, quote(identity.subject, safe=READABLE)))

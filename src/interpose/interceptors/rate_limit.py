@@ -101,7 +101,7 @@ class Limit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefusalDetails:
-    """What `on_refuse` is told of a call that came too early.
+    """What `on_refuse` is given of a call that came too early.
 
     limit: the rate that it has to wait for longest. key: whose count that is. retry_in: seconds
     until one may pass. dry_run: it was let pass all the same.
@@ -172,7 +172,9 @@ class LocalStore:
     """Counts in the memory of this process.
 
     max_keys: how many are kept at most, up to 250 bytes each; of the rest the one used longest ago is forgotten, and that
-              caller may send a whole burst again.
+              caller may send a whole burst again. By default 100,000, which take 25 MB at most.
+
+    ValueError for a number that is no whole one from 1 to 10^8.
     """
 
     def __init__(self, max_keys: int = MAX_KEYS) -> None:
@@ -249,11 +251,11 @@ def _is_wait(value: object) -> bool:
 class RateLimit:
     """Refuse calls that come faster than a limit, for each caller; or on a client, delay them.
 
-    `RateLimit("100/second")`: a caller may send 100 calls at once, and one more every 10 ms. Never more than the burst
-    plus the rate times the time, in any stretch of time. One RPC is one call, however many messages it streams. What
-    comes too early ends with RESOURCE_EXHAUSTED (`RateLimited`) before the handler is called or a message of a stream is
-    read. The client is told when to come back: as `grpc-retry-pushback-ms`, as google.rpc.RetryInfo, and that the call
-    was not executed, so that `Retry` sends it again then if RESOURCE_EXHAUSTED is among its codes.
+    `RateLimit("100/second")`: a caller may send 100 calls at once, and one more every 10 ms. Never more than the
+    burst plus the rate times the time, in any stretch of time. One RPC is one call, however many messages it streams.
+    What comes too early ends with RESOURCE_EXHAUSTED (`RateLimited`) before the handler is called or a message of a
+    stream is read. The client learns when to come back, by `grpc-retry-pushback-ms` and google.rpc.RetryInfo. It also
+    learns that the call was not executed, so `Retry` sends it again then, if RESOURCE_EXHAUSTED is among its codes.
 
     limits: a rate like "100/second", "10/minute", "5 per 2 hours", a `Rate`, a `Limit` with a key of its own, or several
             of these. A call has to meet them all; if it does not, it is counted by none.
@@ -262,16 +264,21 @@ class RateLimit:
             gives a text, or None for a call that is not limited.
     store:  where counts are kept: `LocalStore()`, of this process, or a `RedisStore` that many processes share.
     wait:   True: a call that comes too early waits for its turn, up to its deadline and an hour at most; in the order in
-            which they came. A number: up to so many seconds. Only what would wait longer is refused. A turn that was
+            which they came. A number: up to that number of seconds. Only what would wait longer is refused. A turn that was
             given is used up, also if the call is cancelled meanwhile. For clients: on a sync server each call that
             waits keeps a thread.
-    trailers: tell the limit on admitted calls too (server): `ratelimit-limit`, `ratelimit-remaining` and
+    trailers: send the limit on admitted calls too (server): `ratelimit-limit`, `ratelimit-remaining` and
             `ratelimit-reset` (seconds until the whole burst is there again) in the trailing metadata. That costs some
             10 microseconds on the wire. Refused calls always have them.
     dry_run: count, log and call `on_refuse`, but let every call pass at once.
     on_refuse: called with `RefusalDetails` for each call that came too early; what it raises is logged.
 
     The log has a warning at most once a minute, with the number of calls that were refused.
+
+    `key` and `on_refuse` run where the RPC runs: on its thread, or in its event loop. What `key` raises ends the call with
+    INTERNAL.
+
+    ValueError listing every fault of the options.
     """
 
     limits: Rate | Limit | str | Iterable[Rate | Limit | str]
@@ -295,7 +302,7 @@ class RateLimit:
         self._patience = LONGEST_WAIT if self.wait is True else float(self.wait)
         self._store = LocalStore() if self.store is None else self.store
         self._limiter = self._store.limiter(self._rates, one_key=self._one_key, patience=self._patience)
-        # Not where what is left has to be told.
+        # Not where what is left has to be sent.
         self._quick = None if self.trailers else getattr(self._limiter, "quick", None)
         self._warned = Seldom(60)
         self._admitted = self._delayed = self._unchecked = self._refused = 0
@@ -340,7 +347,7 @@ class RateLimit:
         return None if ask is None else ask(asyncio)
 
     def check_served(self, served: Any) -> Iterable[str]:
-        """The same, for a server that looks at its interceptors when it starts. served: tells whether it is an asyncio one."""
+        """The same, for a server that looks at its interceptors when it starts. served: says whether it is an asyncio one."""
         fault = self.unfit(served.asyncio)
         return () if fault is None else (f"RateLimit: {fault}",)
 
@@ -419,7 +426,7 @@ def refusal(call: Call, retry_in: float, told: Iterable[Pair] = ()) -> RateLimit
 
 
 def _told(rates: Sequence[Rate], keys: Keys, early: Early) -> tuple[Pair, ...]:
-    """What the client is told of the limit that is nearest: one value per key, for grpc-js joins several to one text."""
+    """What the client gets of the limit that is nearest: one value per key, for grpc-js joins several to one text."""
     counted = [(rate, by / NANOSECONDS) for rate, key, by in zip(rates, keys, early, strict=True) if key is not None]
     if not counted:
         return ()

@@ -31,7 +31,9 @@ class RealIp:
     trusted: the networks of your proxies, like "10.0.0.0/8" or "2001:db8::/32", addresses, and "unix" for a proxy that
              comes through a unix socket. There is no default: to trust a network is to believe each host in it.
     header:  the metadata key of the list; "x-real-ip" for a proxy that writes one address. Your outermost proxy has to
-             add to it or to replace it.
+             add to it or to replace it. By default "x-forwarded-for", which most proxies write.
+
+    ValueError listing every fault of these.
     """
 
     def __init__(self, trusted: Iterable[str | IPv4Network | IPv6Network], header: str = HEADER) -> None:

@@ -9,7 +9,7 @@ from typing import TypeAlias
 from grpc import StatusCode
 
 from interpose._call import Call
-from interpose._executed import came_from_a_stub, told_by_server
+from interpose._executed import is_downstream, told_by_server
 from interpose._method import Idempotency, Side
 from interpose._outcome import Outcome
 from interpose._wording import EXONERATING, INCRIMINATING, Meaning, meaning_of, sent_by_peer
@@ -51,7 +51,7 @@ def is_safe(safe: Safe, call: Call, presumed: bool = False) -> bool:
 
 
 def was_not_executed(call: Call, outcome: Outcome, before: int, unconnected: bool = False) -> bool:
-    """Is it certain that nobody has executed the call?
+    """Is it certain that no server has executed the call?
 
     before: the attempts that the RPC had made when it was sent. unconnected: is it known of that moment that the channel
     could not connect, and that the call does not wait until it can?
@@ -62,7 +62,7 @@ def was_not_executed(call: Call, outcome: Outcome, before: int, unconnected: boo
     REFUSED_STREAM, which proxies send as well.
     """
     if not outcome.attempts:
-        return outcome.local and not came_from_a_stub(outcome)
+        return outcome.local and not is_downstream(outcome.error)
     if call.side is Side.SERVER or outcome.attempts - before > 1:  # the handler ran; or an interceptor sent it twice
         return False
     told = told_by_server(call, outcome.trailing_metadata)
@@ -114,7 +114,7 @@ SOME_FAILURES = must_be(
 
 
 def numbered(call: Call, number: int) -> Call:
-    """The call of a retry or of a further copy: a client tells the server which one it is."""
+    """The call of a retry or of a further copy: a client says to the server which one it is."""
     return call if call.side is Side.SERVER else call.without_metadata(ATTEMPT).with_metadata((ATTEMPT, str(number)))
 
 

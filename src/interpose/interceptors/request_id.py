@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 import random
 import re
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable
 
-from interpose import context
 from interpose._call import Call
 from interpose._flow import Flow
-from interpose._metadata import Metadata, Metadatum
-from interpose._method import Side
+from interpose._metadata import Metadata
+from interpose._method import CLIENT, SERVER, Side
+from interpose.context import request_id, set_request_id
 from interpose.mechanisms.options import insist, is_flag
 
 HEADER = "x-request-id"
@@ -39,6 +38,11 @@ class RequestId:
     trust:  accept ids of clients (server). False at the edge, where unknown clients call.
     make:   gives a fresh id; the RPC fails with INTERNAL if metadata cannot carry what it gives.
     echo:   send the id back in the trailing metadata (server), so that a caller can quote it.
+
+    `make` runs where the RPC begins: on its thread, or in its event loop. What it raises ends the RPC with INTERNAL.
+    By default it gives 128 random bits, as many as a UUID or a trace id has.
+
+    ValueError listing every fault of these.
     """
 
     def __init__(
@@ -54,6 +58,7 @@ class RequestId:
         self._header = header.lower()
         self._trust = trust
         self._make = make
+        self._fresh = fresh_id if make is fresh_id else self._made
         self._echo = echo
 
     def __call__(self, call: Call) -> Flow:
@@ -63,24 +68,26 @@ class RequestId:
         if found != [request_id]:
             others = there.without(self._header) if found else there
             # Not by `with_metadata`, which would check again what is known to be well-formed.
-            call = call._copy("_metadata", Metadata.trusted((*others, Metadatum(self._header, request_id))))
-        context.set_request_id(request_id)
+            call = call._copy("_metadata", others._plus(self._header, request_id))
+        set_request_id(request_id)
         outcome = yield call
-        if self._echo and call._side is Side.SERVER and not outcome.trailing_metadata.get_all(self._header):
+        if self._echo and call._side is SERVER and not outcome.trailing_metadata.get_all(self._header):
             return outcome.with_trailing_metadata((self._header, request_id))
         return None
 
     def _accepted(self, side: Side, found: list[str | bytes]) -> str | None:
         """The id that is there already, or None."""
-        if side is Side.CLIENT:
-            return _first_well_formed([*found, context.request_id()])
-        return _first_well_formed(found) if self._trust else None
+        if side is SERVER and not self._trust:
+            return None
+        for value in found:
+            if isinstance(value, str) and WELL_FORMED.fullmatch(value):
+                return value
+        known = request_id() if side is CLIENT else None
+        return known if known is not None and WELL_FORMED.fullmatch(known) else None
 
-    def _fresh(self) -> str:
-        """A fresh id, which metadata can carry; ValueError if the application made one that they cannot."""
-        request_id: Any = self._make()
-        if self._make is not fresh_id:
-            [(_, request_id)] = Metadata([(self._header, request_id)])
+    def _made(self) -> str:
+        """An id of the application's, which metadata can carry; ValueError if it made one that they cannot."""
+        [(_, request_id)] = Metadata([(self._header, self._make())])
         return str(request_id)
 
 
@@ -91,6 +98,8 @@ class RequestIdFilter(logging.Filter):
     loggers below it. A record that has a `request_id` keeps it. All records pass.
 
     default: what a record has that is made outside of any request.
+
+    ValueError for a default that is no text.
     """
 
     def __init__(self, default: str = "-") -> None:
@@ -100,15 +109,8 @@ class RequestIdFilter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Let it pass, with an id."""
-        record.__dict__.setdefault("request_id", context.request_id() or self._default)
+        record.__dict__.setdefault("request_id", request_id() or self._default)
         return True
-
-
-def _first_well_formed(values: Iterable[object]) -> str | None:
-    for value in values:
-        if isinstance(value, str) and WELL_FORMED.fullmatch(value):
-            return value
-    return None
 
 
 def _carries_text(header: str) -> bool:

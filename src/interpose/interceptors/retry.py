@@ -54,6 +54,7 @@ from interpose.mechanisms.pushback import NO_MORE
 
 __all__ = ["ATTEMPT", "BY_CONVENTION", "Retry", "RetryDetails", "RetryState"]
 
+DELIVERED = "a response had been delivered"
 UNSAFE = "it may have been executed, and nothing says that it is safe to do so twice"
 
 _log = logging.getLogger("interpose")
@@ -61,7 +62,7 @@ _log = logging.getLogger("interpose")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryDetails:
-    """What `on_retry` is told before each retry.
+    """What `on_retry` is given before each retry.
 
     call: what is sent again. outcome: how the last attempt ended. number: of the retry, from 1; it begins anew when a
     stream that was resumed has delivered something. pause: in seconds.
@@ -106,21 +107,21 @@ def _are_errors(errors: object) -> bool:
 class Retry:
     """Send a call again while it fails with one of `codes`, after a pause that grows.
 
-    A call that nobody has declared safe is sent again only if it is certain that it was not executed: it never left, no
-    connection was made, a GOAWAY says that the server did not look at it, or a limiter of ours refused it. What a server
-    or a proxy says of itself, UNAVAILABLE and REFUSED_STREAM included, proves nothing. The log says once per method, at
-    INFO, when that alone was in the way, and what to do.
+    A call that is not declared safe is sent again only if it is certain that it was not executed. It never left, or
+    no connection was made; a GOAWAY says that the server did not look at it; or a limiter of ours refused it. What a
+    server or a proxy says of itself, UNAVAILABLE and REFUSED_STREAM included, proves nothing. The log says once per
+    method, at INFO, when that alone was in the way, and what to do.
 
     Never once a response message has been delivered, unless `resume` says how to go on. No retry outlives the deadline:
     if the pause would, the last failure is the answer now. The failure that the caller sees is the server's own, with a
-    note that tells the number of attempts, and why there was no other. Each retry carries its number in the metadata, as
+    note with the number of attempts, and why there was no other. Each retry carries its number in the metadata, as
     `x-retry-attempt`.
 
-    The server has a say: after `grpc-retry-pushback-ms` in its trailing metadata, or a `google.rpc.RetryInfo`, the pause
-    is exactly that, and the backoff begins anew; a negative number, or none that can be read, means no retry.
+    The server has a say. After `grpc-retry-pushback-ms` in its trailing metadata, or a `google.rpc.RetryInfo`, the
+    pause is exactly that, and the backoff begins anew. A negative number, or none that can be read, means no retry.
 
-    On a server the handler is called again, when it failed with a status or with one of `errors` and has not read of a
-    request stream; the caller sees one RPC.
+    On a server the handler is called again when it failed with a status or with one of `errors`, and has not read of
+    a request stream. The caller sees one RPC.
 
     attempts: how often a call is sent at most, the first time included.
     codes:    the status codes that are worth another attempt.
@@ -138,12 +139,20 @@ class Retry:
               that takes longer is retried, if the call is safe.
     buffer:   bytes of a request stream that are kept while it is sent (client); beyond them the call is sent once.
     resume:   a function of the call and the last response that was delivered, for response streams of calls with one
-              request (client). It gives the call that asks for what comes after, or None to let the failure stand. The
+              request (client). It gives the call that asks for what comes after, or None to keep the failure. The
               call is the first one, as it came. With each message that comes, attempts and backoff begin anew. That it
-              is given says that such calls are safe, unless `safe` denies it. If it raises, the failure stands.
+              is given says that such calls are safe, unless `safe` denies it. If it raises, the failure is kept.
     errors:   exceptions of a handler that are worth calling it again (server). To name one says that it left nothing
               half done, unless `safe` denies it.
     on_retry: called with `RetryDetails` before each retry, to count them; what it raises is logged.
+
+    The functions run where the RPC runs: on its thread, or in its event loop; for a stream on the thread that reads it, or
+    on one of grpc's.
+    What `safe` and `backoff` raise ends the call with the failure that it had.
+    Defaults: 4 attempts, and 0.1 s before the first retry, are those of the example in gRFC A6; 256 KiB is its per-RPC retry
+    buffer.
+
+    ValueError listing every fault of the options.
 
     gRPC's core retries on its own if the service config says so, and the two multiply: see `channel_options`.
     """
@@ -177,11 +186,11 @@ class Retry:
         """These channel options, with gRPC's own retries off: `grpc.insecure_channel(target, Retry.channel_options())`.
 
         If a "grpc.service_config" among them has a retryPolicy, the log says once that it is off. Left on, core would
-        send each attempt of ours several times. Only here can that be seen: a channel of grpcio tells nobody the options
+        send each attempt of ours several times. Only here can that be seen: a channel of grpcio does not show the options
         that it was made with, nor what service config it was given by name resolution.
 
-        Core's silent repetition of what a server that goes away has not looked at is off with them: methods that `Retry`
-        does not stand before see UNAVAILABLE then.
+        Core's silent repetition of what a server that goes away has not looked at is off with them: methods without
+        a `Retry` see UNAVAILABLE then.
         """
         kept = [option for option in options or () if option[0] != "grpc.enable_retries"]
         if any(key == "grpc.service_config" and _has_retry_policy(config) for key, config in kept):
@@ -214,15 +223,19 @@ class Retry:
         return course
 
     def _next(self, course: _Course, outcome: Outcome) -> RetryDetails | None:
-        """The retry that follows this outcome; None: the outcome stands."""
+        """The retry that follows this outcome; None: the outcome is kept."""
         if outcome.ok and self.retry_if is None:  # most end here
             self._budget.succeeded(course.call.clock.now())
             return None
         course.delivered += outcome.responses
+        course.obstacle = ""
         worth = self._is_worth_it(course.call, outcome)
         asked = None if outcome.ok and not worth else asked_by_server(outcome)
         self._report(course.call.clock.now(), outcome, worth, asked)
-        if not worth or course.number + 1 >= self.attempts or not (course.received or outcome.replayable):
+        if not worth or course.number + 1 >= self.attempts:
+            return None
+        if not (course.received or outcome.replayable):
+            course.obstacle = _gone(course.call, outcome)
             return None
         pause = self.backoff(course.step + 1) if asked is None else asked
         course.obstacle = self._no_use(course.call, pause)
@@ -273,7 +286,7 @@ class Retry:
         )
 
     def _report(self, now: float, outcome: Outcome, worth: bool, asked: float | None) -> None:
-        """Tell the budget of an attempt (gRFC A6); failures that do not pass make no difference to it."""
+        """Report an attempt to the budget (gRFC A6); failures that do not pass make no difference to it."""
         if worth or asked == NO_MORE:
             self._budget.failed(now)
         elif outcome.ok:
@@ -282,7 +295,7 @@ class Retry:
     # - may it be sent again? -
 
     def _again(self, course: _Course, outcome: Outcome) -> Call | None:
-        """What to send, if the call bears it."""
+        """What to send, if the call can be sent again."""
         if course.received:
             return self._resumed(course)
         if self._bears_it(course, outcome):
@@ -314,6 +327,7 @@ class Retry:
 
     def _resumed(self, course: _Course) -> Call | None:
         """The call that goes on behind the last message."""
+        course.obstacle = DELIVERED  # unless it goes on behind the last one
         whole = course.received == course.delivered  # no interceptor further out refused the last message
         if self.resume is None or not whole or not is_safe(self.safe, course.call, presumed=True):
             return None
@@ -385,7 +399,7 @@ class _Course:
         return call.tap(requests=look) if says_unconnected(outcome) and call.side is Side.CLIENT else call
 
     def note(self, outcome: Outcome) -> None:
-        """Let the failure tell the number of attempts, and why there was no other."""
+        """Note on the failure the number of attempts, and why there was no other."""
         if outcome.error is None or outcome.ok or not (outcome.attempts > 1 or self.obstacle):
             return
         why = f": {self.obstacle}" if self.obstacle else ""
@@ -393,9 +407,16 @@ class _Course:
 
 
 def _is_over(call: Call, outcome: Outcome) -> bool:
-    """Does nobody wait for the RPC any more? It was cancelled here; or on a server, its client or the server has gone."""
+    """Does no caller wait for the RPC any more? It was cancelled here; or on a server, its client or the server has gone."""
     gone = call.side is Side.SERVER and outcome.details == GONE.get(outcome.code)
     return outcome.local and (outcome.code is StatusCode.CANCELLED or gone)
+
+
+def _gone(call: Call, outcome: Outcome) -> str:
+    """Why a call cannot be sent again, whatever its failure is."""
+    if call.side is Side.SERVER:
+        return "its handler had begun to answer" if outcome.responses else "its handler had read of its requests"
+    return DELIVERED if outcome.responses else "more of its requests was sent than `buffer` keeps"
 
 
 # --- options --------------------------------------------------------------------------------------------------------
@@ -408,7 +429,7 @@ def _has_retry_policy(config: Any) -> bool:
     return False
 
 
-_unsaid = [True]  # who pops it says it
+_unsaid = [True]  # the thread that pops it says it
 
 
 def _say_that_it_is_off() -> None:

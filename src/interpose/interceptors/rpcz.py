@@ -48,8 +48,8 @@ class Rpcz:
     """Show what all RPCs do, on a page that updates by itself: counts, rates, errors, latencies, and what is in flight.
 
     `rpcz = Rpcz()` in the stack, then `rpcz.serve(port=8081)`, or `app.mount("/rpcz", rpcz.asgi())`; the same as
-    data: `rpcz.snapshot()`. One `Rpcz` may stand in the stacks of any number of channels and servers of a process.
-    Stand it first, outside of all that refuses: a refused RPC is an RPC. Inside of `Retry` it shows each attempt.
+    data: `rpcz.snapshot()`. One `Rpcz` may be in the stacks of any number of channels and servers of a process.
+    Put it first, outside of all that refuses: a refused RPC is an RPC. Inside of `Retry` it shows each attempt.
 
     Each RPC counts once, when it has ended, however it ended. Messages are never looked at, nor is metadata. Latencies
     are kept in buckets: a quantile is at most 9.1 % off, between 61 microseconds and 68 minutes. Windows of one and of
@@ -65,6 +65,10 @@ class Rpcz:
         less than 8 MB.
     clock:   how long an RPC took; the one that was given to the channel or server.
     wall:    seconds since 1970, for what holds a date.
+
+    `clock` and `wall` are read where an RPC runs, on its thread or in its event loop, and where the page is asked for. What
+    they raise never fails an RPC; the first such failure is logged.
+    Defaults: 10,000 methods, which is the most, since one that is not counted is missed.
 
     ValueError listing every fault of the options.
     """
@@ -139,7 +143,7 @@ class Rpcz:
         if not self._complained:
             self._complained = True
             with contextlib.suppress(BaseException):
-                _log.exception("Rpcz could not count an RPC; its later failures are not told")
+                _log.exception("Rpcz could not count an RPC; its later failures are not logged")
 
     # --- what is seen ---
 
@@ -147,11 +151,12 @@ class Rpcz:
         """Serve the page on threads of its own, and say where: `rpcz.serve(8081).url`. `close()` ends it, as does `with`.
 
         port:  0: any that is free.
-        host:  the address to listen at. There is no login: whoever reaches it sees the page, so leave it on the
+        host:  the address to listen at. There is no login: each browser that reaches it sees the page, so leave it on the
             loopback and use a tunnel, or put it behind something that asks.
         hosts: names by which browsers may ask for it, beside localhost and addresses.
 
-        OSError if it cannot listen there. A process that forks serves it after the fork.
+        OSError if it cannot listen there. ValueError listing every fault of these. A process that forks serves it after the
+        fork.
         """
         insist(
             "Rpcz.serve",
@@ -165,6 +170,8 @@ class Rpcz:
         """The page as an ASGI app, to be mounted in one of yours; there is no login, so mount it behind what asks for one.
 
         hosts: names by which browsers may ask for it, beside localhost and addresses.
+
+        ValueError for a host that is none.
         """
         insist("Rpcz.asgi", *((False, fault) for fault in host_faults(hosts)))
         return app(self._site(hosts))
@@ -172,7 +179,8 @@ class Rpcz:
     def snapshot(self, filter: str = "", *, limit: int = ROWS, method: str = "", side: str = "server") -> RpczState:
         """What there is to see at the moment, as the JSON twin has it.
 
-        filter: only methods with this text in "server /package.Service/Name". limit: so many of them, the busiest.
+        filter: only methods with this text in "server /package.Service/Name".
+        limit: at most this number of them, the busiest; 100 by default, as on the page.
         method, side: show the samples of this one too.
 
         ValueError for a limit below 0 or above 10,000, and for a side that is none.

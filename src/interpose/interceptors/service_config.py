@@ -1,7 +1,7 @@
 """gRPC's own service config, as interceptors: what the owner of a service wants retried, hedged and limited in time.
 
 https://github.com/grpc/grpc/blob/master/doc/service_config.md and gRFC A6. The text is read into small frozen values,
-and all that is wrong with it is told at once, each fault with the path of its field, as gRPC's core writes it:
+and all that is wrong with it is reported at once, each fault with the path of its field, as gRPC's core writes it:
 
     [field:methodConfig[0].retryPolicy.maxAttempts error:must be at least 2]
 
@@ -62,7 +62,7 @@ def from_service_config(
 
     config:             the JSON text. ValueError with all of its faults, if it has any.
     budget:             in the place of `retryThrottling`. Without either there is no limit, as in gRFC A6.
-    on_retry, on_hedge: see `Retry` and `Hedge`.
+    on_retry, on_hedge: see `Retry` and `Hedge`: they run on the thread or in the loop of the RPC; what they raise is logged.
 
     Load balancing, health checks, sizes and `waitForReady` are the core's: give it `left_to_core(config)`.
     """
@@ -233,7 +233,7 @@ def judged(text: str) -> tuple[ServiceConfig, list[str]]:
     return _service_config(root), root.faults
 
 
-# What may stand where: grpc/service_config/service_config.proto, and the core's own perAttemptRecvTimeout.
+# Which fields there are, and where: grpc/service_config/service_config.proto, and the core's own perAttemptRecvTimeout.
 CORES = {"loadBalancingPolicy", "loadBalancingConfig", "healthCheckConfig", "connectionScaling"}
 ROOT = {"methodConfig", "retryThrottling", *CORES}
 CORES_OF_ENTRY = {"waitForReady", "maxRequestMessageBytes", "maxResponseMessageBytes"}
@@ -274,7 +274,7 @@ def _method_config(at: At, taken: dict[str, str]) -> MethodConfig:
 
 
 def _path(at: At, taken: dict[str, str]) -> str:
-    """Which methods a name means. taken: the paths so far, and where each stands."""
+    """Which methods a name means. taken: the paths so far, and where each is."""
     if not at.has_only(NAME):
         return DEFAULT
     before = len(at.faults)

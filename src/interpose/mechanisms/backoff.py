@@ -26,7 +26,14 @@ def exponential(
 
     That is gRFC A6, whose jitter is 0.2 as well. Jitter keeps clients that failed together from returning together.
 
-    initial, cap: seconds. jitter: a share of the pause, from 0 (none) to 1. random: gives numbers from 0 to below 1.
+    initial, cap: seconds.
+    multiplier: a number above 0.
+    jitter: a share of the pause, from 0 (none) to 1.
+    random: gives numbers from 0 to below 1; it runs on the thread or in the loop of the RPC, and what it raises ends the
+        retries.
+
+    Defaults: 0.1 s and 5 s, for calls between services; 2 doubles each pause; jitter 0.2 is that of gRFC A6. ValueError
+    listing every fault of these.
     """
     insist(
         "exponential",
@@ -48,6 +55,13 @@ def full_jitter(
     """Anything up to a pause that grows: uniform(0, min(initial · multiplier^(n-1), cap)) before retry n.
 
     It spreads many clients that failed together best, and some of them come back at once.
+
+    initial, cap: seconds.
+    multiplier: a number above 0.
+    random: gives numbers from 0 to below 1; it runs on the thread or in the loop of the RPC, and what it raises ends the
+        retries.
+
+    Defaults: 2 doubles the most at each retry. ValueError listing every fault of these.
     """
     insist(
         "full_jitter",
@@ -66,6 +80,12 @@ def decorrelated(initial: float, *, cap: float, random: Callable[[], float] = ch
     """A pause that wanders upwards: each is min(uniform(initial, 3 · the one before), cap), so never below `initial`.
 
     It keeps no state of a call: before retry n, n such steps are taken anew.
+
+    initial, cap: seconds.
+    random: gives numbers from 0 to below 1; it runs on the thread or in the loop of the RPC, and what it raises ends the
+        retries.
+
+    ValueError listing every fault of these.
     """
     insist(
         "decorrelated",

@@ -1,6 +1,6 @@
 """How many retries are allowed: a budget, so that an outage is not met with several times the load.
 
-A budget is told what becomes of calls, and asked before each retry or hedge. It says yes or no at once; nobody waits.
+A budget learns what becomes of calls, and is asked before each retry or hedge. It says yes or no at once; no call waits.
 One may be shared by any number of interceptors, threads and tasks.
 """
 
@@ -58,6 +58,8 @@ class RetryBudget:
 
     max_tokens:  how many there are at most, and at first; above 0, up to 1000.
     token_ratio: what a success brings back, from 0.001. Both count to three decimals; more are ignored.
+
+    Defaults: 10 tokens and a ratio of 0.1, as in the example of gRFC A6. ValueError listing every fault of these.
     """
 
     def __init__(self, max_tokens: float = 10.0, token_ratio: float = 0.1) -> None:
@@ -111,10 +113,15 @@ class RetryBudget:
 class RatioBudget:
     """Retry as often as a share of the calls: Envoy's and Finagle's way.
 
-    In the last `window` seconds there are at most `ratio` times as many retries as calls were sent for the first time,
-    but `minimum` in any case, or a client with few calls would never retry.
+    In the last `window` seconds there are at most `ratio` times as many retries as calls were sent for the first
+    time. In any case there may be `minimum`, or a client with few calls would never retry.
 
-    window: seconds; what is older is forgotten, a tenth of it at a time.
+    ratio:   retries for one call, from 0.
+    minimum: retries that any window may have.
+    window:  seconds; what is older is forgotten, a tenth of it at a time.
+
+    Defaults: ratio 0.2, minimum 3 and window 10 s: Envoy's retry budget has 20 per cent and 3, Finagle's looks back 10 s.
+    ValueError listing every fault of these.
     """
 
     def __init__(self, ratio: float = 0.2, minimum: int = 3, window: float = 10.0) -> None:

@@ -61,7 +61,7 @@ class Algorithm(Protocol):
 
 
 class Fixed:
-    """Always `limit` calls at once, from 1 to 100,000."""
+    """Always `limit` calls at once. ValueError for a limit that is no whole number from 1 to 100,000."""
 
     def __init__(self, limit: int) -> None:
         insist("Fixed", (is_whole(limit, 1, MOST), f"limit must be a whole number from 1 to {MOST:,}, not {limit!r}"))
@@ -106,7 +106,11 @@ class Aimd(_Ranged):
     The algorithm of TCP Reno, as in Netflix' AIMDLimit: backoffRatio 0.9, timeout 5 s. It knows nothing of what a call
     takes without load, so `timeout` should be what your callers can accept.
 
+    initial, minimum, maximum: whole numbers of calls, 1 to 100,000.
     timeout: seconds, above 0: an average above it is too long.
+
+    Defaults: initial 20, maximum 200 and timeout 5 s are Netflix'; minimum 1, for handlers that cost CPU. ValueError listing
+    every fault of these.
     """
 
     def __init__(
@@ -145,6 +149,11 @@ class Vegas(_Ranged):
 
     From what a call takes without load follows how many of those in hand only wait. Up to 3·log10(limit) of them the
     limit grows, above 6·log10(limit) it shrinks. The algorithm of TCP Vegas, as in Netflix' VegasLimit.
+
+    initial, minimum, maximum: whole numbers of calls, 1 to 100,000.
+
+    Defaults: initial 20 and maximum 200 are Netflix'; minimum 1, for handlers that cost CPU. ValueError listing every fault
+    of these.
     """
 
     def __init__(self, initial: int = INITIAL, *, minimum: int = MINIMUM, maximum: int = MAXIMUM) -> None:
@@ -162,7 +171,11 @@ class Gradient(_Ranged):
     never less than half of the limit at once, and half if calls run out of time), and in Envoy's gradient controller, whose
     √limit it has. It shrinks at once, as Envoy's, and grows smoothly, as Netflix' (0.2).
 
-    tolerance: from 1: how many times as long as without load a call may take before the limit shrinks.
+    initial, minimum, maximum: whole numbers of calls, 1 to 100,000.
+    tolerance: a number from 1: how many times as long as without load a call may take before the limit shrinks.
+
+    Defaults: initial 20, maximum 200 and tolerance 1.5 are Netflix'; minimum 1, for handlers that cost CPU. ValueError
+    listing every fault of these.
     """
 
     def __init__(

@@ -23,6 +23,14 @@ from typing import Any
 from interpose.mechanisms.json_lines import MACHINE_READABLE, STANDARD, Said
 
 _make = LogRecord.__new__
+_process = [object()]  # stands for this process: to ask for its id takes a system call
+
+
+def _forked() -> None:
+    _process[0] = object()
+
+
+os.register_at_fork(after_in_child=_forked)
 
 
 class Template:
@@ -51,7 +59,7 @@ class Template:
         self._shown = tuple(map(fields.get, shown))
         self._path = path
         self._fields = dict(fields)
-        self._process: int | None = None  # whose attributes are known
+        self._process: object = None  # whose attributes are known
         self._attributes: dict[str, Any] = {}
 
     def write(self, fields: Mapping[str, Any], *shown: Any) -> None:
@@ -64,8 +72,7 @@ class Template:
         """A record made of what is known; None where `logging` has to make it."""
         if logging.getLogRecordFactory() is not LogRecord:
             return None
-        process = os.getpid()
-        if self._process != process and not self._learn(process):
+        if self._process is not _process[0] and not self._learn():
             return None
         record = _make(LogRecord)
         known = self._attributes
@@ -78,7 +85,7 @@ class Template:
         _say_where(attributes)
         return record
 
-    def _learn(self, process: int) -> bool:
+    def _learn(self) -> bool:
         """Note what a record has that `logging` makes; False where others add to it."""
         record = self._made(())
         attributes = record.__dict__
@@ -87,7 +94,7 @@ class Template:
         attributes[MACHINE_READABLE] = Said(self._message, self._fields)
         attributes["thread"] = attributes["threadName"] = None  # of each record its own, if at all
         self._attributes = attributes
-        self._process = process
+        self._process = _process[0]
         return True
 
     def _made(self, shown: tuple[Any, ...]) -> LogRecord:
@@ -104,8 +111,9 @@ class Template:
 def _say_where(attributes: dict[str, Any]) -> None:
     """Thread, task and process, as far as `logging` is to say them."""
     if logging.logThreads:
-        attributes["thread"] = threading.get_ident()
-        attributes["threadName"] = threading.current_thread().name
+        thread = threading.current_thread()
+        attributes["thread"] = thread.ident
+        attributes["threadName"] = thread.name
     if logging.logMultiprocessing and (processes := sys.modules.get("multiprocessing")) is not None:
         attributes["processName"] = processes.current_process().name
     if getattr(logging, "logAsyncioTasks", False):  # since Python 3.12

@@ -61,6 +61,9 @@ class Redactor:
     Unknown fields are not shown. Messages of proto-plus are shown like google's. So are those of protobuf-py, but for
     extensions and what is in an `Any`. All else, messages of betterproto2 included, is shown by its type and length:
     "<str, 5>", "<shop.Order>".
+
+    Defaults: 4096 bytes and 16 levels: enough to recognize a message by, and not much for a log. ValueError listing every
+    fault of these.
     """
 
     def __init__(self, *rules: str, max_bytes: int = MAX_BYTES, max_depth: int = MAX_DEPTH) -> None:

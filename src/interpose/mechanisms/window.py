@@ -1,6 +1,6 @@
 """The last results, and how many of them were failures: of a number of calls, or of a length of time.
 
-Who adds takes turns. Who reads need not: what there is to read is replaced in one step.
+Those that add take turns. Those that read need not: what there is to read is replaced in one step.
 """
 
 from __future__ import annotations
@@ -86,14 +86,17 @@ Window: TypeAlias = TimeWindow | CallWindow
 
 
 def seconds(length: float) -> TimeWindow:
-    """Count the results of the last `length` seconds; a result is forgotten after nine to ten tenths of them."""
+    """Count the results of the last `length` seconds; a result is forgotten after nine to ten tenths of them.
+
+    ValueError for a length that is not above 0, or above a day.
+    """
     if isinstance(length, bool) or not isinstance(length, (int, float)) or not 0 < length <= LONGEST:
         raise ValueError(f"seconds: the length must be a number above 0, up to {LONGEST}, not {length!r}")
     return TimeWindow(length)
 
 
 def calls(number: int) -> CallWindow:
-    """Count the last `number` results, however old they are."""
+    """Count the last `number` results, however old they are. ValueError for less than 1 or more than 100,000."""
     if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= MOST:
         raise ValueError(f"calls: the number must be a whole one from 1 to {MOST}, not {number!r}")
     return CallWindow(number)

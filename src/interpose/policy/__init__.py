@@ -1,4 +1,4 @@
-"""Policy as data: a JSON or TOML file says which interceptors, with which options, stand before which methods."""
+"""Policy as data: a JSON or TOML file says which interceptors, with which options, are used for which methods."""
 
 from interpose.policy.document import Fault, PolicyError
 from interpose.policy.dumping import dump

@@ -21,12 +21,12 @@ from interpose.policy.registry import OF_SIDE, batteries
 METHODS, TARGETS, SERVICE_CONFIG = "methods", "targets", "service_config"
 TABLES = (METHODS, TARGETS)
 
-Place: TypeAlias = tuple[str, ...]  # the section, and the rows that a battery stands in
+Place: TypeAlias = tuple[str, ...]  # the section, and the rows that a battery is in
 Stack: TypeAlias = tuple[Interceptor, ...]
 
 
 class Key(NamedTuple):
-    """What makes a row the same in two readings of a file: it stands at the same place, and says the same.
+    """What makes a row the same in two readings of a file: it is at the same place, and says the same.
 
     number: of equal rows at the same place, from 1.
     """
@@ -125,7 +125,7 @@ class Builder:
 
     def _row(self, kind: str, pattern: str, at: At, place: Place) -> Row | None:
         if isinstance(pattern, FromEnv):
-            at.fault_of_name("a pattern must stand in the file itself, since `describe` and the log show it")
+            at.fault_of_name("a pattern must be in the file itself, since `describe` and the log show it")
             return None
         stack = self.stack(at, (*place, f"{kind} {pattern}"))
         where = f"{at.faults.file}:{at.node.key_line}: {at.path}"
@@ -155,7 +155,7 @@ class Builder:
         return from_service_config(text)
 
     def _tell(self, fault: str, at: At) -> None:
-        """A fault of a service config, where its field stands, or the innermost that is there."""
+        """A fault of a service config, where its field is, or the innermost that is there."""
         path, _, text = fault.removeprefix("field:").partition(" error:")
         root, where = at.path, cast(At | None, at)
         for name in re.findall(r"\w+", path):
@@ -166,7 +166,7 @@ class Builder:
 
 
 def several_patterns(text: str) -> list[str]:
-    """The patterns of one row: several stand in braces around all of them, {/shop.v1.Orders/*,/shop.v1.Carts/*}."""
+    """The patterns of one row: several are in braces around all of them, {/shop.v1.Orders/*,/shop.v1.Carts/*}."""
     depth, patterns, begun = 0, list[str](), 1
     for place, character in enumerate(text):
         depth += {"{": 1, "}": -1}.get(character, 0)

@@ -15,7 +15,7 @@ LONGEST_QUOTE = 60  # characters of a value, in a fault
 
 @dataclass(frozen=True, slots=True, order=True)
 class Fault:
-    """One thing that is wrong with a policy file: where it stands, and what to write instead.
+    """One thing that is wrong with a policy file: where it is, and what to write instead.
 
     line: from 1. path: the field, like `client[1].Retry.attempts`; empty for the file as a whole.
     `str()` gives one line, "policy.json:7: client[1].Retry.attempts: must be …".
@@ -50,8 +50,8 @@ class Unreadable(Exception):
 class Node:
     """A value of the file, and the line where it begins.
 
-    value: a text, number, flag or None, a list of nodes, a dict of them, or an `Odd`. key_line: where its name stands.
-    twice: the lines of names that stand there already, each with its name.
+    value: a text, number, flag or None, a list of nodes, a dict of them, or an `Odd`. key_line: where its name is.
+    twice: the lines of names that are there already, each with its name.
     """
 
     value: Any
@@ -68,7 +68,7 @@ class Odd:
 
 
 class FromEnv(str):
-    """A text with values of the environment in it, which no fault shows. written: as it stands in the file."""
+    """A text with values of the environment in it, which no fault shows. written: as it is in the file."""
 
     __slots__ = ("written",)
     written: str
@@ -94,7 +94,7 @@ class Faults:
 
 @dataclass(frozen=True, slots=True)
 class At:
-    """A value where it stands: its path, and the faults of the file."""
+    """A value where it is: its path, and the faults of the file."""
 
     node: Node
     path: str
@@ -122,7 +122,7 @@ class At:
         return {name: At(node, to(self.path, name), self.faults) for name, node in self.value.items()}
 
     def depth(self) -> int:
-        """How many lists and tables stand in each other at most; by hand, for Python's own stack may end before."""
+        """How many lists and tables are in each other at most; by hand, for Python's own stack may end before."""
         level, deepest = [self.node], 0
         while level := [part for node in level for part in _inside(node)]:
             deepest += 1
@@ -167,7 +167,7 @@ def alternatives(names: Iterable[str]) -> str:
 
 
 def to(path: str, name: str) -> str:
-    """The path of a field; names that are no words stand in brackets, and those that may be secrets are not shown."""
+    """The path of a field; names that are no words are in brackets, and those that may be secrets are not shown."""
     if re.search(r"\bStaticTokens(\.tokens)?$", path) and name != "tokens":  # also where that level was forgotten
         return f"{path}[…]"
     written = name.written if isinstance(name, FromEnv) else name

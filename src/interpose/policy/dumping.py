@@ -21,7 +21,7 @@ def dump(stack: Interceptor | Iterable[Interceptor]) -> list[Any]:
         json.dumps({"client": dump([RequestId(), Retry(attempts=3)])})
 
     `load` makes the same stack of it. Functions are written as "module:name", and need `allow` there. What the file of a
-    loaded policy has from the environment stands in it as it is.
+    loaded policy has from the environment is in it as it is.
 
     ValueError that lists every interceptor that no file can hold, like one with a function that has no name, or with
     secrets, which it does not keep.

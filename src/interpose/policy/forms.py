@@ -30,7 +30,7 @@ Schema: TypeAlias = dict[str, Any]
 
 SECONDS = {"s": 1, "m": 60, "h": 3600}
 
-VARIABLE: Schema = {"type": "string", "pattern": r"\$\{"}  # of the environment, wherever a number or name may stand
+VARIABLE: Schema = {"type": "string", "pattern": r"\$\{"}  # of the environment, wherever a number or name may be
 _OR_VARIABLE: Schema = {"$ref": "#/$defs/variable"}
 
 _DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)(ms|[smh])")
@@ -60,7 +60,7 @@ class Imports:
     def find(self, at: At) -> Any:
         """What the name at this place means; WRONG, with a fault, if it is not allowed or not there."""
         if isinstance(at.value, FromEnv):
-            at.fault("must stand in the file itself: the environment does not say what is imported")
+            at.fault("must be in the file itself: the environment does not say what is imported")
             return WRONG
         name = str(at.value)
         if name not in self.allowed:

@@ -29,7 +29,7 @@ class Live(Chain):
         self._served: Served | None = None  # by the server that has looked at it last
 
     def __iter__(self) -> Iterator[Interceptor]:
-        """It alone, so that it can stand where a stack is given as a list: `*policy.client`."""
+        """It alone, so that it can be given where a stack is a list: `*policy.client`."""
         yield self
 
     def __repr__(self) -> str:
@@ -47,7 +47,7 @@ class Live(Chain):
 
         return Fitted(policy)
 
-    # - is the stack good where it stands? -
+    # - is the stack good where it is? -
 
     def unfit(self, asyncio: bool) -> str | None:
         """Why what it holds cannot run on such a channel or server; None if it can."""

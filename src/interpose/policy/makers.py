@@ -105,7 +105,7 @@ class Maker:
         return self.call(*(several[0] if several else ()), **named)
 
     def _blame(self, error: Exception, fields: Mapping[str, At], at: At, whole: bool) -> None:
-        """Note what the constructor says, each fault where its option stands.
+        """Note what the constructor says, each fault where its option is.
 
         whole: it was given all that the file says; without that, what it says of options that it was not given may be
         no fault of the file.
@@ -225,7 +225,7 @@ def _explained(docstring: str) -> dict[str, str]:
 
 
 class Parts(Form):
-    """A value that stands there by its name, like "by_method", or is made: {"exponential": {"initial": "50ms"}}.
+    """A value that is there by its name, like "by_method", or is made: {"exponential": {"initial": "50ms"}}.
 
     strict: a table with another name is of another form.
     """
@@ -283,7 +283,7 @@ def _attribute(made: Any, name: str) -> Any:
     for kept in (name, f"_{name}", _KEPT_AS.get(name, name)):
         if hasattr(made, kept):
             return getattr(made, kept)
-    raise Unwritable(f"{type(made).__name__} does not tell its {name}")
+    raise Unwritable(f"{type(made).__name__} does not show its {name}")
 
 
 _KEPT_AS = {"number": "capacity"}  # of `calls`

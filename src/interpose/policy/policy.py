@@ -26,7 +26,7 @@ from interpose.policy.watching import follow, watched
 MOST_BYTES = 1 << 20  # of a file; what is larger was not written by hand
 DEEPEST = 64  # lists and tables in each other
 TOO_DEEP = f"is nested too deeply; a policy has at most {DEEPEST} lists and tables in each other"
-SCHEMA = "$schema"  # where editors find what may stand in the file
+SCHEMA = "$schema"  # where editors find what may be in the file
 
 _READERS: dict[str, Callable[[str], Node]] = {".json": json_text.read, ".toml": toml_text.read}
 
@@ -78,8 +78,9 @@ class Policy:
             with policy.watch():
                 serve_until_the_end()
 
-        every: seconds between two looks, above 0 and up to 3600. The log "interpose" says that a file is in force (INFO), or
-        why it is not used (ERROR). The looks are made on a thread of their own.
+        every: seconds between two looks, above 0 and up to 3600; 5 by default, which costs nothing that can be measured. The
+        log "interpose" says that a file is in force (INFO), or why it is not used (ERROR). The looks are made on a thread of
+        their own. ValueError for another number.
         """
         insist("watch", (is_seconds(every, 3600.1), f"every must be above 0 and up to 3600 seconds, not {every!r}"))
         return watched(self.path, every, lambda: follow(self))
@@ -109,7 +110,7 @@ def load(path: str | Path, *, allow: Collection[str] = (), env: Collection[str] 
         policy = interpose.policy.load("policy.json")
         channel = intercept_channel(grpc.insecure_channel(target), policy.client)
 
-    path:  a .json or .toml file. What may stand in it: docs/policy.md.
+    path:  a .json or .toml file. What may be in it: docs/policy.md.
     allow: the names "module:name" that the file may import. Without them a file is data, and runs nothing.
     env:   the variables of the environment that the file may read, as `${NAME}` or `${NAME:-default}`.
 
@@ -144,7 +145,7 @@ def _located(file: str, text: str) -> Fault:
 
 
 def _configs(chain: Chain) -> Iterator[str]:
-    """The service configs that stand in a stack."""
+    """The service configs that are in a stack."""
     for interceptor in chain.interceptors:
         if isinstance(interceptor, PerMethod) and interceptor.config is not None:
             yield interceptor.config

@@ -1,4 +1,4 @@
-"""All that a file may name: the batteries, and for each type of an option what can stand there."""
+"""All that a file may name: the batteries, and for each type of an option what can be there."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ OF_EXTRAS = {
     "Validate": "interpose.contrib.validate",
 }
 
-# Batteries that stand on one side only, and end every call on the other.
+# Batteries for one side only, and end every call on the other.
 OF_SIDE = {"Authenticate": Side.SERVER, "Authorize": Side.SERVER, "BearerToken": Side.CLIENT}
 
 # Options that are lengths of time, wherever their annotation is a number. tests/policy compares them with the docstrings.
@@ -82,7 +82,7 @@ SECONDS = {
     "window",
 }
 
-# For a type of an option: the module of each class or function that makes one, and those that stand there by name.
+# For a type of an option: the module of each class or function that makes one, and those that are there by name.
 MAKERS: dict[Any, dict[str, str]] = {
     Algorithm: dict.fromkeys(("Gradient", "Vegas", "Aimd", "Fixed"), "interpose.mechanisms.concurrency"),
     Backoff: dict.fromkeys(("exponential", "full_jitter", "decorrelated"), "interpose.mechanisms.backoff"),
@@ -178,8 +178,8 @@ def _form(owner: Maker, name: str, kind: Any, kinds: Collection[Any]) -> Form | 
         return Names({word: word for word in inside})
     if origin is type:
         return ErrorClass()
-    if origin in (abc.Iterable, abc.Collection, tuple):
-        make = frozenset if origin is abc.Collection else tuple
+    if origin in (abc.Iterable, tuple, *_SETS):
+        make = frozenset if origin in _SETS else tuple
         return ListOf(_item(owner, name, inside[0]), make)
     if origin is abc.Mapping:
         return TableOf(_item(owner, name, inside[0]), _item(owner, name, inside[1]))
@@ -200,6 +200,7 @@ def _item(owner: Maker, name: str, hint: Any) -> Form:
     return form
 
 
+_SETS = (abc.Collection, frozenset)
 _AS_TEXT = (IPv4Network, IPv6Network, Path)
 _SIMPLE: dict[Any, Callable[[], Form]] = {
     type(None): Null,
@@ -222,7 +223,7 @@ def _one_of(forms: list[Form]) -> Form:
 
 
 def _parts(kind: Any) -> Parts:
-    """What stands there by its name, or is made by one."""
+    """What is there by its name, or is made by one."""
     makers = [maker(name, module) for name, module in MAKERS.get(kind, {}).items()]
     return Parts(makers, {value.__name__: value for value in READY.get(kind, ())})
 

@@ -17,11 +17,11 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def schema() -> Schema:
-    """What may stand in a policy file, as JSON Schema. ImportError if an extra is not installed."""
+    """What may be in a policy file, as JSON Schema. ImportError if an extra is not installed."""
     stack = {"$ref": "#/$defs/stack"}
     return {
         "$schema": DIALECT,
-        "title": "A policy of Interpose: which interceptors stand before which methods",
+        "title": "A policy of Interpose: which interceptors are used for which methods",
         "type": "object",
         "properties": {
             "$schema": {"type": "string"},
@@ -41,7 +41,7 @@ def schema() -> Schema:
 
 
 def _entries() -> list[Schema]:
-    """What may stand in a stack."""
+    """What may be in a stack."""
     alone = [name for name, one in batteries().items() if not one.required]
     tables = [
         (METHODS, "Of these patterns of methods the most specific one that fits has the stack.", "rows"),

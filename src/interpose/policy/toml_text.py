@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 from interpose.policy.document import Node, Odd, Unreadable
 
 Path: TypeAlias = "tuple[str | int, ...]"
-Lines: TypeAlias = dict[Path, int]  # where the name of each stands, or the value itself of an item of a list
+Lines: TypeAlias = dict[Path, int]  # where the name of each is, or the value itself of an item of a list
 
 LARGEST = 10**30  # no option is so large
 
@@ -79,7 +79,7 @@ class _Places:
             within = self._header() if text[self._at] == "[" else self._pair(within)
 
     def _header(self) -> Path:
-        """[table] or [[table]]; what follows stands in it."""
+        """[table] or [[table]]; what follows is in it."""
         several = self._text.startswith("[[", self._at)
         line = self._line()
         self._at += 2 if several else 1
@@ -97,7 +97,7 @@ class _Places:
         return path
 
     def _pair(self, within: Path) -> Path:
-        """key = value; what follows stands in the same table."""
+        """key = value; what follows is in the same table."""
         line, path = self._line(), within
         for name in self._key():
             path = (*path, name)
@@ -126,7 +126,7 @@ class _Places:
             self._pass(_TEXT if opening in "\"'" else _BARE)
 
     def _inside(self, path: Path, end: str) -> None:
-        """The items of a list, or the pairs of a table that stands in a value."""
+        """The items of a list, or the pairs of a table that is a value."""
         self._at += 1
         index = 0
         while self._text[self._skip()] != end:

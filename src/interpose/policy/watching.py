@@ -36,7 +36,7 @@ def follow(policy: Followed) -> None:
 
 @contextmanager
 def watched(path: Path, every: float, tell: Callable[[], object]) -> Generator[None]:
-    """Call `tell` when the file has been written or replaced, looking every so many seconds, on a thread of its own."""
+    """Call `tell` when the file has been written or replaced, looking every `every` seconds, on a thread of its own."""
     over = threading.Event()
     stamp = _stamp(path)  # before the thread runs, so that no change is overlooked
 

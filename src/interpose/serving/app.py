@@ -160,7 +160,7 @@ def _adder(servicer: Any) -> Callable[[Any, Any], None]:
 
 
 def _generated(servicer: Any) -> type | None:
-    """The generated class that a servicer is of, which stands beside the function that adds it."""
+    """The generated class that a servicer is of, which is beside the function that adds it."""
     for kind in type(servicer).__mro__:
         if hasattr(sys.modules.get(kind.__module__), f"add_{kind.__name__}_to_server"):
             return kind

@@ -46,7 +46,7 @@ def parser() -> Arguments:
     add("app", metavar="module:app", help="a function that registers servicers, a list of them, or a ready server")
     add("--app-dir", default=".", metavar="DIR", help="the folder that holds the module (default: this one)")
     add("--stack", default=(), metavar="module:stack", help="interceptors around all of it, the first outermost")
-    add("--policy", metavar="FILE", help="a file whose section server stands inside of the stack; again at SIGHUP")
+    add("--policy", metavar="FILE", help="a file whose section server is inside of the stack; again at SIGHUP")
     add("--policy-allow", action=_Another, metavar="module:name", help="the policy may import this")
     add("--policy-env", action=_Another, metavar="NAME", help="the policy may read this variable")
     add("--factory", action="store_true", help="module:app is a function that returns the application")

@@ -16,7 +16,7 @@ _QUOTED = re.compile(r"""(?P<quote>['"])(?P<text>.*?)(?P=quote)\s*(?:#.*)?""")
 def load(path: str) -> None:
     """Set the variables of a file; those that the environment has already stay as they are.
 
-    Lines may be empty, begin with `#` or with `export`. A value may stand in quotes; without them it ends before ` #`.
+    Lines may be empty, begin with `#` or with `export`. A value may be in quotes; without them it ends before ` #`.
     Nothing is expanded. CannotServe lists every line that is none of this, without its value.
     """
     try:

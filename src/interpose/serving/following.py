@@ -1,4 +1,4 @@
-"""A policy file whose section `server` stands around all that is served, read anew at SIGHUP."""
+"""A policy file whose section `server` is around all that is served, read anew at SIGHUP."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from interpose.serving.options import CannotServe
 
-# The process, since the lines of several workers stand in one place.
+# The process, since the lines of several workers are in one place.
 FORMAT = "%(asctime)s %(levelname)s %(process)d %(name)s: %(message)s"
 
 

@@ -1,7 +1,7 @@
 """Readiness: what the health service says follows checks of the application's, and does not flap.
 
 A check is asked every second. The service is NOT_SERVING after three looks in a row that failed, and SERVING again after
-three that passed: so it changes at most once in three seconds, however a check wavers, and clients are told of changes
+three that passed: so it changes at most once in three seconds, however a check wavers, and clients hear of changes
 only (grpc's sync health service sends every `set`, also one that changes nothing).
 """
 
@@ -36,11 +36,11 @@ class Readiness:
         self._tell = tell
         self._patience = patience
         self._asked: dict[Any, threading.Thread] = {}  # those that have not answered yet
-        self._ready: bool | None = None  # what was told
+        self._ready: bool | None = None  # what was reported
         self._others = 0  # looks in a row of another opinion
 
     def look(self) -> None:
-        """Ask every check; tell if that changes something. The first look counts at once."""
+        """Ask every check; report it if that changes something. The first look counts at once."""
         failed = [name for name, check in self._checks if not self._passes(name, check)]
         ready = not failed
         self._others = 0 if ready is self._ready else self._others + 1

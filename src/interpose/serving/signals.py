@@ -12,7 +12,7 @@ from types import FrameType
 
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 CLOSED: signal.Signals | None = getattr(signal, "SIGHUP", None)  # its terminal is closed, where there is such a signal
-KILLING = 3  # the signal of this number ends the process where it stands
+KILLING = 3  # the signal of this number ends the process at once
 
 
 @contextmanager

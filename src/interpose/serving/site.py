@@ -202,7 +202,7 @@ class Opened:
 
 
 def _limit(options: Options) -> tuple[Interceptor, ...]:
-    """Innermost, so that logs and metrics see refusals. Nobody waits in a queue: as uvicorn does."""
+    """Innermost, so that logs and metrics see refusals. No call waits in a queue: as uvicorn does."""
     if options.limit_concurrency is None:
         return ()
     from interpose.interceptors.concurrency_limit import ConcurrencyLimit, Fixed  # a server starts sooner without it

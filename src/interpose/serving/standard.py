@@ -35,7 +35,7 @@ def _part(name: str, part: str = "") -> ModuleType:
 
 
 def health(asyncio: bool) -> Any:
-    """A servicer that says how the services do; nobody is told before they do."""
+    """A servicer that says how the services do; no client gets an answer before they do."""
     module: Any = _part("health", "health")
     return module.aio.HealthServicer() if asyncio else module.HealthServicer()
 

@@ -40,7 +40,7 @@ Notes: TypeAlias = "SimpleQueue[Note]"
 
 
 class Supervisor:
-    """Keeps `count` workers running until a signal comes. spawn: starts one. ended: told of each that has ended.
+    """Keeps `count` workers running until a signal comes. spawn: starts one. ended: called with each that has ended.
 
     renews: SIGHUP replaces the workers; without it, it stops them, as a terminal that is closed means.
 
@@ -195,7 +195,7 @@ class Supervisor:
 
     def _stop(self) -> None:
         """Let all drain; another signal is passed on, and shortens it."""
-        self._tell(worker for worker in self._born if worker is not self._leaving)  # which has been told
+        self._tell(worker for worker in self._born if worker is not self._leaving)  # which has the signal already
         while self._born:
             what, worker = self._next(None)
             if what == STOP:

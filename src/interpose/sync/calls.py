@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any
 
 import grpc
 
-from interpose._native import EOF, Route, debug_text, exception_of
+from interpose._grpcio.sync_calls import InactiveCall, single_threaded, traceback_of
 from interpose._outcome import Outcome
-from interpose._shell.handle import Handle
-from interpose.sync.attempt import Attempt, InactiveCall, single_threaded, traceback_of
+from interpose._shell.handle import Droppable, Handle, Stream
+from interpose._shell.native import EOF, Route, debug_text, exception_of
+from interpose.sync.attempt import Attempt
 from interpose.sync.exchange import Exchange
 
 
@@ -23,9 +22,6 @@ class _Handle(Handle, grpc.RpcError, grpc.Call, grpc.Future):  # type: ignore[ty
     """
 
     _exchange: Exchange
-
-    def __init__(self, exchange: Exchange) -> None:
-        self._exchange = exchange
 
     # grpc.RpcContext
 
@@ -95,8 +91,7 @@ class _Handle(Handle, grpc.RpcError, grpc.Call, grpc.Future):  # type: ignore[ty
 
     def add_done_callback(self, fn: Callable[[Any], object]) -> None:
         """Call `fn(self)` at the end; at once if that was before."""
-        if not self._exchange.add_callback(partial(fn, self)):
-            fn(self)
+        self._at_end(fn)
 
     def _end(self, timeout: float | None) -> Outcome:
         outcome = self._exchange.wait(timeout)
@@ -107,13 +102,8 @@ class _Handle(Handle, grpc.RpcError, grpc.Call, grpc.Future):  # type: ignore[ty
     def __str__(self) -> str:
         return repr(self)  # and not as an error
 
-    def __del__(self) -> None:
-        exchange = getattr(self, "_exchange", None)
-        if exchange is not None:
-            exchange.abandon()
 
-
-class UnaryFuture(_Handle):
+class UnaryFuture(Droppable, _Handle):
     """What `.future()` of a stub gives. Dropping it cancels the RPC, unless a callback waits for it."""
 
 
@@ -122,18 +112,8 @@ def finished(route: Route, outcome: Outcome) -> UnaryFuture:
     return UnaryFuture(Exchange.ended(route, outcome))
 
 
-class ResponseStream(_Handle):
+class ResponseStream(Stream, _Handle):
     """What a stub with a response stream gives: iterate it. Dropping it cancels the RPC."""
-
-    def add_done_callback(self, fn: Callable[[Any], object]) -> None:
-        """Call `fn(self)` at the end; at once if that was before. A dropped stream is cancelled all the same.
-
-        `fn` is then given another call object of the same RPC.
-        """
-        # Held by the exchange, a callback that held the stream would keep it from ever being dropped.
-        exchange, stream = self._exchange, weakref.ref(self)
-        if not exchange.add_callback(lambda: fn(stream() or ResponseStream(exchange))):
-            fn(self)
 
     def __iter__(self) -> Iterator[Any]:
         return self

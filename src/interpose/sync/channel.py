@@ -10,34 +10,31 @@ from typing import Any
 
 import grpc
 
-from interpose import errors
-from interpose._call import NOTHING, Begun, Call
-from interpose._clock import FOREVER
-from interpose._codec import Undecodable
+from interpose._call import NOTHING, Call
 from interpose._flow import Driver, Wait, unused
+from interpose._grpcio.blocking import blocking
+from interpose._grpcio.sync_calls import InactiveCall, known
 from interpose._messages import compose, request_of, show_initial_metadata
-from interpose._method import CLIENT, Kind
-from interpose._native import (
-    LOCALLY_CANCELLED,
+from interpose._method import Kind
+from interpose._outcome import OK, Outcome, Received
+from interpose._shell.channel import Layered, call_of
+from interpose._shell.codec import Undecodable
+from interpose._shell.native import (
     Route,
     cancelled,
     closing,
     completion_of,
-    deadline_of,
     exception_of,
     expired,
     failure,
+    locally_cancelled,
     no_waiting,
     pause_of,
     time_left,
+    wait_of,
     wait_timed_out,
-    waits_until,
 )
-from interpose._outcome import OK, Outcome, Received
-from interpose._shell.channel import Layered
 from interpose._shell.straight import begin, end
-from interpose.sync.attempt import InactiveCall, known
-from interpose.sync.blocking import blocking
 from interpose.sync.calls import ResponseStream, UnaryFuture, finished
 from interpose.sync.exchange import Exchange
 from interpose.sync.requests import Requests
@@ -90,22 +87,10 @@ class _Starter:
         compression: Any,
     ) -> Exchange:
         route = self._route
-        deadline = deadline_of(timeout, route.clock)
-        streaming = route.uploads
-        call = Call(
-            route.method,
-            CLIENT,
-            None if streaming else request,
-            timeout,
-            metadata,
-            credentials,
-            wait_for_ready,
-            compression,
-            deadline,
-        )
-        requests = Requests(request, route.encode) if streaming else None
+        call = call_of(route, request, timeout, metadata, credentials, wait_for_ready, compression)
+        requests = Requests(request, route.encode) if route.uploads else None
         driver = Driver(route.layers)
-        exchange = Exchange(route, driver, copy_context(), deadline, begin, requests)
+        exchange = Exchange(route, driver, copy_context(), call._deadline, begin, requests)
         exchange.turn(driver.start, call)
         return exchange
 
@@ -166,15 +151,11 @@ class _UnaryResponse(_Starter):
         self, request: Any, timeout: Any, metadata: Any, credentials: Any, wait_for_ready: Any, compression: Any
     ) -> Outcome:
         """Run the flows in the caller's own thread, to the RPC's end; raises its failure."""
-        route, requests = self._route, None
-        deadline = None if timeout is None else deadline_of(timeout, route.clock)
+        route = self._route
         was_open = not route.pauses.closed
-        if route.uploads:
-            requests, request = Requests(request, route.encode), None
-        call = Begun()
-        call._method, call._request, call._timeout, call._metadata = route.method, request, timeout, metadata
-        call._credentials, call._wait_for_ready, call._compression = credentials, wait_for_ready, compression
-        call._deadline = deadline
+        call = call_of(route, request, timeout, metadata, credentials, wait_for_ready, compression)
+        deadline = call._deadline
+        requests = Requests(request, route.encode) if route.uploads else None
         # The flows run in a context of their own, the native call in the application's: nothing leaks either way.
         context, layers = copy_context(), route.layers
         frames, asked, taken = context.run(begin, layers, call)
@@ -222,23 +203,17 @@ class _UnaryResponse(_Starter):
         future = step.awaitable
         if not isinstance(future, Future):
             return driver.fail, no_waiting(step)
-        woken, route, until = threading.Event(), self._route, waits_until(step, deadline)
+        woken = threading.Event()
         future.add_done_callback(lambda _: woken.set())
-        pauses = route.pauses
-        pauses.add(woken.set)
-        try:
-            if not pauses.closed:
-                route.clock.sleep(FOREVER if until is None else max(until - route.clock.now(), 0.0), woken)
-        except BaseException as error:  # Ctrl-C
-            return driver.fail, error
-        finally:
-            pauses.discard(woken.set)
+        torn = self._slept(wait_of(step, deadline, self._now()), woken)
+        if torn is not None:
+            return driver.fail, torn
         if future.done():
             return completion_of(future, driver)
-        return driver.fail, errors.Cancelled(LOCALLY_CANCELLED, local=True) if pauses.closed else wait_timed_out()
+        return driver.fail, locally_cancelled() if self._route.pauses.closed else wait_timed_out()
 
-    def _send(self, call: Call) -> Outcome:
-        """Send a unary request, and wait for the end."""
+    def _send(self, call: Call, messages: Any = None) -> Outcome:
+        """Send a unary request, or these messages, and wait for the end."""
         plain = call._asks is NOTHING
         if not plain and call._asks.delay and (unsent := self._pause(call)) is not None:
             return unsent
@@ -251,7 +226,7 @@ class _UnaryResponse(_Starter):
                 return expired()
         received, native = 0, None
         try:
-            request = call._request if plain else request_of(call)
+            request = messages or (call._request if plain else request_of(call))
             response, native = self._blocking(
                 request, timeout, call._metadata, call._credentials, call._wait_for_ready, call._compression
             )
@@ -270,48 +245,36 @@ class _UnaryResponse(_Starter):
 
     def _upload(self, call: Call, requests: Any) -> Outcome:
         """Send a request stream, and wait for the end."""
-        route = self._route
-        if call._asks.delay and (unsent := self._pause(call)) is not None:
-            return unsent
-        now = route.clock.now
-        started = now()
-        timeout = time_left(call, started)
-        if timeout is not None and timeout <= 0:
-            return expired()
         upload = requests.upload(call)
-        received, response, native, error = 0, None, None, None
-        try:
-            response, native = self._blocking(
-                iter(upload), timeout, call._metadata, call._credentials, call._wait_for_ready, call._compression
-            )
-            received = 1
-            if type(response) is Undecodable:
-                response.fail("response")
-            response = shown(call, response, native)
-        except BaseException as raised:
-            error = known(raised)
-        again = upload.close()
-        error = upload.error or error
+        outcome = self._send(call, iter(upload))
+        again = upload.close() and outcome._replayable
+        error, received, elapsed = upload.error or outcome._error, outcome._responses, outcome._elapsed
         if error is not None:
-            return failure(error, upload.sent, received, now() - started, again, native or _ended(error))
-        return Outcome(OK, response, "", None, upload.sent, 1, now() - started, again, native)
+            return failure(error, upload.sent, received, elapsed, again, outcome._ended)
+        return Outcome(OK, outcome._response, "", None, upload.sent, received, elapsed, again, outcome._ended)
 
     def _pause(self, call: Call) -> Outcome | None:
         """Wait until the call is to be sent; its outcome if it is not, for the channel was closed or the time is up."""
-        clock, pauses = self._route.clock, self._route.pauses
-        seconds, sent = pause_of(call, clock.now())
-        woken = threading.Event()
+        seconds, sent = pause_of(call, self._now())
+        torn = self._slept(seconds, threading.Event())
+        if torn is not None:
+            return failure(torn)
+        if self._route.pauses.closed:
+            return cancelled()
+        return None if sent else expired()
+
+    def _slept(self, seconds: float, woken: threading.Event) -> BaseException | None:
+        """Sleep until woken, but not longer than the channel is open; gives what broke that: Ctrl-C."""
+        pauses = self._route.pauses
         pauses.add(woken.set)
         try:
             if not pauses.closed:
-                clock.sleep(seconds, woken)
-        except BaseException as error:  # Ctrl-C
-            return failure(error)
+                self._route.clock.sleep(seconds, woken)
+        except BaseException as error:
+            return error
         finally:
             pauses.discard(woken.set)
-        if pauses.closed:
-            return cancelled()
-        return None if sent else expired()
+        return None
 
 
 def _ended(error: BaseException) -> Any:

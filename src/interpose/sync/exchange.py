@@ -19,12 +19,13 @@ from interpose import errors
 from interpose._call import Call
 from interpose._clock import SYSTEM, Alarm
 from interpose._flow import Driver, Race, Wait
-from interpose._native import LOCALLY_CANCELLED, Route, no_waiting
+from interpose._grpcio.sync_calls import single_threaded
 from interpose._outcome import Outcome
 from interpose._shell import exchange as shell
 from interpose._shell.exchange import REFUSAL_GAP
+from interpose._shell.native import LOCALLY_CANCELLED, Route, no_waiting
 from interpose.sync import attempt as attempts
-from interpose.sync.attempt import Attempt, single_threaded
+from interpose.sync.attempt import Attempt
 from interpose.sync.requests import Requests
 
 

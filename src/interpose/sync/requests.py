@@ -1,4 +1,4 @@
-"""Request streams on their way out: counted, shown to hooks, and kept where they may have to be sent again."""
+"""Request streams on their way out, on threads: grpc reads each upload on one of its own."""
 
 from __future__ import annotations
 
@@ -9,40 +9,53 @@ from contextvars import copy_context
 from typing import Any
 
 from interpose import errors
-from interpose._call import Call
-from interpose._messages import compose
 from interpose._shell import uploads
 from interpose._shell.replay import WAIT, Kept, Need, Packing, Reader, Replay
 
 
-class Requests:
-    """The request stream of an RPC: the application's iterator, from which each attempt makes its upload."""
+class Source(uploads.Source):
+    """The thread that comes first asks the application for the next message, and the others wait."""
 
-    __slots__ = ("_changed", "_context", "_encode", "_messages", "_replay")
+    def __init__(self, messages: Iterator[Any], replay: Replay) -> None:
+        super().__init__(messages, replay)
+        self._changed = threading.Condition()
 
-    def __init__(self, messages: Iterable[Any], encode: Callable[[Any], bytes]) -> None:
-        self._messages = iter(messages)
-        self._encode = encode
-        self._replay: Replay | None = None
-        self._changed: Any = None  # the condition around it
-        self._context = copy_context()
+    def next_for(self, reader: Reader, packing: Packing) -> Kept | None:
+        """The reader's next message, or None at the end."""
+        while True:
+            with self._changed:
+                while (found := self.replay.next_for(reader)) is WAIT:
+                    self._changed.wait()
+            if not isinstance(found, Need):
+                return found
+            self._ask(packing)  # it is not WAIT
 
-    def run(self, start: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Start a native call in the application's context: grpc reads the stream in it, whoever's thread this is."""
-        return self._context.copy().run(start, *args, **kwargs)
+    def _ask(self, packing: Packing) -> None:
+        """Take one message from the application; no lock is held while it makes up its mind."""
+        kept, failed = None, None
+        try:
+            kept = packing.kept(next(self._messages))
+        except StopIteration:
+            pass
+        except BaseException as error:
+            failed = error
+        with self._changed:
+            if kept is None:
+                self.replay.finish(failed)
+            else:
+                self.replay.came(kept)
+            self._changed.notify_all()
 
-    def upload(self, call: Call) -> Upload:
-        """The stream for one attempt; from its start if the call is buffered, else from where it stands."""
-        if call._asks.buffer is not None and self._replay is None:
-            self._replay, self._changed = Replay(call._asks.buffer), threading.Condition()
-        if self._replay is None:
-            return UploadOnce(self._messages, call)
-        return UploadKept(self._messages, self._replay, self._changed, Packing(call, self._encode))
+    def measured(self, kept: Kept, size: int) -> None:
+        """A reader has made bytes of a message; how many is mostly known."""
+        if kept.size is None:
+            with self._changed:
+                self.replay.measured(kept, size)
 
-    @property
-    def repeatable(self) -> bool:
-        """Can another attempt have all of it?"""
-        return self._replay is None or self._replay.replayable
+    def leave(self, reader: Reader) -> bool:
+        with self._changed:
+            self._changed.notify_all()  # also a thread of it that waits
+            return self.replay.leave(reader)
 
 
 class Upload(uploads.Upload):
@@ -71,68 +84,43 @@ class Upload(uploads.Upload):
 
 
 class UploadOnce(uploads.Once, Upload):
-    """One whose messages are not kept: they come straight from the application."""
+    """One whose messages are not kept."""
 
-    __slots__ = ("_hook", "_messages")
-
-    def __init__(self, messages: Iterator[Any], call: Call) -> None:
-        super().__init__()
-        self._messages = messages
-        self._hook = compose(call._asks.requests)
+    __slots__ = ()
 
     def _outgoing(self) -> Iterator[Any]:
         if not self._begin():
             return iter(())
-        return self._messages if self._hook is None else map(self._hook, self._messages)
+        messages: Iterator[Any] = self._messages
+        return messages if self._hook is None else map(self._hook, messages)
 
 
-class UploadKept(Upload):
-    """One whose messages are kept. The thread that comes first asks the application, and the others wait."""
+class UploadKept(uploads.Again, Upload):
+    """One whose messages are kept."""
 
-    __slots__ = ("_changed", "_messages", "_packing", "_reader", "_replay")
-
-    def __init__(self, messages: Iterator[Any], replay: Replay, changed: threading.Condition, packing: Packing) -> None:
-        super().__init__()
-        self._messages = messages
-        self._replay = replay
-        self._changed = changed
-        self._packing = packing
-        self._reader = Reader()
+    __slots__ = ()
 
     def _outgoing(self) -> Iterator[Any]:
-        while (kept := self._next()) is not None:
+        while (kept := self._source.next_for(self._reader, self._packing)) is not None:
             message = self._packing.packed(kept)
-            if kept.size is None:
-                with self._changed:
-                    self._replay.measured(kept, len(message.data))
+            self._source.measured(kept, len(message.data))
             yield message
 
-    def _next(self) -> Kept | None:
-        while True:
-            with self._changed:
-                while (found := self._replay.next_for(self._reader)) is WAIT:
-                    self._changed.wait()
-            if not isinstance(found, Need):
-                return found
-            self._ask()  # it is not WAIT
 
-    def _ask(self) -> None:
-        """Take one message from the application; no lock is held while it makes up its mind."""
-        kept, failed = None, None
-        try:
-            kept = self._packing.kept(next(self._messages))
-        except StopIteration:
-            pass
-        except BaseException as error:
-            failed = error
-        with self._changed:
-            if kept is None:
-                self._replay.finish(failed)
-            else:
-                self._replay.came(kept)
-            self._changed.notify_all()
+class Requests(uploads.Requests):
+    """The request stream of an RPC: the application's iterator."""
 
-    def close(self) -> bool:
-        with self._changed:
-            self._changed.notify_all()  # also a thread of it that waits
-            return self._replay.leave(self._reader)
+    __slots__ = ("_context",)
+
+    once, kept = UploadOnce, UploadKept
+
+    def __init__(self, messages: Iterable[Any], encode: Callable[[Any], bytes]) -> None:
+        super().__init__(iter(messages), encode)
+        self._context = copy_context()
+
+    def run(self, start: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Start a native call in the application's context: grpc reads the stream in it, whoever's thread this is."""
+        return self._context.copy().run(start, *args, **kwargs)
+
+    def _keep(self, replay: Replay) -> Source:
+        return Source(self._messages, replay)

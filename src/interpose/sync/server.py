@@ -8,26 +8,25 @@ from __future__ import annotations
 import functools
 import logging
 import threading
-import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextvars import copy_context
 from functools import partial
 from typing import Any, TypeAlias
-from weakref import WeakSet
 
 import grpc
 
 from interpose import errors
 from interpose._call import NOTHING, Call
-from interpose._clock import FOREVER, Clock
-from interpose._codec import Undecodable, decoder, made_here
+from interpose._clock import Clock
 from interpose._flow import Driver, Interceptor, Wait, check_sync
 from interpose._messages import Pass, compose
-from interpose._native import completion_of, no_waiting, wait_timed_out, waits_until
 from interpose._outcome import Outcome
 from interpose._shell.answer import Stop, arrived, recording
+from interpose._shell.claims import claim
+from interpose._shell.codec import Undecodable, decoder, telling
 from interpose._shell.handlers import Compiled, Endpoint, with_function
+from interpose._shell.native import completion_of, no_waiting, wait_of, wait_timed_out
 from interpose.context import current_call
 from interpose.sync.context import ServicerContext
 from interpose.sync.straight import straight
@@ -48,11 +47,11 @@ def refuse_to_wait(driver: Driver, step: Wait) -> Any:
 def _joined(driver: Driver, step: Wait, context: ServicerContext) -> Any:
     """Wait for a Future, but not longer than the client does."""
     future: Future[Any] = step.awaitable  # type: ignore[assignment]  # see `_next`
-    woken, clock, until = threading.Event(), context.clock, waits_until(step, context.deadline())
+    woken, seconds = threading.Event(), wait_of(step, context.deadline(), context.clock.now())
     future.add_done_callback(lambda _: woken.set())
-    if context.add_callback(woken.set):
-        clock.sleep(FOREVER if until is None else max(until - clock.now(), 0.0), woken)
-    gone = context.gone() if not future.done() or future.cancelled() else None
+    gone = _slept(seconds, context, woken)
+    if future.done() and not future.cancelled():
+        gone = None
     if gone is not None and gone is not grpc.StatusCode.DEADLINE_EXCEEDED:
         return driver.fail(errors.of(gone)(context.details_of(gone), local=True))
     if gone is not None or not future.done():
@@ -84,16 +83,19 @@ def _next(driver: Driver, step: Any, waiter: Waiter, context: ServicerContext) -
                 step = waiter(driver, step)
         if not isinstance(step, Call):
             return step
-        gone = None if step._asks is NOTHING or not step._asks.delay else _slept(step._asks.delay, context)
+        gone = (
+            None
+            if step._asks is NOTHING or not step._asks.delay
+            else _slept(step._asks.delay, context, threading.Event())
+        )
         context.begin(step)
         if gone is None:
             return step
         step = driver.tell(context.outcome(None, None, gone))
 
 
-def _slept(seconds: float, context: ServicerContext) -> grpc.StatusCode | None:
-    """Sleep, but not longer than the client waits; if it has gone, give why."""
-    woken = threading.Event()
+def _slept(seconds: float, context: ServicerContext, woken: threading.Event) -> grpc.StatusCode | None:
+    """Sleep until woken, but not longer than the client waits; if it has gone, give why."""
     if context.add_callback(woken.set):
         context.clock.sleep(seconds, woken)
     return context.gone()
@@ -231,30 +233,11 @@ def _stream_outcome(context: ServicerContext, error: BaseException | None, dropp
     return context.outcome(error, None, gone)
 
 
-def _telling(serialize: Pass | None) -> Pass | None:
-    """The serializer of a response stream, which tells the RPC that it failed: grpc only drops the handler's generator."""
-    if serialize is None or made_here(serialize, _TELLING):
-        return serialize
-
-    @functools.wraps(serialize)
-    def serialized(message: Any) -> Any:
-        try:
-            return serialize(message)
-        except BaseException as error:
-            # As text: whoever keeps the error keeps its traceback, and by it the generator, which has to be dropped. So
-            # does an error that stands in a variable of the function that raised it.
-            _log.error("Exception serializing message!\n%s", traceback.format_exc())
-            traceback.clear_frames(error.__traceback__)
-            call = current_call()
-            if call is not None and isinstance(call._context, ServicerContext):
-                call._context.unserializable = True
-            return None  # which sync grpc takes for a failure
-
-    _TELLING.add(serialized)
-    return serialized
-
-
-_TELLING: WeakSet[Pass] = WeakSet()
+def _note_unserializable() -> None:
+    """The serializer of a response stream failed, where grpc only drops the handler's generator."""
+    call = current_call()
+    if call is not None and isinstance(call._context, ServicerContext):
+        call._context.unserializable = True
 
 
 def _non_blocking(endpoint: Endpoint, record: type[ServicerContext], waiter: Waiter) -> Behavior:
@@ -333,9 +316,7 @@ class _Watched:
 
     def finish(self, error: BaseException | None) -> Outcome | None:
         """Let the flows end; None if they have."""
-        try:
-            self._claims.pop()
-        except IndexError:
+        if not claim(self._claims):
             return None
         outcome = self._context.outcome(error, None, self._context.gone())
         outcome._replayable = False  # its handler cannot be called again
@@ -357,7 +338,7 @@ def handlers(interceptors: tuple[Interceptor, ...], clock: Clock, stop: Stop | N
         kind = endpoint.method.kind
         # In the middle of a stream, grpc makes of what cannot be deserialized the end of it.
         deserializer = decoder(handler.request_deserializer) if kind.request_streaming else None
-        serializer = _telling(handler.response_serializer) if kind.response_streaming else None
+        serializer = telling(handler.response_serializer, _note_unserializable) if kind.response_streaming else None
         return with_function(handler, behavior(endpoint, record), deserializer=deserializer, serializer=serializer)
 
     return Compiled(wrap)

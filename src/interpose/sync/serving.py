@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
-from typing import Any
 
 import grpc
 
 from interpose._clock import Clock
 from interpose._flow import Interceptor
-from interpose._shell.handlers import generics
 from interpose._shell.serving import Wrapped
 from interpose.sync.server import handlers
 
@@ -21,19 +18,6 @@ class Server(Wrapped, grpc.Server):
     def __init__(self, native: grpc.Server, interceptors: tuple[Interceptor, ...], clock: Clock) -> None:
         super().__init__(native, interceptors, asyncio=False)
         self._handlers = handlers(interceptors, clock, self._stop)
-
-    def add_generic_rpc_handlers(self, generic_rpc_handlers: Iterable[grpc.GenericRpcHandler]) -> None:
-        given = list(generic_rpc_handlers)
-        self._registered.add_generic(given)
-        self._native.add_generic_rpc_handlers(generics(given, self._handlers.get))
-
-    def add_registered_method_handlers(self, service_name: str, method_handlers: Mapping[str, Any]) -> None:
-        compiled = {
-            name: self._handlers.compile(handler, f"/{service_name}/{name}", declared=True)
-            for name, handler in method_handlers.items()
-        }
-        self._registered.add(method_handlers, f"/{service_name}/")
-        self._native.add_registered_method_handlers(service_name, compiled)
 
     def start(self) -> None:
         self._check_served()

@@ -7,35 +7,17 @@ has begun. `interpose.aio.straight` is the same around an async handler; tests/l
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from interpose._call import Arrived
 from interpose._flow import Driver
+from interpose._grpcio.servers import GONE, NATIVE
 from interpose._outcome import Answered
 from interpose._shell.handlers import Endpoint
 from interpose.context import set_current_call
 
 Behavior: TypeAlias = Callable[..., Any]
-
-
-def privates(module: str = "grpc._server") -> tuple[Any, Any]:
-    """grpc's context on a sync server, and what its private state says of a client that has gone.
-
-    To read that is a tenth of what `is_active()` costs, which takes a lock. None twice in a version that keeps it in
-    another way: then `is_active()` is asked.
-    """
-    try:
-        server: Any = importlib.import_module(module)
-        sets_state = "_state" in server._Context.__init__.__code__.co_names
-        sets_client = "client" in server._RPCState.__init__.__code__.co_names
-        return (server._Context, server._CANCELLED) if sets_state and sets_client else (None, None)
-    except (ImportError, AttributeError):
-        return None, None
-
-
-NATIVE, GONE = privates()
 
 
 def straight(endpoint: Endpoint, record: type[Any], ended: Behavior, go_on: Behavior) -> Behavior:  # noqa: C901, PLR0915

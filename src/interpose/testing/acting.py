@@ -15,8 +15,8 @@ from interpose._call import Call
 from interpose._messages import Pass, compose, show_initial_metadata
 from interpose._metadata import Metadata
 from interpose._method import Side
-from interpose._native import expired, impatient
 from interpose._outcome import OK, Outcome
+from interpose._shell.native import expired, impatient
 from interpose.testing.acts import Act
 
 NEVER = float("inf")

@@ -98,6 +98,8 @@ def failed(
 
     pushback: what the server asks of a retry, in the trailer `grpc-retry-pushback-ms` (gRFC A6): seconds to wait, or a
     text that is sent as it is, like "-1" for *do not retry*.
+
+    ValueError for OK, and for what is no code.
     """
     if code is grpc.StatusCode.OK or not isinstance(code, grpc.StatusCode):
         raise ValueError(f"failed: code must be a grpc.StatusCode other than OK, not {code!r}; to answer, write ok()")

@@ -54,7 +54,10 @@ class FakeClock:
         return self._time
 
     def call_later(self, seconds: float, callback: Callable[[], object]) -> _Alarm:
-        """Ring when `advance` gets there; on a thread of the system's clock at once if that is now."""
+        """Ring after that number of seconds, when `advance` gets there; or at once, on a thread of the system's clock.
+
+        The callback runs on the thread that calls `advance`, which gets what it raises.
+        """
         alarm = _Alarm(self, callback)
         if seconds <= 0:
             SYSTEM.call_later(0, callback)
@@ -77,7 +80,7 @@ class FakeClock:
             self._time += seconds
 
     def advance(self, seconds: float) -> None:
-        """Move the time, stopping at each timer on the way; they ring on this thread."""
+        """Move the time by seconds, stopping at each timer on the way; they ring on this thread. ValueError for less than 0."""
         if seconds < 0:
             raise ValueError(f"advance: time goes forwards, not by {seconds!r} seconds")
         end = self._time + seconds

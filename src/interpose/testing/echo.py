@@ -213,7 +213,7 @@ class Echo:
             self._changed.notify_all()
 
     def broken(self) -> futures.Future[None]:
-        """Break the connections."""
+        """Break the connections. RuntimeError if the script does not say so, so that there is no proxy which could."""
         if self._break is None:
             raise RuntimeError("died(): a connection can be broken only where serve() has put a proxy before it")
         return self._break()

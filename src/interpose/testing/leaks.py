@@ -44,7 +44,7 @@ def _nothing(name: str) -> bool:
 def no_leaks(ignore: Callable[[str], bool] = _nothing) -> Generator[None]:
     """Raise `Leak` if threads or unfinished RPCs are left that were not there before.
 
-    ignore: names of threads that may stay.
+    ignore: which names of threads may stay. It runs on this thread, which gets what it raises.
     """
     with no_thread_leaks(ignore), no_rpc_leaks():
         yield
@@ -57,7 +57,8 @@ def no_leaks(ignore: Callable[[str], bool] = _nothing) -> Generator[None]:
 def no_thread_leaks(ignore: Callable[[str], bool] = _nothing) -> Generator[None]:
     """Raise `Leak`, saying where they are, if threads are left that were not there before.
 
-    ignore: names of threads that may stay. Threads of grpcio's own are never counted: they end on their own time.
+    ignore: which names of threads may stay. It runs on this thread, which gets what it raises. Threads of grpcio's own are
+        never counted: they end on their own time.
     """
     threads = set(threading.enumerate())
     yield
@@ -105,7 +106,8 @@ def _of_grpc(name: str) -> bool:
 async def no_task_leaks(ignore: Callable[[str], bool] = _nothing) -> AsyncGenerator[None]:
     """Raise `Leak`, saying where they are, if tasks of this loop are left that were not there before.
 
-    ignore: names of tasks that may stay. Tasks of grpc.aio's own servers are never counted.
+    ignore: which names of tasks may stay. It runs in this loop, and what it raises is raised here. Tasks of grpc.aio's own
+        servers are never counted.
     """
     before = asyncio.all_tasks()
     yield
@@ -134,7 +136,7 @@ def _task(task: asyncio.Task[Any]) -> str:
 def no_generator_leaks(ignore: Callable[[str], bool] = _nothing) -> Generator[None]:
     """Raise `Leak` if generators, plain or async, are left suspended that were not there before.
 
-    ignore: qualified names of generator functions whose generators may stay.
+    ignore: which qualified names of generator functions may leave some. It runs on this thread, which gets what it raises.
     """
     before = {id(found) for found in gc.get_objects() if _is_suspended(found)}
     yield

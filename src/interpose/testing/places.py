@@ -68,7 +68,7 @@ class Rpc(Protocol):
     ) -> Reply:
         """Perform one RPC to its end; never raises what the RPC failed with. Without requests it sends "hello".
 
-        requests: texts or messages of google's protobuf; interceptors on both sides see them as they are.
+        requests: texts or messages of google's protobuf; interceptors on both sides see them as they are. timeout: seconds.
         """
         ...
 

@@ -23,9 +23,9 @@ from interpose._flow import Driver, Interceptor, Race, Wait, check, layers, name
 from interpose._messages import request_of
 from interpose._metadata import Metadata
 from interpose._method import Kind, Method, Side
-from interpose._native import cancelled, pause_of, time_left
 from interpose._outcome import Outcome
 from interpose._scope import Scope
+from interpose._shell.native import cancelled, pause_of, time_left
 from interpose.testing.acting import NEVER, Acting, out_of_time, unsent
 from interpose.testing.acts import Act, Script
 from interpose.testing.clock import FakeClock
@@ -108,8 +108,9 @@ def play(
     """Run an interceptor through one RPC in which the other side acts by the script, an act for each call that it sends.
 
     script: acts (`ok`, `failed`, `raised`) or whole outcomes; `...` at its end repeats the last.
-    side, kind, method, requests, metadata, timeout, peer, auth_context: the call that it is given. The last two are set on
-        a server only; auth_context is what the transport knows of the client, like `{"peer_dns": [b"web.example"]}`.
+    side, kind, method, requests, metadata, timeout in seconds, peer, auth_context: the call that it is given. The last
+        two are set on a server only; auth_context is what the transport knows of the client, like
+        `{"peer_dns": [b"web.example"]}`.
     incoming: the RPC whose handler makes this call, for interceptors that ask `context.current_call()`.
     answers: what each `yield from wait(…)` gives, in order; an exception is raised there. Where there is none, an
         awaitable is run by hand, which does for all that needs no running loop.
@@ -146,7 +147,7 @@ def incoming(
     auth_context: Mapping[str, Iterable[bytes]] | None = None,
     clock: FakeClock | None = None,
 ) -> Call:
-    """A call as it arrives at a server, for `play(incoming=…)`."""
+    """A call as it arrives at a server, for `play(incoming=…)`. timeout: seconds."""
     clock = clock or FakeClock()
     made = Method(method or path(kind), kind, clock=clock)
     return _call(made, Side.SERVER, [request], metadata, timeout, clock, _Caller(peer, auth_context or {}))

@@ -55,11 +55,11 @@ class FaultProxy:
     # - commands -
 
     def delay(self, seconds: float) -> None:
-        """Let every byte arrive this much later, each way, from now on."""
+        """Let every byte arrive these seconds later, each way, from now on."""
         self._do(lambda: setattr(self, "_delay", seconds))
 
     def throttle(self, bytes_per_second: float | None) -> None:
-        """Let no more than this through, each way and connection, from now on; None: no limit."""
+        """Let no more bytes than this through in a second, each way and connection, from now on; None: no limit."""
         self._do(lambda: setattr(self, "_rate", bytes_per_second))
 
     def black_hole(self) -> None:
@@ -81,7 +81,7 @@ class FaultProxy:
         self.dropping(quiet).result()
 
     def dropping(self, quiet: float = QUIET) -> Future[None]:
-        """The same for code that must not block: `await asyncio.wrap_future(proxy.dropping())`."""
+        """The same for code that must not block, quiet in seconds: `await asyncio.wrap_future(proxy.dropping())`."""
 
         async def drop() -> None:
             for pipe in list(self._pipes):

@@ -10,7 +10,7 @@ import grpc
 import grpc.aio
 
 from interpose import Call, Flow, Interceptor, intercept_channel
-from interpose.aio import direct
+from interpose._grpcio import direct
 
 UNUSED = grpc.StatusCode.DATA_LOSS  # no scenario ends with it
 

@@ -368,7 +368,7 @@ def test_a_clock_that_breaks(
     assert len(rpc.attempts) == 3
     told = [record for record in caplog.records if record.name == "interpose" and record.levelno >= logging.ERROR]
     assert [record.getMessage() for record in told] == [
-        "PrometheusMetrics could not count an RPC; its later failures are not told"
+        "PrometheusMetrics could not count an RPC; its later failures are not logged"
     ]
 
 

@@ -611,7 +611,7 @@ print(*times[:2], *times[-2:], limit.snapshot().admitted)
 """
 
 
-@pytest.mark.slow
+@pytest.mark.alone  # beside others they may not ask as often as is admitted
 def test_four_processes_on_one_limit(server: RedisServer) -> None:
     """All that they admit is the burst and the rate times the time, within 2 in 100."""
     command = [sys.executable, "-c", PROGRAM, str(server.port)]

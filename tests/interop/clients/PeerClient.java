@@ -41,6 +41,7 @@ public final class PeerClient {
         boolean open;
         Double timeout;
         Double cancel_after;
+        Map<String, String> metadata = Map.of();
     }
 
     private static final class Ending {
@@ -48,6 +49,7 @@ public final class PeerClient {
         String code;
         String details;
         List<String> messages = new ArrayList<>();
+        List<String> word = new ArrayList<>();
         String rich;
     }
 
@@ -66,6 +68,8 @@ public final class PeerClient {
                 ? CallOptions.DEFAULT
                 : CallOptions.DEFAULT.withDeadlineAfter(nanos(job.timeout), TimeUnit.NANOSECONDS);
         ClientCall<String, String> call = channel.newCall(method(job), options);
+        Metadata metadata = new Metadata();
+        job.metadata.forEach((name, value) -> metadata.put(key(name), value));
         Ending ending = new Ending();
         ending.id = job.id;
         call.start(
@@ -80,6 +84,10 @@ public final class PeerClient {
                     public void onClose(Status status, Metadata trailers) {
                         ending.code = status.getCode().name();
                         ending.details = status.getDescription();
+                        Iterable<String> words = trailers.getAll(key("word"));
+                        if (words != null) {
+                            words.forEach(ending.word::add);
+                        }
                         byte[] rich = trailers.get(RICH);
                         ending.rich = rich == null ? null : Base64.getEncoder().encodeToString(rich);
                         synchronized (System.out) {
@@ -87,7 +95,7 @@ public final class PeerClient {
                         }
                     }
                 },
-                new Metadata());
+                metadata);
         call.request(2); // a unary call needs a second one to see the end
         call.sendMessage(job.text);
         if (!job.open) {
@@ -106,6 +114,10 @@ public final class PeerClient {
                 .setRequestMarshaller(new Text())
                 .setResponseMarshaller(new Text())
                 .build();
+    }
+
+    private static Metadata.Key<String> key(String name) {
+        return Metadata.Key.of(name, Metadata.ASCII_STRING_MARSHALLER);
     }
 
     private static long nanos(double seconds) {

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 )
 
@@ -26,6 +27,7 @@ type job struct {
 	Open        bool
 	Timeout     float64
 	CancelAfter float64 `json:"cancel_after"`
+	Metadata    map[string]string
 }
 
 type ending struct {
@@ -33,6 +35,7 @@ type ending struct {
 	Code     string   `json:"code"`
 	Details  string   `json:"details"`
 	Messages []string `json:"messages"`
+	Word     []string `json:"word"`
 	Rich     []byte   `json:"rich,omitempty"`
 }
 
@@ -62,20 +65,22 @@ func perform(channel *grpc.ClientConn, one job) ending {
 	if one.CancelAfter > 0 {
 		time.AfterFunc(seconds(one.CancelAfter), cancel)
 	}
+	ctx = metadata.NewOutgoingContext(ctx, metadata.New(one.Metadata))
 	messages := []string{}
-	err := call(ctx, channel, one, &messages)
+	trailers := metadata.MD{}
+	err := call(ctx, channel, one, &messages, &trailers)
 	told, _ := status.FromError(err)
-	result := ending{one.Id, name(told.Code()), told.Message(), messages, nil}
+	result := ending{one.Id, name(told.Code()), told.Message(), messages, trailers.Get("word"), nil}
 	if len(told.Proto().GetDetails()) > 0 {
 		result.Rich, _ = proto.Marshal(told.Proto())
 	}
 	return result
 }
 
-func call(ctx context.Context, channel *grpc.ClientConn, one job, messages *[]string) error {
+func call(ctx context.Context, channel *grpc.ClientConn, one job, messages *[]string, trailers *metadata.MD) error {
 	up, down := one.Method == "Up" || one.Method == "Both", one.Method == "Down" || one.Method == "Both"
 	kind := &grpc.StreamDesc{ClientStreams: up, ServerStreams: down}
-	stream, err := channel.NewStream(ctx, kind, "/interop.v1.Peer/"+one.Method)
+	stream, err := channel.NewStream(ctx, kind, "/interop.v1.Peer/"+one.Method, grpc.Trailer(trailers))
 	if err != nil {
 		return err
 	}

@@ -27,13 +27,18 @@ def perform(job)
   deadline = job["timeout"] ? Time.now + job["timeout"] : nil
   begin
     operation = STUB.send(METHODS[job["method"]], "/interop.v1.Peer/#{job["method"]}", request,
-                          Text.method(:encode), Text.method(:decode), deadline: deadline, return_op: true)
+                          Text.method(:encode), Text.method(:decode),
+                          deadline: deadline, metadata: job["metadata"] || {}, return_op: true)
     if job["cancel_after"]
       Thread.new { sleep(job["cancel_after"]); operation.cancel }
     end
     answer = operation.execute
     [answer].each { |one| messages << one.value[0, 40] } unless %w[Down Both].include?(job["method"])
     answer.each { |one| messages << one.value[0, 40] } if %w[Down Both].include?(job["method"])
+    ending[:word] = [(operation.trailing_metadata || {})["word"]].flatten.compact
+  rescue GRPC::Core::CallError => error
+    ending[:code] = error.class.name
+    ending[:details] = error.message
   rescue GRPC::BadStatus => error
     ending[:code] = CODES[error.code] || error.code.to_s
     ending[:details] = error.details

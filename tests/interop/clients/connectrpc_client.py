@@ -7,12 +7,14 @@ import base64
 import json
 import sys
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any as Anything
 
-from connectrpc.client import ConnectClient
+from connectrpc.client import ConnectClient, ResponseMetadata
 from connectrpc.errors import ConnectError
 from connectrpc.method import IdempotencyLevel, MethodInfo, StreamType
 from connectrpc.protocol import ProtocolType
+from google.protobuf.any_pb2 import Any
+from google.rpc.status_pb2 import Status
 from protobuf.wkt import StringValue
 from pyqwest import Client, HTTPTransport, HTTPVersion
 
@@ -24,13 +26,20 @@ METHODS = {
 }
 
 
-async def requests(job: Any, over: asyncio.Event) -> AsyncIterator[StringValue]:
+async def requests(job: Anything, over: asyncio.Event) -> AsyncIterator[StringValue]:
     yield StringValue(value=job["text"])
     if job.get("open"):
         await over.wait()
 
 
-async def perform(client: ConnectClient, job: Any) -> None:
+async def perform(client: ConnectClient, job: Anything) -> None:
+    with ResponseMetadata() as response:
+        ending = await ended(client, job)
+    ending["word"] = list(response.trailers.getall("word"))
+    print(json.dumps(ending), flush=True)  # noqa: T201  a program
+
+
+async def ended(client: ConnectClient, job: Anything) -> dict[str, Anything]:
     messages: list[str] = []
     ending = {"id": job["id"], "code": "OK", "details": "", "messages": messages}
     over = asyncio.Event()
@@ -44,10 +53,13 @@ async def perform(client: ConnectClient, job: Any) -> None:
         stream_type=kind,
     )
     request = StringValue(value=job["text"]) if name in ("unary", "server_stream") else requests(job, over)
+    headers = job.get("metadata", {})
     timeout = round(1000 * job["timeout"]) if job.get("timeout") else None
     try:
         async with asyncio.timeout(job.get("cancel_after")):
-            call = getattr(client, f"execute_{name}")(request=request, method=method, timeout_ms=timeout)
+            call = getattr(client, f"execute_{name}")(
+                request=request, method=method, timeout_ms=timeout, headers=headers
+            )
             if name in ("server_stream", "bidi_stream"):
                 async for answer in call:
                     messages.append(answer.value[:40])  # noqa: PERF401  what came before a failure counts
@@ -56,12 +68,14 @@ async def perform(client: ConnectClient, job: Any) -> None:
     except ConnectError as error:
         ending.update(code=error.code.name, details=error.message)
         if error.details:
-            details = b"".join(detail.message_bytes for detail in error.details)
-            ending["rich"] = base64.b64encode(details).decode()
+            details = [
+                Any(type_url=f"type.googleapis.com/{one.type_name}", value=one.message_bytes) for one in error.details
+            ]
+            ending["rich"] = base64.b64encode(Status(details=details).SerializeToString()).decode()
     except TimeoutError as error:
         ending.update(code=type(error).__name__, details=str(error))
     over.set()
-    print(json.dumps(ending), flush=True)  # noqa: T201  a program
+    return ending
 
 
 async def main(target: str) -> None:

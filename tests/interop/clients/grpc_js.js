@@ -16,20 +16,22 @@ function perform(job) {
   const messages = [];
   const options = job.timeout ? { deadline: Date.now() + 1000 * job.timeout } : {};
   const request = { value: job.text };
+  const metadata = new grpc.Metadata();
+  Object.entries(job.metadata ?? {}).forEach(([key, value]) => metadata.set(key, value));
   const end = (status) => {
     const rich = status.metadata?.get("grpc-status-details-bin")[0];
     const code = grpc.status[status.code] ?? String(status.code);
     const ending = { id: job.id, code, details: status.details, messages, rich: rich?.toString("base64") };
-    console.log(JSON.stringify(ending));
+    console.log(JSON.stringify({ ...ending, word: status.metadata?.get("word") }));
   };
   const one = (error, answer) => {
     if (answer) messages.push(answer.value.slice(0, 40));
   };
   const call = {
-    Unary: () => client.Unary(request, options, one),
-    Down: () => client.Down(request, options),
-    Up: () => client.Up(options, one),
-    Both: () => client.Both(options),
+    Unary: () => client.Unary(request, metadata, options, one),
+    Down: () => client.Down(request, metadata, options),
+    Up: () => client.Up(metadata, options, one),
+    Both: () => client.Both(metadata, options),
   }[job.method]();
   if (job.method === "Down" || job.method === "Both") {
     call.on("data", (answer) => messages.push(answer.value.slice(0, 40)));

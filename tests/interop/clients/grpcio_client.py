@@ -31,7 +31,7 @@ def perform(channel: Any, job: Any) -> None:
     )
     request = StringValue(value=job["text"]) if kind.startswith("unary") else requests(job, over)
     begin = method if kind.endswith("stream") else method.future
-    call = begin(request, timeout=job.get("timeout"))
+    call = begin(request, timeout=job.get("timeout"), metadata=list(job.get("metadata", {}).items()))
     if job.get("cancel_after"):
         threading.Timer(job["cancel_after"], call.cancel).start()
     try:
@@ -40,11 +40,13 @@ def perform(channel: Any, job: Any) -> None:
     except (grpc.RpcError, grpc.FutureCancelledError):
         pass  # its code says it
     over.set()
-    rich = dict(call.trailing_metadata() or ()).get("grpc-status-details-bin")
+    trailers = call.trailing_metadata() or ()
+    rich = dict(trailers).get("grpc-status-details-bin")
     ending = {"id": job["id"], "code": call.code().name, "details": call.details(), "messages": messages}
+    ending["word"] = [value for key, value in trailers if key == "word"]
     if rich:
         ending["rich"] = base64.b64encode(rich).decode()
-    sys.stdout.write(f"{json.dumps(ending)}\n")  # at once, where print leaves a gap before the end of the line
+    sys.stdout.write(json.dumps(ending) + "\n")  # at once: it has many threads
     sys.stdout.flush()
 
 

@@ -9,6 +9,8 @@ import sys
 from typing import Any
 
 from google.protobuf.wrappers_pb2 import StringValue
+from google.rpc import error_details_pb2  # noqa: F401  grpclib knows the details whose modules are imported
+from google.rpc.status_pb2 import Status
 from grpclib.client import Channel, StreamStreamMethod, StreamUnaryMethod, UnaryStreamMethod, UnaryUnaryMethod
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 
@@ -27,15 +29,19 @@ async def perform(channel: Channel, job: Any) -> None:
     method = METHODS[job["method"]](channel, path, StringValue, StringValue)
     try:
         async with asyncio.timeout(job.get("cancel_after")):
-            async with method.open(timeout=job.get("timeout")) as stream:
+            async with method.open(timeout=job.get("timeout"), metadata=job.get("metadata")) as stream:
                 await stream.send_message(StringValue(value=job["text"]), end=not job.get("open"))
                 while (answer := await stream.recv_message()) is not None:
                     messages.append(answer.value[:40])
+            ending["word"] = stream.trailing_metadata.getall("word", [])
     except GRPCError as error:
         ending.update(code=error.status.name, details=error.message)
         if error.details:
-            ending["rich"] = base64.b64encode(b"".join(detail.SerializeToString() for detail in error.details)).decode()
-    except (StreamTerminatedError, TimeoutError, OSError) as error:
+            rich = Status()
+            for detail in error.details:
+                rich.details.add().Pack(detail)
+            ending["rich"] = base64.b64encode(rich.SerializeToString()).decode()
+    except (StreamTerminatedError, TimeoutError, OSError, NotImplementedError) as error:
         ending.update(code=type(error).__name__, details=str(error))
     print(json.dumps(ending), flush=True)  # noqa: T201  a program
 

@@ -30,10 +30,11 @@ async function perform(job) {
   let finish;
   const over = new Promise((resolve) => (finish = resolve));
   const timers = [];
-  if (job.timeout) timers.push(setTimeout(() => stop.abort("deadline"), 1000 * job.timeout));
-  if (job.cancel_after) timers.push(setTimeout(() => stop.abort("cancelled"), 1000 * job.cancel_after));
+  if (job.timeout) timers.push(setTimeout(() => stop.abort(), 1000 * job.timeout));
+  if (job.cancel_after) timers.push(setTimeout(() => stop.abort(), 1000 * job.cancel_after));
   let trailers = new Metadata();
-  const options = { signal: stop.signal, onTrailer: (metadata) => (trailers = metadata) };
+  const metadata = new Metadata(job.metadata);
+  const options = { metadata, signal: stop.signal, onTrailer: (received) => (trailers = received) };
   const ending = { id: job.id, code: "OK", details: "", messages };
   try {
     const call = client[method](up ? requests(job, over) : { value: job.text }, options);
@@ -42,10 +43,11 @@ async function perform(job) {
   } catch (error) {
     const known = error instanceof ClientError;
     ending.code = known ? Status[error.code] ?? String(error.code) : error.name;
-    ending.details = known ? error.details : error.message;
+    ending.details = known ? error.details : error.name === "AbortError" ? "" : error.message;
   }
   timers.forEach(clearTimeout);
   finish();
+  ending.word = trailers.getAll("word");
   const rich = trailers.get("grpc-status-details-bin");
   if (rich) ending.rich = Buffer.from(rich).toString("base64");
   console.log(JSON.stringify(ending));

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from interpose.serving.drain import NO_NEW_CALLS
-from tests.interop.clients.jobs import MAKES, Foreign, Maker, running
+from tests.interop.clients.jobs import MAKES, Foreign, Maker, pairs, running
 from tests.serving.driving import STARTING, Client, serve
 from tests.serving.waiting import Waiting
 
@@ -43,19 +43,6 @@ def refusing() -> Iterator[threading.Event]:
     log.removeHandler(handler)
 
 
-@pytest.fixture(scope="module")
-def command(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Maker], list[str]]:
-    """What runs a client, compiled once where it has to be."""
-    made: dict[str, list[str]] = {}
-
-    def of(make: Maker) -> list[str]:
-        if make.name not in made:
-            made[make.name] = make.command(tmp_path_factory.mktemp(make.name))
-        return made[make.name]
-
-    return of
-
-
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -63,17 +50,7 @@ def free_port() -> int:
     return port
 
 
-def pairs() -> Iterator[Any]:
-    """Each make with both stacks; but with one of them, in turns, where the suite runs it."""
-    for number, make in enumerate(MAKES):
-        for on_loop in (False, True):
-            marks = [pytest.mark.needs(make.need)] if make.need else []
-            if on_loop is bool(number % 2):
-                marks.append(pytest.mark.rare)
-            yield pytest.param(make, on_loop, marks=marks, id=f"{make.name}-{'asyncio' if on_loop else 'sync'}")
-
-
-@pytest.mark.parametrize(("make", "on_loop"), list(pairs()))
+@pytest.mark.parametrize(("make", "on_loop"), list(pairs(MAKES)))
 def test_every_client_reads_unavailable(
     make: Maker, on_loop: bool, command: Any, refusing: threading.Event, tmp_path: Path
 ) -> None:

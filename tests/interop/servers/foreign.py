@@ -28,7 +28,7 @@ def node() -> Iterator[str]:
     detail.Pack(error_details_pb2.ErrorInfo(reason="SOLD_OUT"))
     status = status_pb2.Status(code=5, message="no such order", details=[detail])
     details = base64.b64encode(status.SerializeToString()).decode()
-    with _running(["node", str(HERE / "server.js")], DETAILS=details) as target:
+    with running(["node", str(HERE / "server.js")], DETAILS=details) as target:
         yield target
 
 
@@ -49,12 +49,12 @@ def built(home: Path) -> Path:
 @contextmanager
 def go(program: Path) -> Iterator[str]:
     """A server on grpc-go; gives its target."""
-    with _running([str(program)]) as target:
+    with running([str(program)]) as target:
         yield target
 
 
 @contextmanager
-def _running(command: Sequence[str], **environment: str) -> Iterator[str]:
+def running(command: Sequence[str], **environment: str) -> Iterator[str]:
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, **environment}
     )

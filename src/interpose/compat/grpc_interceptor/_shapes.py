@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, TypeAlias
 
 from interpose._method import Kind
-from interpose._native import EOF
+from interpose._shell.native import EOF
 
 Behaviour: TypeAlias = Callable[..., Any]
 

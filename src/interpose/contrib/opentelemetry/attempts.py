@@ -7,13 +7,13 @@ from collections import deque
 from itertools import count
 
 from opentelemetry.context import Context, create_key, get_current
-from opentelemetry.trace import INVALID_SPAN, Link, Span, SpanContext, set_span_in_context
+from opentelemetry.trace import Link, Span, SpanContext, set_span_in_context
 
 from interpose._call import Call
 from interpose._flow import Flow
 from interpose._outcome import Outcome
 from interpose.contrib.opentelemetry.faults import Faults
-from interpose.contrib.opentelemetry.propagation import injected
+from interpose.contrib.opentelemetry.propagation import SPAN, injected
 from interpose.contrib.opentelemetry.spans import Spans
 
 EVENT = "interpose.attempt"
@@ -26,7 +26,7 @@ class Rpc:
     """An RPC that has a span. Copies of a hedged call begin and end on any thread: nothing is locked.
 
     owner:  the layer whose business its attempts are; None: of no layer.
-    records: is its span one that is kept? Then its end is told.
+    records: is its span one that is kept? Then its end is recorded.
     before: the context in which it began. That in which it runs has the span, and this.
     over:   the span has ended, and is current no longer, although nothing was detached.
     """
@@ -47,12 +47,11 @@ class Rpc:
 
 
 _KEY = create_key("interpose.rpc")
-[_SPAN] = set_span_in_context(INVALID_SPAN, Context())  # where the API keeps the current span
 
 
 def context_of(rpc: Rpc, context: Context) -> Context:
     """The context in which an RPC runs, made of one that has all else."""
-    return Context({**context, _SPAN: rpc.span, _KEY: rpc})
+    return Context({**context, SPAN: rpc.span, _KEY: rpc})
 
 
 def _rpc_of(context: Context) -> Rpc | None:

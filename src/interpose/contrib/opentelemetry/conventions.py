@@ -1,7 +1,7 @@
 """The names and values of OpenTelemetry's semantic conventions for RPC: those of today, and those of before.
 
 https://opentelemetry.io/docs/specs/semconv/rpc/grpc/, release candidate of 2026-08. The package of constants lags behind
-it, so the names stand here.
+it, so the names are listed here.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class Conventions(NamedTuple):
         return _endings(self, side)
 
     def of_peer(self, peer: str) -> Attributes:
-        """Who a client is, from the peer as grpc writes it."""
+        """The attributes of a client, from the peer as grpc writes it."""
         return _of_peer(self, peer)
 
 

@@ -49,7 +49,7 @@ class OtelMetrics:
     The histograms `rpc.server.call.duration` and `rpc.client.call.duration`, in seconds, with the boundaries of
     OpenTelemetry's semantic conventions: from 5 ms to 10 s. Attributes are `rpc.system.name`, `rpc.method`, the code,
     `error.type` if it is an error on this side, and on a client `server.address` and `server.port`. The SDK takes a
-    sampled span that is current as an exemplar, wherever `Tracing` stands in the stack.
+    sampled span that is current as an exemplar, wherever `Tracing` is in the stack.
 
     However many interceptors share a provider, there is one set of instruments, and there are at most 1000 sets of
     attributes; what comes after them counts for the method `_OTHER`. A meter that fails does not touch an RPC: the log
@@ -59,6 +59,8 @@ class OtelMetrics:
     semconv:  "new", "old" or "both" generations of names, as for `Tracing`; old ones are `rpc.server.duration` and
         `rpc.client.duration`, in milliseconds.
     status:   the new attribute of the code: "rpc.status_code", or "rpc.response.status_code" as it was until 1.44.
+
+    ValueError listing every fault of these.
     """
 
     provider: MeterProvider | None = option(None, must_be(PROVIDER, _is_provider))

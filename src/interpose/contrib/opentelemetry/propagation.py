@@ -16,13 +16,14 @@ from opentelemetry.baggage.propagation import W3CBaggagePropagator
 from opentelemetry.context import Context
 from opentelemetry.propagate import get_global_textmap
 from opentelemetry.propagators.textmap import Getter, Setter, TextMapPropagator
-from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
+from opentelemetry.trace import INVALID_SPAN, NonRecordingSpan, SpanContext, TraceFlags, TraceState, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from interpose._call import Call
 from interpose._metadata import Metadata, Metadatum
 
 PARENT, STATE, BAGGAGE = "traceparent", "tracestate", "baggage"
+[SPAN] = set_span_in_context(INVALID_SPAN, Context())  # where the API keeps the current span
 
 Pairs = list[Metadatum]
 
@@ -68,11 +69,12 @@ def extracted(metadata: Metadata, context: Context) -> Context:
     if not found:
         return context
     if len(found) == 1 and (parent := _plain_parent(*found[0])) is not None:
-        return set_span_in_context(NonRecordingSpan(parent), context)
+        return Context({**context, SPAN: NonRecordingSpan(parent)})
     return propagator.extract(metadata, context, getter=_READER)
 
 
 _KEYS = frozenset((PARENT, STATE, BAGGAGE))
+_TRACE_FLAGS = {f"{flags:02x}": TraceFlags(flags) for flags in range(256)}
 
 
 def _plain_parent(key: str, value: str | bytes) -> SpanContext | None:
@@ -80,16 +82,18 @@ def _plain_parent(key: str, value: str | bytes) -> SpanContext | None:
     found = _PLAIN.fullmatch(value) if key == PARENT and isinstance(value, str) else None
     if found is None:
         return None
-    trace_id, span_id = int(found[1], 16), int(found[2], 16)
+    trace, span, flags = found.groups()
+    trace_id, span_id = int(trace, 16), int(span, 16)
     if not trace_id or not span_id:
         return None
-    return SpanContext(trace_id, span_id, True, TraceFlags(int(found[3], 16)))
+    return SpanContext(trace_id, span_id, True, _TRACE_FLAGS[flags])
 
 
 # --- out ------------------------------------------------------------------------------------------------------------------
 
 
 [_BAGGAGE] = set_baggage("key", "value", Context())  # where the API keeps all baggage
+_NO_STATE = TraceState.get_default()  # one object, in nearly every span's context
 _FLAGS = tuple(f"{flags:02x}" for flags in range(256))
 
 
@@ -98,18 +102,16 @@ def injected(call: Call, context: Context, span: SpanContext) -> Call:
 
     span: that of the context.
     """
-    propagator = get_global_textmap()
-    w3c = _is_w3c(propagator)
+    propagator, there = get_global_textmap(), call.metadata
+    w3c, state = _is_w3c(propagator), span.trace_state
+    if w3c and (state is _NO_STATE or not state) and not (context and context.get(_BAGGAGE)) and span.is_valid:
+        others = there.without(PARENT) if there and there.get(PARENT) is not None else there
+        parent = f"00-{span.trace_id:032x}-{span.span_id:016x}-{_FLAGS[span.trace_flags & 255]}"
+        return call._copy("_metadata", others._plus(PARENT, parent))
     pairs: Pairs = []
-    if w3c and span.is_valid and not span.trace_state and not context.get(_BAGGAGE):
-        trace_id, span_id = span.trace_id.to_bytes(16, "big").hex(), span.span_id.to_bytes(8, "big").hex()
-        pairs.append(Metadatum(PARENT, f"00-{trace_id}-{span_id}-{_FLAGS[span.trace_flags & 255]}"))
-    else:
-        propagator.inject(pairs, context, setter=_WRITER)
-        if not pairs:
-            return call
-    there = call.metadata
-    if there:
-        there = there.without(*(key for key, _ in pairs))
+    propagator.inject(pairs, context, setter=_WRITER)
+    if not pairs:
+        return call
+    others = there.without(*(key for key, _ in pairs))
     # Another propagator may write what the wire would refuse.
-    return call._copy("_metadata", Metadata.trusted((*there, *pairs)) if w3c else there.with_pairs(*pairs))
+    return call._copy("_metadata", Metadata.trusted((*others, *pairs)) if w3c else others.with_pairs(*pairs))

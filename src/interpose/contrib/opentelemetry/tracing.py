@@ -66,7 +66,7 @@ class Tracing:
     per attempt. A span that is not sampled costs little more than its propagation.
 
     A tracer or exporter that fails does not touch an RPC: the log says so once. Where opentelemetry-instrumentation-grpc
-    is at work on the same channel or server, its spans stand: this makes none there, and the log says so once.
+    is at work on the same channel or server, its spans are kept: this makes none there, and the log says so once.
 
     provider:   of OpenTelemetry's SDK, or any other; unless given, the global one, also if it is set later. While there
         is none, nothing is recorded, and what came in is passed on.
@@ -79,6 +79,8 @@ class Tracing:
         services in OTEL_PYTHON_GRPC_EXCLUDED_SERVICES.
     exceptions: show the text and traceback of an exception that a handler raised and nothing made a status of. Its class
         is always shown; its text may hold secrets.
+
+    ValueError listing every fault of these.
     """
 
     provider: TracerProvider | None = option(None, must_be(PROVIDER, _is_provider))
@@ -122,7 +124,7 @@ class Tracing:
         if not self._stepped_back:
             self._stepped_back = True
             _log.warning(
-                "opentelemetry-instrumentation-grpc makes spans of the same RPCs: its spans stand, and Tracing makes none "
+                "opentelemetry-instrumentation-grpc makes spans of the same RPCs: its spans are kept, and Tracing makes none "
                 "there; for those of Tracing call uninstrument() of its instrumentor before you make the channel or server"
             )
 
@@ -162,11 +164,15 @@ class _Traced:
         except BaseException:
             self._faults()
         outcome = yield call
-        if rpc is not None:
-            try:
-                self._end(rpc, call._side, outcome, peer)
-            except BaseException:
-                self._faults()
+        if rpc is None:
+            return
+        if not rpc.records:
+            rpc.over = True
+            return
+        try:
+            self._end(rpc, call._side, outcome, peer)
+        except BaseException:
+            self._faults()
 
     # A span is made current and stays so: flows run in a context of the RPC's own, on whichever thread and in whichever
     # task they are. Nothing is detached, so nothing can be detached in the wrong place; and a log outside of this one
@@ -180,7 +186,9 @@ class _Traced:
             return None, None
         context = extracted(call.metadata, before)
         span = self._arriving.start(context)
-        if not span.get_span_context().is_valid:  # nobody traces, here or where it comes from; but there may be baggage
+        if (
+            not span.get_span_context().is_valid
+        ):  # nothing traces, here or where it comes from; but there may be baggage
             attach(context)
             return None, None
         rpc = Rpc(span, before, span.is_recording())
@@ -188,7 +196,7 @@ class _Traced:
         return rpc, call.peer if rpc.records else None
 
     def _leave(self, call: Call) -> tuple[Rpc | None, Call]:
-        """An outgoing call gets a span, which is made current for what stands further in; and the call that carries it."""
+        """An outgoing call gets a span, which is made current for what is further in; and the call that carries it."""
         context = current_context()
         if context:
             if context.get(_SUPPRESSED):
@@ -210,7 +218,7 @@ class _Traced:
         if rpc.owner is not None:
             rpc.owner.close(rpc)
         rpc.over = True
-        if not rpc.records or not rpc.span.is_recording():
+        if not rpc.span.is_recording():
             return
         more: Attributes = NOTHING if peer is None else self._conventions.of_peer(peer)
         if outcome.attempts > 1:

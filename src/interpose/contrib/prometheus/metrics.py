@@ -96,7 +96,7 @@ class PrometheusMetrics:
     with `grpc_type`, `grpc_service`, `grpc_method` and `grpc_code`, and its like. Beside them, under `interpose_`: RPCs in
     flight, attempts, and RPCs that were refused before they were sent or handled; and what `watch` adds.
 
-    One object may stand on any number of channels and servers, and any number of objects may count into one registry.
+    One object may be on any number of channels and servers, and any number of objects may count into one registry.
     Each RPC counts once, when it has ended, however it ended; a message of a stream counts when it passes. Inside of
     `Retry` each attempt counts as an RPC.
 
@@ -114,6 +114,9 @@ class PrometheusMetrics:
     methods:   patterns of methods that have labels of their own, as in docs/when.md. Those that a proto in protobuf's
                pool, a generated stub or a servicer declares have them anyway, and the first four others.
     wall:      seconds since 1970, for exemplars.
+
+    `exemplars` and `wall` run where the RPC runs: on its thread, or in its event loop. What they raise is logged once, and
+    the RPC goes on.
 
     ValueError listing every fault of the options; also if the registry counts already with other options, or has series of
     these names that are somebody else's.
@@ -159,12 +162,16 @@ class PrometheusMetrics:
         if counts is None:
             yield call
             return
+        code, attempts = StatusCode.CANCELLED, 1  # of a flow that is closed, and never gets the end
         try:
             outcome = yield call
-        except BaseException:  # the flow is closed, and will not be told of the end
-            self._ended(call, counts, StatusCode.CANCELLED, began, 1, trace)
-            raise
-        self._ended(call, counts, outcome._code, began, outcome._attempts, trace)
+            code, attempts = outcome._code, outcome._attempts
+        finally:
+            try:
+                seconds = call._method.clock.now() - began
+                counts.ended(code, seconds, attempts, (trace, seconds, self.wall()) if trace else None)
+            except BaseException:
+                self._complain()
 
     def snapshot(self) -> list[MethodState]:
         """What this process has counted for the registry, by side and method; for those who have no Prometheus."""
@@ -211,19 +218,10 @@ class PrometheusMetrics:
             (self._server if side is SERVER else self._client)[method.full_name] = counts
         return counts
 
-    def _ended(
-        self, call: Call, counts: MethodCounts, code: StatusCode, began: float, attempts: int, trace: Any
-    ) -> None:
-        try:
-            seconds = call._method.clock.now() - began
-            counts.ended(code, seconds, attempts, (trace, seconds, self.wall()) if trace else None)
-        except BaseException:
-            self._complain()
-
     def _complain(self) -> None:
         if not self._complained:
             self._complained = True
-            _log.exception("PrometheusMetrics could not count an RPC; its later failures are not told")
+            _log.exception("PrometheusMetrics could not count an RPC; its later failures are not logged")
 
 
 def _counted_by(registry: Any, options: Options) -> Counted:

@@ -65,8 +65,8 @@ class RedisStore:
     All limits of a call are decided by one script in one round trip, by the clock of the Redis server. Limits of the same
     prefix, rate and key count together.
 
-    The store has connections of its own, with the address and credentials of the client but without its retries: a client
-    that sends a script again, because the reply was lost, would count a call twice.
+    The store has connections of its own, with the address and credentials of the client but without its retries. A
+    client that sends a script again, because the reply was lost, would count a call twice.
 
     A decision that does not come in time, or fails, is made without Redis: see `fail`. After three failures in a row
     Redis is left alone; every second one call tries it, until it answers. The log has a warning at most once a minute.
@@ -80,7 +80,11 @@ class RedisStore:
              itself.
     share:   the part of each rate that a process has then, above 0 up to 1: with 4 processes 0.25.
 
+    Defaults: 0.05 s, many times what a round trip takes in one network, and little for a caller; share 1, the whole rate.
+
     On a cluster all limits of a call lie on one node: for limits of the same key chosen by it, otherwise by the prefix.
+
+    ValueError listing every fault of these.
     """
 
     client: Any
@@ -123,7 +127,7 @@ class RedisStore:
         )
 
     def close(self) -> None:
-        """Close its connections (sync clients). It opens new ones if it is used again."""
+        """Close its connections. It opens new ones if it is used again. TypeError for a client of redis.asyncio."""
         if self._asyncio:
             raise TypeError("RedisStore: its client is one of redis.asyncio; write `await store.aclose()`")
         line, self._line = self._line, None
@@ -131,7 +135,7 @@ class RedisStore:
             line.close()
 
     async def aclose(self) -> None:
-        """Close its connections (clients of redis.asyncio). It opens new ones if it is used again."""
+        """Close its connections. It opens new ones if it is used again. TypeError for a sync client."""
         if not self._asyncio:
             raise TypeError("RedisStore: its client is a sync one; write `store.close()`")
         line, self._line = self._line, None
@@ -198,7 +202,7 @@ class _RedisLimiter:
         self._local = local
         self._asked: dict[Keys, Question] = {}
         self._numbers = [numbers_of(rate) for rate in rates]
-        # In braces stands what a cluster chooses the node by.
+        # In braces is what a cluster chooses the node by.
         named = f"{store.prefix}:{{%s}}" if one_key else f"{{{store.prefix}}}:%s"
         self._names = [f"{named}:{rate.count}/{round(rate.per * 10**6)}/{rate.at_once}" for rate in rates]
 

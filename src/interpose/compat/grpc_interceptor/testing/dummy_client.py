@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import grpc
 from grpc import aio as grpc_aio
 
-from interpose._native import EOF
+from interpose._shell.native import EOF
 from interpose.compat.grpc_interceptor.client import AsyncClientInterceptor, ClientInterceptor
 from interpose.compat.grpc_interceptor.server import AsyncServerInterceptor, ServerInterceptor
 from interpose.compat.grpc_interceptor.testing.protos import dummy_pb2_grpc

@@ -12,8 +12,8 @@ from typing import Any
 
 import grpc
 
-from interpose._native import LOCALLY_CANCELLED
 from interpose._outcome import OK
+from interpose._shell.native import LOCALLY_CANCELLED
 
 
 def as_call(native: Any) -> Any:
@@ -43,7 +43,7 @@ class Bare:
             raise
 
     def add_callback(self, callback: Callable[[], object]) -> bool:
-        """Nobody but the reader learns of the end, so nothing is ever called."""
+        """Only the reader learns of the end, so nothing is ever called."""
         return True
 
     def is_active(self) -> bool:

@@ -13,9 +13,9 @@ import grpc
 import grpc.aio
 
 from interpose import errors
-from interpose._codec import plain
 from interpose._method import Kind
-from interpose._native import Hooked, options_of
+from interpose._shell.codec import plain
+from interpose._shell.native import Hooked, options_of
 from interpose.aio.channel import StreamStream, StreamUnary, UnaryStream, UnaryUnary
 
 

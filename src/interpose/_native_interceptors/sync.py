@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import grpc
 
 from interpose import errors
-from interpose._codec import plain
 from interpose._method import Kind
-from interpose._native import Hooked, options_of
+from interpose._shell.codec import plain
+from interpose._shell.native import Hooked, options_of
 from interpose.sync.channel import StreamStream, StreamUnary, UnaryStream, UnaryUnary
 
 

@@ -12,15 +12,14 @@ import grpc.aio
 from interpose import errors
 from interpose._call import Call
 from interpose._clock import FOREVER, Clock
-from interpose._codec import encoder, guarded
-from interpose._flow import Driver, Layers, Wait
+from interpose._flow import NO_WAITING, Driver, Layers, Wait
 from interpose._method import Kind, Method
 from interpose._outcome import OK, Outcome, told_by
+from interpose._shell.codec import encoder, guarded
 from interpose._wording import made_here
 
 EOF: Any = vars(grpc.aio)["EOF"]  # the stubs forget it
 
-NO_WAITING = "nothing can await on the sync side"
 LOCALLY_CANCELLED = "Locally cancelled by application!"  # grpcio's words
 
 
@@ -166,9 +165,10 @@ def impatient(call: Call) -> errors.DeadlineExceeded:
     return errors.DeadlineExceeded(f"no answer had begun after {call._asks.patience:g} s", local=True)
 
 
-def waits_until(step: Wait, deadline: float | None) -> float | None:
-    """Until when a flow waits for a Future: as it said, within the deadline of the RPC."""
-    return min((until for until in (step.deadline, deadline) if until is not None), default=None)
+def wait_of(step: Wait, deadline: float | None, now: float) -> float:
+    """How long a flow waits for a Future, in seconds: as it said, and no longer than to the deadline of the RPC."""
+    ends = [end for end in (step.deadline, deadline) if end is not None]
+    return max(min(ends) - now, 0.0) if ends else FOREVER
 
 
 def completion_of(future: Future[Any], driver: Driver) -> tuple[Callable[[Any], Any], Any]:
@@ -200,11 +200,3 @@ def no_waiting(step: Wait) -> TypeError:
         f"interceptor {step.asker} waits for {step.awaitable!r:.100}, and {NO_WAITING}: "
         "pass it the plain value, from the sync version of what made it"
     )
-
-
-def is_downstream(error: BaseException) -> bool:
-    """Is it the failure of a call that was made here? What a stub raises, bare or intercepted, is grpc's own call object.
-
-    A status that a handler or an interceptor raises for its caller never is.
-    """
-    return isinstance(error, (grpc.Call, grpc.aio.AioRpcError))

@@ -13,10 +13,9 @@ from typing import Any
 from interpose._clock import SYSTEM, Clock
 from interpose._flow import Interceptor, Layers, check, check_sync, layers, named
 from interpose._method import Kind, Method, Target
-from interpose._native import Pauses, Route
-from interpose.aio import hooks as aio
+from interpose._native_interceptors import aio, sync
+from interpose._shell.native import Pauses, Route
 from interpose.mechanisms.lru import Registry
-from interpose.sync import hooks as sync
 
 MAX_METHODS = 1024  # whose stacks are kept compiled; of the rest the one used longest ago is compiled anew
 

@@ -17,9 +17,9 @@ from weakref import WeakSet
 import grpc
 import grpc.aio
 
-from interpose._codec import Encoded
-from interpose._native import LOCALLY_CANCELLED
 from interpose._outcome import OK
+from interpose._shell.codec import Encoded
+from interpose._shell.native import LOCALLY_CANCELLED
 
 
 class _Parts:

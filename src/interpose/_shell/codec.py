@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import traceback
 from collections.abc import Callable
 from types import BuiltinFunctionType, FunctionType, MethodDescriptorType
 from typing import Any, NoReturn
@@ -88,6 +89,7 @@ def guarded(convert: Pass | None) -> Pass | None:
 # What was made here already, so that a server with several layers of ours has one around each message.
 _guarded: WeakSet[Pass] = WeakSet()
 _decoders: WeakSet[Pass] = WeakSet()
+_telling: WeakSet[Pass] = WeakSet()
 
 
 def made_here(convert: Pass, made: WeakSet[Pass]) -> bool:
@@ -126,3 +128,46 @@ def decoder(deserialize: Pass | None) -> Pass | None:
     _guarded.add(decoded)
     _decoders.add(decoded)
     return decoded
+
+
+def telling(serialize: Pass | None, note: Callable[[], object]) -> Pass | None:
+    """The serializer of a response stream, which notes that it failed: grpc only drops the handler's generator."""
+    if serialize is None or made_here(serialize, _telling):
+        return serialize
+
+    @functools.wraps(serialize)
+    def serialized(message: Any) -> Any:
+        try:
+            return serialize(message)
+        except BaseException as error:
+            # As text: whoever keeps the error keeps its traceback, and by it the generator, which has to be dropped. So
+            # does an error that stands in a variable of the function that raised it.
+            _log.error("Exception serializing message!\n%s", traceback.format_exc())
+            traceback.clear_frames(error.__traceback__)
+            note()
+            return None  # which sync grpc takes for a failure
+
+    _telling.add(serialized)
+    return serialized
+
+
+class EncodedAhead:
+    """The serializer of a plain handler's response stream, which is tried before grpc is given the message.
+
+    A failure is ours to answer then, and the thread that makes the messages is free (it stood still with grpcio 1.85.1).
+    """
+
+    def __init__(self, serialize: Callable[[Any], bytes] | None) -> None:
+        self._serialize = serialize
+        self._data: dict[int, Encoded] = {}  # of the messages on their way, by identity
+
+    def check(self, message: Any) -> None:
+        """Serialize a message that comes next; raises INTERNAL if that fails."""
+        if self._serialize is not None:
+            self._data[id(message)] = encoded(message, self._serialize)
+
+    def __call__(self, message: Any) -> bytes:
+        ahead = self._data.pop(id(message), None)
+        if ahead is not None:
+            return ahead.data
+        return message if self._serialize is None else self._serialize(message)
