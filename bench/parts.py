@@ -61,7 +61,7 @@ def parts() -> dict[str, Play]:
 
     from interpose.contrib.opentelemetry import OtelMetrics, Tracing  # noqa: PLC0415
     from interpose.contrib.prometheus import PrometheusMetrics  # noqa: PLC0415
-    from interpose.interceptors import AccessLog, ExceptionToStatus, JsonLines, RequestId  # noqa: PLC0415
+    from interpose.interceptors import AccessLog, ExceptionToStatus, RequestId  # noqa: PLC0415
 
     batteries: dict[str, tuple[Interceptor, ...]] = {
         NOTHING: (),
@@ -69,7 +69,7 @@ def parts() -> dict[str, Play]:
         "`PrometheusMetrics`, histogram": (PrometheusMetrics(registry=CollectorRegistry(), histogram=True),),
         "`OtelMetrics`": (OtelMetrics(full.meters()),),
         "`ExceptionToStatus`": (ExceptionToStatus(),),
-        "`AccessLog` into a stream": (AccessLog(JsonLines(full.nowhere())),),
+        "`AccessLog` into a stream": (AccessLog(full.lines()),),
         "`AccessLog` through `logging`, with `JsonFormatter`": (AccessLog(full.logger()),),
         "`Tracing`, not sampled": (Tracing(full.provider(0.0)),),
         "`Tracing`, sampled": (Tracing(full.provider(1.0)),),

@@ -34,8 +34,6 @@ BETWEEN_PARTS = {
     "Act.fails": "what Echo and play ask of an act",
     "Echo.end": "what the handlers of Echo say to it",
     "JsonFormatter.format": "what logging calls",
-    "JsonLines.prepared": "what AccessLog asks of its sink",
-    "Metadata.plus": "what interceptors of ours add, unchecked",
 }
 
 

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii
 from operator import itemgetter
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 from interpose.mechanisms.options import insist
 
@@ -106,8 +106,9 @@ class JsonFormatter(logging.Formatter):
 class JsonLines:
     """Let `AccessLog` write lines of JSON into a stream without `logging`: `AccessLog(JsonLines(sys.stdout))`.
 
-    The lines are those of `JsonFormatter`, and cost half. No handler and no filter sees them. Each is one call of the
-    stream's `write`, so lines of several threads do not mix; a stream that is not line-buffered is flushed after each.
+    The lines are those of `JsonFormatter`, and cost little more than half. No handler and no filter sees them. Each is one
+    call of the stream's `write`, so lines of several threads do not mix; a stream that is not line-buffered is flushed
+    after each.
 
     stream: a text stream, open for writing; `sys.stderr` unless given.
     level:  of `logging`; what is below it is not written. Default INFO (20), the level of a record of a call that went well.
@@ -119,7 +120,8 @@ class JsonLines:
     def __init__(
         self, stream: TextIO | None = None, *, level: int = logging.INFO, name: str = "interpose.access"
     ) -> None:
-        stream = sys.stderr if stream is None else stream
+        # None where a process has no stderr, which is a fault like any other.
+        stream = cast(TextIO, sys.stderr if stream is None else stream)
         insist(
             "JsonLines",
             (_is_stream(stream), f"stream must be an open text stream, like sys.stdout, not {stream!r:.100}"),
