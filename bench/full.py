@@ -54,6 +54,13 @@ def logger() -> logging.Logger:
     return made
 
 
+def lines() -> Any:
+    """The same without `logging`."""
+    from interpose.interceptors import JsonLines  # noqa: PLC0415
+
+    return JsonLines(nowhere(), level=logging.DEBUG)
+
+
 def meters() -> Any:
     """A provider of the SDK's meters, which are read when they are asked for."""
     from opentelemetry.sdk.metrics import MeterProvider  # noqa: PLC0415
@@ -74,11 +81,11 @@ def ours(share: float | None, log: Any = None) -> tuple[Any, ...]:
 
     from interpose.contrib.opentelemetry import Tracing  # noqa: PLC0415
     from interpose.contrib.prometheus import PrometheusMetrics  # noqa: PLC0415
-    from interpose.interceptors import AccessLog, ExceptionToStatus, JsonLines, RequestId  # noqa: PLC0415
+    from interpose.interceptors import AccessLog, ExceptionToStatus, RequestId  # noqa: PLC0415
 
     tracing = () if share is None else (Tracing(provider(share)),)
     metrics = PrometheusMetrics(registry=CollectorRegistry(), histogram=True)
-    return (RequestId(), *tracing, metrics, AccessLog(log or JsonLines(nowhere())), ExceptionToStatus())
+    return (RequestId(), *tracing, metrics, AccessLog(log or lines()), ExceptionToStatus())
 
 
 # --- the market's -----------------------------------------------------------------------------------------------------

@@ -86,9 +86,9 @@ class Metadata(tuple[Any, ...]):  # of pairs; Any, so that type checkers allow `
         """A copy with these pairs behind the others; ValueError for a key or value that cannot be sent."""
         return tuple.__new__(Metadata, (*self, *[_checked(pair) for pair in pairs]))
 
-    def plus(self, key: str, value: str) -> Metadata:
+    def _plus(self, key: str, value: str) -> Metadata:
         """A copy with one pair more, of an interceptor of ours: it is not checked, and names are not made lower case."""
-        return tuple.__new__(Metadata, (*self, tuple.__new__(Metadatum, (key, value))))
+        return tuple.__new__(Metadata, self + (tuple.__new__(Metadatum, (key, value)),))  # noqa: RUF005  half as dear
 
     def without(self, *keys: str) -> Metadata:
         """A copy without any value of these keys."""

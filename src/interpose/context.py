@@ -69,12 +69,10 @@ def trace_ids() -> tuple[str, str] | None:
     """
     otel = sys.modules.get("opentelemetry.trace")
     # Where nothing at all is current, that is quicker to see than that no span is.
-    if otel is None or not sys.modules["opentelemetry.context"].get_current():
+    if otel is None or not (current := sys.modules["opentelemetry.context"].get_current()):
         return None
-    span = otel.get_current_span().get_span_context()
-    if not span.is_valid:
-        return None
-    return span.trace_id.to_bytes(16, "big").hex(), span.span_id.to_bytes(8, "big").hex()
+    span = otel.get_current_span(current).get_span_context()
+    return (f"{span.trace_id:032x}", f"{span.span_id:016x}") if span.is_valid else None
 
 
 def inherited() -> Inherited | None:

@@ -27,8 +27,10 @@ LEFT_OUT = {
 LEVELS = {"info", "warning", "error", "exception", "critical", "log"}  # DEBUG is for those who read the source
 
 # Calls whose arguments a user gets to see: those that make a status, and those that collect faults for one error.
-SAYERS = {"insist", "check_options", "Fault", "note", "add_note", "Outcome", "_refuse", "_fault", "_report"}
-SAYERS |= {"_refused", "_denied", "_shed"}  # of guards and limits
+SAYERS = {
+    *("insist", "check_options", "Fault", "note", "add_note", "Outcome", "_refuse", "_fault", "_report"),
+    *("_refused", "_denied", "_shed"),  # of guards and limits
+}
 COLLECTORS = {"faults.add", "faults.append", "reasons.append"}
 
 # Functions that return or yield faults; their callers put them into an error.
@@ -38,9 +40,11 @@ SENTENCE = re.compile(r"(?:\b[A-Za-z'`]+\b.* ){2}.*\w")  # three words; less is 
 SLOT = re.compile(r"%[-.\d]*[sdrfgx]|%%")
 
 Function: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
+Text: TypeAlias = ast.Constant | ast.JoinedStr
 
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 TEXTS = (ast.Constant, ast.JoinedStr)
+LEAVES = (ast.Constant, ast.expr_context, ast.alias)
 NAMES = (ast.Name, ast.Attribute)
 
 
@@ -67,7 +71,7 @@ def texts() -> list[str]:
 def of(path: Path, root: Path) -> Iterator[Message]:
     """Those of a file."""
     module = Module.of(path, root)
-    for seed, function in module.seeds():
+    for seed, function in module.seeds:
         for text in module.texts(seed, function, frozenset()):
             if SENTENCE.search(text.text):
                 yield text
@@ -82,11 +86,11 @@ class Module:
         self.functions: dict[str, list[Function]] = {}
         self.constants: dict[str, ast.expr] = {}
         self.imports: dict[str, str] = {}
-        for node in ast.walk(self.tree):
-            if isinstance(node, FUNCTIONS):
-                self.functions.setdefault(node.name, []).append(node)
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("interpose"):
-                self.imports.update({alias.asname or alias.name: f"{node.module}:{alias.name}" for alias in node.names})
+        self.seeds: list[
+            tuple[ast.AST, Function | None]
+        ] = []  # where messages begin, each with the function that it is in
+        self.literals: list[Text] = []
+        self._read(self.tree, None)
         for statement in self.tree.body:
             if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
                 self.constants[statement.targets[0].id] = statement.value
@@ -96,25 +100,29 @@ class Module:
     def of(path: Path, root: Path) -> Module:
         return Module(path, root)
 
-    def seeds(self) -> Iterator[tuple[ast.AST, Function | None]]:
-        """Where messages begin, each with the function that it is in."""
-        yield from self._seeds(self.tree, None)
-
-    def _seeds(self, node: ast.AST, function: Function | None) -> Iterator[tuple[ast.AST, Function | None]]:
+    def _read(self, node: ast.AST, function: Function | None) -> None:
+        """Note what is in a part of the tree."""
         for child in ast.iter_child_nodes(node):
-            inside = child if isinstance(child, FUNCTIONS) else function
-            if isinstance(child, ast.Raise) and child.exc is not None:
-                yield child.exc, function
+            inside = function
+            if isinstance(child, TEXTS):
+                self.literals.append(child)
+            elif isinstance(child, FUNCTIONS):
+                inside = child
+                self.functions.setdefault(child.name, []).append(child)
+                self.seeds += [(part, child) for part in (_given(child) if child.name in ANSWERS else ())]
+            elif isinstance(child, ast.Raise) and child.exc is not None:
+                self.seeds.append((child.exc, function))
             elif isinstance(child, ast.Call) and _says(child):
-                yield child, function
-            elif isinstance(child, FUNCTIONS) and child.name in ANSWERS:
-                yield from ((part, child) for part in _given(child))
-            yield from self._seeds(child, inside)
+                self.seeds.append((child, function))
+            elif isinstance(child, ast.ImportFrom) and (child.module or "").startswith("interpose"):
+                names = {alias.asname or alias.name: alias.name for alias in child.names}
+                self.imports.update({name: f"{child.module}:{there}" for name, there in names.items()})
+            if not isinstance(child, LEAVES):
+                self._read(child, inside)
 
     def every_text(self) -> Iterator[Message]:
-        for node in ast.walk(self.tree):
-            if isinstance(node, TEXTS):
-                yield from self._text(node)
+        for literal in self.literals:
+            yield from self._text(literal)
 
     def texts(self, node: ast.AST, function: Function | None, seen: frozenset[str]) -> Iterator[Message]:
         """The texts that an expression may come to."""
@@ -126,7 +134,7 @@ class Module:
         for child in ast.iter_child_nodes(node):
             yield from self.texts(child, function, seen)
 
-    def _text(self, node: ast.Constant | ast.JoinedStr) -> Iterator[Message]:
+    def _text(self, node: Text) -> Iterator[Message]:
         if isinstance(node, ast.Constant):
             text = SLOT.sub("…", node.value) if isinstance(node.value, str) else ""
         else:

@@ -78,6 +78,7 @@ def texts() -> dict[str, re.Pattern[str]]:
     }
 
 
+@pytest.mark.slow
 def test_each_message_is_explained() -> None:
     """Whatever Interpose says, the page has it: search for a part of it, and find cause and remedy."""
     missing = [
@@ -90,6 +91,7 @@ def test_each_message_is_explained() -> None:
     assert not missing, "add a row to docs/troubleshooting.md:\n" + "\n".join(missing)
 
 
+@pytest.mark.slow
 def test_each_row_is_still_said() -> None:
     """A message that was reworded or taken away leaves no row behind."""
     families, every = {family.row for family in FAMILIES}, messages.texts()
@@ -98,6 +100,7 @@ def test_each_row_is_still_said() -> None:
     assert not stale
 
 
+@pytest.mark.slow
 def test_a_row_is_about_few_messages() -> None:
     """A text of two words that is in each of them would explain none."""
     covered = {text: sum(bool(pattern.search(message.text)) for message in said()) for text, pattern in texts().items()}

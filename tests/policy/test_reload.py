@@ -14,10 +14,11 @@ import pytest
 from interpose import Kind, Side, describe, intercept_channel
 from interpose.policy import Policy, PolicyError
 from interpose.testing import PLACES, Place, failed, ok
-from tests.facts.serving import PATIENCE, SERVICE, serving
+from tests.facts.serving import SERVICE, serving
 from tests.interceptors.driving import requests
 from tests.policy import interceptors
 from tests.policy.files import loaded, written
+from tests.support.patience import PATIENCE
 
 FIRST, SECOND = "tests.policy.interceptors:first", "tests.policy.interceptors:second"
 ALLOWED = [FIRST, SECOND, "tests.policy.interceptors:awaiting", "tests.policy.interceptors:counted"]
@@ -140,7 +141,7 @@ def test_a_row_that_no_method_comes_to_is_refused_while_the_server_runs(tmp_path
 # --- under load -----------------------------------------------------------------------------------------------------
 
 CALLERS = 4
-CALLS = 60  # of each caller
+CALLS = 30  # of each caller
 
 
 def echo(request: Any, context: Any) -> Any:

@@ -1,5 +1,6 @@
 """What a server of ours serves beside the application: health, reflection, channelz; and the interceptors around it."""
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from interpose.interceptors import AccessLog, ConcurrencyLimit
 from interpose.serving.app import App
 from interpose.serving.options import Options
 from interpose.serving.site import Site
-from tests.serving.driving import PATIENCE, Client, Shop, Status, serve
+from tests.serving.driving import Client, Shop, Status, ended, serve
+from tests.support.patience import PATIENCE
 
 Code = grpc.StatusCode
 both = pytest.mark.parametrize("on_loop", [False, True], ids=["sync", "asyncio"])
@@ -137,6 +139,26 @@ def test_what_grpcs_own_server_is_made_with() -> None:
         ("grpc.max_connection_age_grace_ms", 3000),
         ("a", 1),
     ]
+
+
+@both
+def test_an_old_connection_ends_streams_and_loses_no_unary_call(path: Path, on_loop: bool) -> None:
+    """What `max_connection_age` asks grpc for, in seconds; here it is asked for in milliseconds."""
+    shop = Shop(asyncio=on_loop)
+    age = (("grpc.max_connection_age_ms", 100), ("grpc.max_connection_age_grace_ms", 500))
+    over = threading.Event()
+
+    def script(client: Client) -> Any:
+        stream = client.start("unary_stream")
+        stream.add_callback(over.set)
+        first, answers = next(stream), []
+        while not over.wait(0.02):
+            answers.append(client.call())
+        return first, set(answers), ended(stream, "unary_stream")[:2]
+
+    outcome = serve(shop.app, script, path, options=age)
+
+    assert outcome == ("first", {"hello!"}, (Code.UNAVAILABLE, "max connection age"))
 
 
 def test_an_order_that_is_known_to_be_wrong_is_said(path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -15,7 +15,7 @@ AioRpcError = grpc.aio.AioRpcError
 
 
 def typed(native: BaseException) -> BaseException:
-    """What a native call raised, as a flow and the application shall see it."""
+    """What a native call raised, as a flow and the application should see it."""
     if isinstance(native, errors.StatusError):
         return native
     if isinstance(native, AioRpcError):

@@ -43,7 +43,7 @@ class Bare:
             raise
 
     def add_callback(self, callback: Callable[[], object]) -> bool:
-        """Nobody but the reader learns of the end, so nothing is ever called."""
+        """Only the reader learns of the end, so nothing is ever called."""
         return True
 
     def is_active(self) -> bool:

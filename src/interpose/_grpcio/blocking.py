@@ -1,4 +1,4 @@
-"""The blocking call of grpcio, without the call object that nobody asked for.
+"""The blocking call of grpcio, without the call object, which is not needed.
 
 `with_call` is the public way to a response and its metadata, and makes a rendezvous, with a finalizer, for each call:
 3 % of a small RPC. The step just below it gives the same state without; it is grpcio's own, so where it is missing
@@ -24,7 +24,7 @@ class State:
 
     __slots__ = ("_state",)
 
-    _state: Any  # set by who makes it: each RPC comes here
+    _state: Any  # set by the code that makes it: each RPC comes here
 
     def initial_metadata(self) -> Any:
         return self._state.initial_metadata

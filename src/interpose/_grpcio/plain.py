@@ -1,4 +1,4 @@
-"""What grpc's asyncio server leaves to be done for plain handlers: their contexts do not tell when an RPC is over, and
+"""What grpc's asyncio server leaves to be done for plain handlers: their contexts do not say when an RPC is over, and
 the threads of their response streams may be forgotten.
 """
 
@@ -26,7 +26,7 @@ _TRIES = (0.001, 0.01, 0.1, 1.0)  # seconds between two looks: the thread comes 
 
 
 class Told:
-    """grpc's context for a plain handler, which does not tell when the RPC is over; grpc's task for it does."""
+    """grpc's context for a plain handler, which does not say when the RPC is over; grpc's task for it does."""
 
     __slots__ = ("_loop", "_native", "_peer", "_task", "check_response")
 
@@ -38,7 +38,7 @@ class Told:
         self._loop = loop
         self.check_response = None if encoded is None else encoded.check
         self._peer = ""
-        loop.call_soon_threadsafe(self._note_peer)  # nobody waits for it: it is there when somebody asks after the end
+        loop.call_soon_threadsafe(self._note_peer)  # no caller waits for it: it is there when one asks after the end
 
     def is_active(self) -> bool:
         return not (self._task.cancelling() or self._task.done() or self._native.time_remaining() == 0)
@@ -123,7 +123,7 @@ class Pulled:
                     self._loop.call_soon_threadsafe(self._free_thread, 0)
 
     def when_over(self, _: Any) -> None:
-        """grpc's task for the RPC has ended. A generator that nobody will resume is closed, in a thread like its own."""
+        """grpc's task for the RPC has ended. A generator that nothing will resume is closed, in a thread like its own."""
         self._over = True
         if self._free:
             self._loop.run_in_executor(None, self._close)

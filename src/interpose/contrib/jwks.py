@@ -82,12 +82,12 @@ def _source_faults(name: str, source: object) -> Iterator[str]:
 class Jwks:
     """Keys of a JWKS document that is fetched in the background: `Jwt(Jwks("https://id.example/jwks.json"), …)`.
 
-    The first call that needs a key has it fetched; from then on it is fetched again every `refresh` seconds, while calls
-    go on with the keys that are there. There is one fetch at a time, in a thread that ends with it, and none before it is
-    needed. If a fetch fails, or gives nonsense, the last good keys stay; it is tried again after 1 s, 2 s, 4 s …
-    `cooldown`. An unknown key id has the keys fetched at once, one time for all callers that wait for it; if it is still
-    unknown then, other unknown ids are refused unfetched for `cooldown` seconds. A key that has left the document is good
-    for 60 s more.
+    The first call that needs a key has it fetched. From then on it is fetched again every `refresh` seconds, while
+    calls go on with the keys that are there. There is one fetch at a time, in a thread that ends with it, and none
+    before it is needed. If a fetch fails, or gives nonsense, the last good keys stay; it is tried again after 1 s, 2
+    s, 4 s … `cooldown`. An unknown key id has the keys fetched at once, one time for all callers that wait for it. If
+    it is still unknown then, other unknown ids are refused unfetched for `cooldown` seconds. A key that has left the
+    document is good for 60 s more.
 
     source:    an https URL, one with http on this machine, or the path of a file. Redirects are not followed.
     refresh:   seconds between two fetches.

@@ -402,7 +402,7 @@ class _Lines:
             return _Line(level, Template(logger, level, message, text, shown, __file__, fields).write)
 
         if isinstance(logger, JsonLines):
-            return _Line(level, logger.prepared(level, message, fields))
+            return _Line(level, logger._prepared(level, message, fields))
 
         def write(more: dict[str, Any], *_: Any) -> None:
             logger.write(level, message, {**fields, **more})

@@ -134,14 +134,16 @@ class BearerToken:
     wait for it. While a token is good no call waits. If the provider fails, the calls that have no good token end with
     UNAVAILABLE. A call that has `authorization` in its metadata is left as it is. Put it inside of `Retry` and `Hedge`.
 
-    A call that the server refuses with UNAUTHENTICATED is sent once more with a newer token, if that is safe: nothing
-    of it has been answered, its requests are still there (see `call.buffered`), and it is safe to execute twice, or the
-    server says that it was not executed, as `Authenticate` does. A handler may pass on such a status from another server,
-    after it has done its work. Other calls fail, and only the next ones have the newer token.
+    A call that the server refuses with UNAUTHENTICATED is sent once more with a newer token, if that is safe. Nothing
+    of it may have been answered, and its requests must still be there (see `call.buffered`). It must be safe to
+    execute twice, or the server says that it was not executed, as `Authenticate` does. A handler may pass on such a
+    status from another server, after it has done its work. Other calls fail, and only the next ones have the newer
+    token.
 
     **Insecure channels.** The token is not sent over a channel that is not encrypted: such a call ends with
-    UNAUTHENTICATED, `error.local`. gRPC itself decides: the first call of each channel hands it the token as call
-    credentials, which it refuses on insecure channels; once it has taken them, tokens travel as metadata, which costs less.
+    UNAUTHENTICATED, `error.local`. gRPC itself decides. The first call of each channel hands it the token as call
+    credentials, which it refuses on insecure channels. Once it has taken them, tokens travel as metadata, which costs
+    less.
 
     provider:       gives a `Token`, or a text that is good until it is refused. A plain function runs in a thread of its
         own, and may block. An `async def` function runs in a task, on asyncio channels only. Neither belongs to an RPC.

@@ -142,12 +142,12 @@ class ConcurrencyLimit:
     """Serve as many calls at once as the server can take, and refuse the rest, the lowest priority first.
 
     A call takes a slot before the handler runs, and gives it back however it ends. Without a free slot it waits in a
-    short queue. When that is full the call of the lowest priority is refused at once, with `code`, the pushback, and
-    the word that no handler has seen it: `Retry` sends it again later, safe or not.
+    short queue. When that is full, the call of the lowest priority is refused at once, with `code` and the pushback.
+    The refusal says that no handler has seen the call, so `Retry` sends it again later, safe or not.
 
-    Of equal priority the partition that has the fewest calls in hand goes first, so one busy caller does not take all.
-    Give a sync server more threads than the limit and the queue together: a call that waits keeps its thread, and a
-    call that no thread has taken up yet cannot be refused. Such a server needs a `maximum` for the same reason.
+    Of equal priority the partition that has the fewest calls in hand goes first, so one busy caller does not take
+    all. Give a sync server more threads than the limit and the queue together. A call that waits keeps its thread,
+    and a call that no thread has taken up yet cannot be refused. Such a server needs a `maximum` for the same reason.
 
     limit:         `Gradient()`, `Vegas()`, `Aimd()`, which find the limit from how long unary calls take, or `Fixed(n)`;
                    a whole number is a `Fixed`. An object with their method `begin` will do.

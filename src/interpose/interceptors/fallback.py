@@ -87,8 +87,8 @@ class Fallback:
             object; for messages that cannot be changed.
     on_fallback: called with `FallbackDetails` for each RPC that is answered, to count them; what it raises is logged.
 
-    An answer of another type than the method's, where protobuf knows both, ends calls with INTERNAL that names them: a
-    message given here ends the first call of the method, whether it fails or not.
+    An answer of another type than the method's, where protobuf knows both, ends calls with INTERNAL that names them.
+    A message given here ends the first call of the method, whether it fails or not.
 
     The functions run where the RPC ends: on its thread, or in its event loop. If `copy` raises, the failure is kept.
 

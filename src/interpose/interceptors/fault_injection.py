@@ -102,8 +102,8 @@ class FaultInjection:
     Several may meet in one RPC: it is delayed first; then it is lost, else aborted, else its stream breaks.
     An abort and a break say "fault injected" in their details, and their error is `local`.
 
-    What is inside of it lives through the fault, what is outside sees how it ends: on a client it belongs inside
-    of `Retry`, where each attempt has its own fate; on a server outside of all that must not run.
+    What is inside of it lives through the fault; what is outside sees how it ends. On a client it belongs inside of
+    `Retry`, where each attempt has its own fate. On a server it belongs outside of all that must not run.
 
     enabled: True or False, or a function that is asked for each RPC: a switch.
     delay, delay_percent: hold the RPC back for this number of seconds, in this share of the RPCs (per cent).

@@ -92,9 +92,10 @@ class HedgeState:
 class Hedge:
     """Send up to `copies` of a call, one every `delay` seconds, and give the first good answer; the others are cancelled.
 
-    As gRFC A6 has it: a copy that fails with one of `codes` lets the next one go at once, and the delay begins anew; any
-    other failure is the answer. After `grpc-retry-pushback-ms` in its trailing metadata, or a `google.rpc.RetryInfo`, the
-    next copy goes when the server says, or no other does. When all have failed, the last failure is the answer.
+    As gRFC A6 has it, a copy that fails with one of `codes` lets the next one go at once, and the delay begins anew.
+    Any other failure is the answer. After `grpc-retry-pushback-ms` in its trailing metadata, or a
+    `google.rpc.RetryInfo`, the next copy goes when the server says, or no other does. When all have failed, the last
+    failure is the answer.
 
     Only calls that are declared safe are hedged; any other is sent once, and the log says so once per method, at INFO.
     So it may be used on a whole channel.

@@ -35,8 +35,8 @@ class MutualTls:
     grpc has checked the certificate against that authority before a call arrives. Needs no package beyond grpcio.
 
     The identity has all names of the certificate in `names`, each with its kind; its subject is the first name of the
-    first kind that the certificate has. A name that is not written as its kind is written, like a DNS name with a "/"
-    in it, is left out, so that no name passes for one of another kind.
+    first kind that the certificate has. A name must be written as its kind is written, so that none passes for one of
+    another kind. A DNS name with a "/" in it, for example, is left out.
 
     subject: which kinds of names are taken for the subject, and in which order: "uri", "dns", "email", "ip"; "spiffe" for
         a SPIFFE id, of a certificate with exactly one URI, as that standard asks; and "common_name", which stands for no

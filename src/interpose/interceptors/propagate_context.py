@@ -50,9 +50,9 @@ class PropagateContext:
         server = grpc.server(pool, interceptors=[server_interceptor(propagate, …)])
         channel = intercept_channel(grpc.insecure_channel(target), propagate, …)
 
-    On the server it notes what came in, for the handler and for every thread and task that has a copy of its context
-    (`contextvars.copy_context().run` for a ThreadPoolExecutor; asyncio does it by itself). On the client a call that is
-    made there inherits:
+    On the server it notes what came in, for the handler and for every thread and task that has a copy of its context.
+    asyncio copies it by itself; a ThreadPoolExecutor needs `contextvars.copy_context().run`. On the client a call
+    that is made there inherits:
 
     - the deadline, less `margin`: what is left of the incoming RPC is the most that the call may take;
     - the end: when the incoming RPC ends, because its client cancelled, left, or got its answer, calls that still run

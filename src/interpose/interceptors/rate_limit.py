@@ -251,11 +251,11 @@ def _is_wait(value: object) -> bool:
 class RateLimit:
     """Refuse calls that come faster than a limit, for each caller; or on a client, delay them.
 
-    `RateLimit("100/second")`: a caller may send 100 calls at once, and one more every 10 ms. Never more than the burst
-    plus the rate times the time, in any stretch of time. One RPC is one call, however many messages it streams. What
-    comes too early ends with RESOURCE_EXHAUSTED (`RateLimited`) before the handler is called or a message of a stream is
-    read. The client learns when to come back: as `grpc-retry-pushback-ms`, as google.rpc.RetryInfo, and that the call
-    was not executed, so that `Retry` sends it again then if RESOURCE_EXHAUSTED is among its codes.
+    `RateLimit("100/second")`: a caller may send 100 calls at once, and one more every 10 ms. Never more than the
+    burst plus the rate times the time, in any stretch of time. One RPC is one call, however many messages it streams.
+    What comes too early ends with RESOURCE_EXHAUSTED (`RateLimited`) before the handler is called or a message of a
+    stream is read. The client learns when to come back, by `grpc-retry-pushback-ms` and google.rpc.RetryInfo. It also
+    learns that the call was not executed, so `Retry` sends it again then, if RESOURCE_EXHAUSTED is among its codes.
 
     limits: a rate like "100/second", "10/minute", "5 per 2 hours", a `Rate`, a `Limit` with a key of its own, or several
             of these. A call has to meet them all; if it does not, it is counted by none.

@@ -68,7 +68,7 @@ class RequestId:
         if found != [request_id]:
             others = there.without(self._header) if found else there
             # Not by `with_metadata`, which would check again what is known to be well-formed.
-            call = call._copy("_metadata", others.plus(self._header, request_id))
+            call = call._copy("_metadata", others._plus(self._header, request_id))
         set_request_id(request_id)
         outcome = yield call
         if self._echo and call._side is SERVER and not outcome.trailing_metadata.get_all(self._header):

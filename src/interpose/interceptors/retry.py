@@ -107,21 +107,21 @@ def _are_errors(errors: object) -> bool:
 class Retry:
     """Send a call again while it fails with one of `codes`, after a pause that grows.
 
-    A call that is not declared safe is sent again only if it is certain that it was not executed: it never left, no
-    connection was made, a GOAWAY says that the server did not look at it, or a limiter of ours refused it. What a server
-    or a proxy says of itself, UNAVAILABLE and REFUSED_STREAM included, proves nothing. The log says once per method, at
-    INFO, when that alone was in the way, and what to do.
+    A call that is not declared safe is sent again only if it is certain that it was not executed. It never left, or
+    no connection was made; a GOAWAY says that the server did not look at it; or a limiter of ours refused it. What a
+    server or a proxy says of itself, UNAVAILABLE and REFUSED_STREAM included, proves nothing. The log says once per
+    method, at INFO, when that alone was in the way, and what to do.
 
     Never once a response message has been delivered, unless `resume` says how to go on. No retry outlives the deadline:
     if the pause would, the last failure is the answer now. The failure that the caller sees is the server's own, with a
     note with the number of attempts, and why there was no other. Each retry carries its number in the metadata, as
     `x-retry-attempt`.
 
-    The server has a say: after `grpc-retry-pushback-ms` in its trailing metadata, or a `google.rpc.RetryInfo`, the pause
-    is exactly that, and the backoff begins anew; a negative number, or none that can be read, means no retry.
+    The server has a say. After `grpc-retry-pushback-ms` in its trailing metadata, or a `google.rpc.RetryInfo`, the
+    pause is exactly that, and the backoff begins anew. A negative number, or none that can be read, means no retry.
 
-    On a server the handler is called again, when it failed with a status or with one of `errors` and has not read of a
-    request stream; the caller sees one RPC.
+    On a server the handler is called again when it failed with a status or with one of `errors`, and has not read of
+    a request stream. The caller sees one RPC.
 
     attempts: how often a call is sent at most, the first time included.
     codes:    the status codes that are worth another attempt.
@@ -146,7 +146,8 @@ class Retry:
               half done, unless `safe` denies it.
     on_retry: called with `RetryDetails` before each retry, to count them; what it raises is logged.
 
-    The functions run where the RPC runs: on its thread, or in its event loop; those of a stream on the thread that reads it.
+    The functions run where the RPC runs: on its thread, or in its event loop; for a stream on the thread that reads it, or
+    on one of grpc's.
     What `safe` and `backoff` raise ends the call with the failure that it had.
     Defaults: 4 attempts, and 0.1 s before the first retry, are those of the example in gRFC A6; 256 KiB is its per-RPC retry
     buffer.

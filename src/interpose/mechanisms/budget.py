@@ -113,8 +113,8 @@ class RetryBudget:
 class RatioBudget:
     """Retry as often as a share of the calls: Envoy's and Finagle's way.
 
-    In the last `window` seconds there are at most `ratio` times as many retries as calls were sent for the first time,
-    but `minimum` in any case, or a client with few calls would never retry.
+    In the last `window` seconds there are at most `ratio` times as many retries as calls were sent for the first
+    time. In any case there may be `minimum`, or a client with few calls would never retry.
 
     ratio:   retries for one call, from 0.
     minimum: retries that any window may have.

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii
 from operator import itemgetter
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 from interpose.mechanisms.options import insist
 
@@ -106,11 +106,12 @@ class JsonFormatter(logging.Formatter):
 class JsonLines:
     """Let `AccessLog` write lines of JSON into a stream without `logging`: `AccessLog(JsonLines(sys.stdout))`.
 
-    The lines are those of `JsonFormatter`, and cost half. No handler and no filter sees them. Each is one call of the
-    stream's `write`, so lines of several threads do not mix; a stream that is not line-buffered is flushed after each.
+    The lines are those of `JsonFormatter`, and cost little more than half. No handler and no filter sees them. Each is one
+    call of the stream's `write`, so lines of several threads do not mix; a stream that is not line-buffered is flushed
+    after each.
 
     stream: a text stream, open for writing; `sys.stderr` unless given.
-    level:  of `logging`; what is below it is not written.
+    level:  of `logging`; what is below it is not written. Default INFO (20), the level of a record of a call that went well.
     name:   what the field "logger" says.
 
     ValueError listing every fault of the options.
@@ -119,14 +120,15 @@ class JsonLines:
     def __init__(
         self, stream: TextIO | None = None, *, level: int = logging.INFO, name: str = "interpose.access"
     ) -> None:
-        stream = sys.stderr if stream is None else stream
+        # None where a process has no stderr, which is a fault like any other.
+        out = cast("TextIO", sys.stderr if stream is None else stream)
         insist(
             "JsonLines",
-            (_is_stream(stream), f"stream must be an open text stream, like sys.stdout, not {stream!r:.100}"),
+            (_is_stream(out), f"stream must be an open text stream, like sys.stdout, not {out!r:.100}"),
             (type(level) is int, f"level must be one of logging, like logging.INFO, not {level!r}"),
             (isinstance(name, str), f"name must be text, like 'interpose.access', not {name!r}"),
         )
-        self._stream = stream
+        self._stream = out
         self._level = level
         self._name = name
 
@@ -136,9 +138,9 @@ class JsonLines:
 
     def write(self, level: int, message: str, fields: Mapping[str, Any]) -> None:
         """Write one record."""
-        self.prepared(level, message, {})(fields)
+        self._prepared(level, message, {})(fields)
 
-    def prepared(self, level: int, message: str, fields: Mapping[str, str]) -> Callable[..., None]:
+    def _prepared(self, level: int, message: str, fields: Mapping[str, str]) -> Callable[..., None]:
         """What writes records that have these in common; it is given what each has more."""
         head = f'{_source(logging.getLevelName(level), self._name)}, "message": {_text_of(message)}{_members(fields)}'
         put, flush, now = self._stream.write, self._stream.flush, time.time
@@ -203,7 +205,7 @@ class _Keys(dict[str, str]):
 
 
 def _members(fields: Mapping[str, str]) -> str:
-    """Fields that are texts, as they stand behind others."""
+    """Fields that are texts, as they follow others."""
     return "".join(_KEYS[name] + _text_of(value) for name, value in fields.items())
 
 

@@ -46,7 +46,7 @@ def perform(channel: Any, job: Any) -> None:
     ending["word"] = [value for key, value in trailers if key == "word"]
     if rich:
         ending["rich"] = base64.b64encode(rich).decode()
-    sys.stdout.write(json.dumps(ending) + "\n")  # at once: it has many threads
+    sys.stdout.write(f"{json.dumps(ending)}\n")  # at once, where print leaves a gap before the end of the line
     sys.stdout.flush()
 
 

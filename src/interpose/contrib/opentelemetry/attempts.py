@@ -54,25 +54,19 @@ def context_of(rpc: Rpc, context: Context) -> Context:
     return Context({**context, SPAN: rpc.span, _KEY: rpc})
 
 
-def _rpc_of(context: Context) -> Rpc | None:
-    """The RPC of whose flows this context is."""
-    rpc = context.get(_KEY)
-    return rpc if isinstance(rpc, Rpc) else None
-
-
 def _attempted(owner: Events | Children) -> Rpc | None:
     """The RPC that an attempt is of; there may be another interceptor's between the two."""
-    rpc = _rpc_of(get_current())
-    while rpc is not None and rpc.owner is not owner:
-        rpc = _rpc_of(rpc.before)
-    return rpc
+    rpc = get_current().get(_KEY)
+    while isinstance(rpc, Rpc) and rpc.owner is not owner:
+        rpc = rpc.before.get(_KEY)
+    return rpc if isinstance(rpc, Rpc) else None
 
 
 def current_context() -> Context:
     """The context that is current here, without a span that was left in it: another attempt may follow the one that made it."""
     context = get_current()
-    rpc = _rpc_of(context) if context else None
-    return rpc.before if rpc is not None and rpc.over else context
+    rpc = context.get(_KEY) if context else None
+    return rpc.before if isinstance(rpc, Rpc) and rpc.over else context
 
 
 class _Attempts:

@@ -98,12 +98,13 @@ class _Measured:
         self._left: dict[StatusCode, list[Cell]] = {}
 
     def flow(self, call: Call) -> Flow:
-        started = call.clock.now()
+        started = call._method.clock.now()
         outcome = yield call
         try:
-            elapsed = call.clock.now() - started
-            cells = self._arrived if call.side is Side.SERVER else self._left
-            for record, units, attributes in cells.get(outcome.code) or self._made(cells, call.side, outcome.code):
+            elapsed = call._method.clock.now() - started
+            side, code = call._side, outcome._code
+            cells = self._arrived if side is Side.SERVER else self._left
+            for record, units, attributes in cells.get(code) or self._made(cells, side, code):
                 record(elapsed * units, attributes)
         except BaseException:
             self._metrics.faults()

@@ -107,7 +107,7 @@ def injected(call: Call, context: Context, span: SpanContext) -> Call:
     if w3c and (state is _NO_STATE or not state) and not (context and context.get(_BAGGAGE)) and span.is_valid:
         others = there.without(PARENT) if there and there.get(PARENT) is not None else there
         parent = f"00-{span.trace_id:032x}-{span.span_id:016x}-{_FLAGS[span.trace_flags & 255]}"
-        return call._copy("_metadata", others.plus(PARENT, parent))
+        return call._copy("_metadata", others._plus(PARENT, parent))
     pairs: Pairs = []
     propagator.inject(pairs, context, setter=_WRITER)
     if not pairs:

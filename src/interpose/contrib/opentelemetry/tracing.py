@@ -11,7 +11,7 @@ from typing import Literal
 from opentelemetry import context as otel
 from opentelemetry import trace
 from opentelemetry.context import attach
-from opentelemetry.trace import INVALID_SPAN, Span, SpanKind, TracerProvider, get_current_span
+from opentelemetry.trace import SpanKind, TracerProvider
 
 from interpose._call import Call
 from interpose._flow import Fitted, Flow
@@ -29,7 +29,7 @@ from interpose.contrib.opentelemetry.conventions import (
     Semconv,
 )
 from interpose.contrib.opentelemetry.faults import Faults
-from interpose.contrib.opentelemetry.propagation import extracted, injected
+from interpose.contrib.opentelemetry.propagation import SPAN, extracted, injected
 from interpose.contrib.opentelemetry.spans import NOTHING, Spans
 from interpose.mechanisms.lru import Registry
 from interpose.mechanisms.options import FLAG, check_options, must_be, option
@@ -181,7 +181,7 @@ class _Traced:
     def _arrive(self, call: Call) -> tuple[Rpc | None, str | None]:
         """An incoming call gets a span, which is made current; and who called, if it records."""
         before = current_context()
-        if before and _is_of_instrumentation(get_current_span(before), SpanKind.SERVER):
+        if before and _is_of_instrumentation(before.get(SPAN), SpanKind.SERVER):
             self._tracing.step_back()
             return None, None
         context = extracted(call.metadata, before)
@@ -201,7 +201,7 @@ class _Traced:
         if context:
             if context.get(_SUPPRESSED):
                 return None, call
-            if _is_of_instrumentation(get_current_span(context), SpanKind.CLIENT):
+            if _is_of_instrumentation(context.get(SPAN), SpanKind.CLIENT):
                 self._tracing.step_back()
                 return None, call
         span = self._leaving.start(context)
@@ -226,9 +226,9 @@ class _Traced:
         (self._arriving if side is Side.SERVER else self._leaving).end(rpc.span, outcome, more)
 
 
-def _is_of_instrumentation(span: Span, kind: SpanKind) -> bool:
+def _is_of_instrumentation(span: object, kind: SpanKind) -> bool:
     """Is it the span that opentelemetry-instrumentation-grpc has made of this very call?"""
-    if span is INVALID_SPAN or getattr(span, "kind", None) is not kind:
+    if getattr(span, "kind", None) is not kind:
         return False
     scope = getattr(span, "instrumentation_scope", None)
     return str(getattr(scope, "name", "")).startswith(INSTRUMENTATION)

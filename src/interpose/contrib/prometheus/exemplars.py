@@ -21,14 +21,15 @@ def current_span() -> Callable[[], Any] | None:
     api = sys.modules.get(API)  # never imported by us
     if api is None:
         return None
-    get: Callable[[], Any] = api.get_current_span
+    span_of: Callable[[Any], Any] = api.get_current_span
     anything: Callable[[], Any] = sys.modules["opentelemetry.context"].get_current
 
     def sampled() -> Any:
         try:
-            if not anything():  # nothing is current, which is quicker to see than that no span is
+            current = anything()
+            if not current:  # which is quicker to see than that no span is
                 return None
-            context = get().get_span_context()
+            context = span_of(current).get_span_context()
             return context if context.trace_flags & 1 and context.trace_id else None
         except Exception:  # of a span that is somebody's own: an RPC without an exemplar is no harm
             return None

@@ -162,7 +162,7 @@ class PrometheusMetrics:
         if counts is None:
             yield call
             return
-        code, attempts = StatusCode.CANCELLED, 1  # of a flow that is closed, and will not be told of the end
+        code, attempts = StatusCode.CANCELLED, 1  # of a flow that is closed, and never gets the end
         try:
             outcome = yield call
             code, attempts = outcome._code, outcome._attempts

@@ -65,8 +65,8 @@ class RedisStore:
     All limits of a call are decided by one script in one round trip, by the clock of the Redis server. Limits of the same
     prefix, rate and key count together.
 
-    The store has connections of its own, with the address and credentials of the client but without its retries: a client
-    that sends a script again, because the reply was lost, would count a call twice.
+    The store has connections of its own, with the address and credentials of the client but without its retries. A
+    client that sends a script again, because the reply was lost, would count a call twice.
 
     A decision that does not come in time, or fails, is made without Redis: see `fail`. After three failures in a row
     Redis is left alone; every second one call tries it, until it answers. The log has a warning at most once a minute.
