@@ -12,7 +12,7 @@ from importlib import import_module, metadata
 from pathlib import Path
 from shutil import which
 
-from tests.realworld.scenarios import PATIENCE, Scenario
+from tests.realworld.scenarios import SCENARIO_LIMIT, Scenario
 
 MODULES = ("etcd", "milvus", "google_cloud", "telemetry", "qdrant", "spark")
 PAGE = Path(__file__).parents[2] / "docs" / "realworld.md"
@@ -42,7 +42,7 @@ def failure(scenario: Scenario) -> str:
         return f"{scenario.program} is not on the path"
     command = [sys.executable, "-m", "tests.realworld", scenario.name]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=3 * PATIENCE)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=3 * SCENARIO_LIMIT)
     except subprocess.TimeoutExpired:
         return "it hangs"
     return done.stderr if done.returncode else ""

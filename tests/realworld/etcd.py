@@ -19,7 +19,7 @@ import grpc.aio
 from interpose import errors, intercept_channel, when
 from interpose.interceptors import Deadline, RequestId, Retry, Unlimited, exponential
 from tests.protos.compiled import protoc
-from tests.realworld.scenarios import PATIENCE, Scenario, Watch, free_port
+from tests.realworld.scenarios import SCENARIO_LIMIT, Scenario, Watch, free_port
 
 KEY = b"orders"
 CALLS = 60  # before it is killed, and as many after that
@@ -64,7 +64,7 @@ def running() -> Iterator[tuple[Etcd, Any]]:
         etcd = Etcd(Path(folder))
         try:
             with grpc.insecure_channel(etcd.target, SOON) as channel:
-                grpc.channel_ready_future(channel).result(PATIENCE)
+                grpc.channel_ready_future(channel).result(SCENARIO_LIMIT)
             yield etcd, importlib.import_module("etcd_pb2")
         finally:
             etcd.kill()
@@ -82,7 +82,7 @@ def stack(watch: Watch) -> list[Any]:
     return [
         RequestId(),
         watch,
-        Deadline(PATIENCE),
+        Deadline(SCENARIO_LIMIT),
         when("/etcdserverpb.KV/Range", reads),
         when("/etcdserverpb.KV/Put", writes),
     ]
@@ -102,7 +102,7 @@ def in_sync() -> None:
 
         def requests() -> Iterator[Any]:
             yield pb.WatchRequest(create_request=pb.WatchCreateRequest(key=KEY))
-            over.wait(PATIENCE)
+            over.wait(SCENARIO_LIMIT)
 
         following = follow(requests())
         assert next(following).created

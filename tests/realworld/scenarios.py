@@ -13,7 +13,7 @@ import grpc
 
 from interpose import Call, Flow
 
-PATIENCE = 120.0  # seconds after which a scenario counts as hung; a JVM starts slowly
+SCENARIO_LIMIT = 120.0  # seconds after which a scenario counts as hung; a JVM starts slowly
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def serving(*handlers: grpc.GenericRpcHandler) -> Iterator[str]:
     try:
         yield f"127.0.0.1:{port}"
     finally:
-        server.stop(None).wait(PATIENCE)
+        server.stop(None).wait(SCENARIO_LIMIT)
         pool.shutdown()
 
 

@@ -13,7 +13,7 @@ import grpc
 
 from interpose import native_interceptors
 from interpose.interceptors import RequestId, Retry
-from tests.realworld.scenarios import PATIENCE, Scenario, Watch, free_port, refused
+from tests.realworld.scenarios import SCENARIO_LIMIT, Scenario, Watch, free_port, refused
 
 
 @contextmanager
@@ -50,7 +50,7 @@ def running() -> Iterator[str]:
         try:
             target = f"127.0.0.1:{port}"
             with grpc.insecure_channel(target, [("grpc.max_reconnect_backoff_ms", 500)]) as channel:
-                grpc.channel_ready_future(channel).result(PATIENCE)
+                grpc.channel_ready_future(channel).result(SCENARIO_LIMIT)
             yield target
         finally:
             process.kill()

@@ -11,7 +11,7 @@ import grpc
 
 from interpose import errors, intercept_channel, intercept_server
 from interpose.interceptors import ExceptionToStatus, RequestId, Retry
-from tests.realworld.scenarios import PATIENCE, Scenario, free_port
+from tests.realworld.scenarios import SCENARIO_LIMIT, Scenario, free_port
 
 
 class Shop:
@@ -44,7 +44,7 @@ class Shop:
         raise errors.NotFound("no such order")
 
     def stop(self) -> None:
-        self.server.stop(None).wait(PATIENCE)
+        self.server.stop(None).wait(SCENARIO_LIMIT)
         self._pool.shutdown()
 
 
@@ -56,7 +56,7 @@ def shop() -> Iterator[Callable[[str], str]]:
 
         def call(method: str) -> str:
             try:
-                channel.unary_unary(f"/shop.Shop/{method}")(b"kite", timeout=PATIENCE)
+                channel.unary_unary(f"/shop.Shop/{method}")(b"kite", timeout=SCENARIO_LIMIT)
             except grpc.RpcError as error:
                 return str(error.code().name)
             return "OK"
