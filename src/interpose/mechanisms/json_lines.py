@@ -121,7 +121,7 @@ class JsonLines:
         self, stream: TextIO | None = None, *, level: int = logging.INFO, name: str = "interpose.access"
     ) -> None:
         # None where a process has no stderr, which is a fault like any other.
-        out: TextIO = sys.stderr if stream is None else stream
+        out: Any = sys.stderr if stream is None else stream
         insist(
             "JsonLines",
             (_is_stream(out), f"stream must be an open text stream, like sys.stdout, not {out!r:.100}"),
