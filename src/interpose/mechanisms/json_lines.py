@@ -128,7 +128,7 @@ class JsonLines:
             (type(level) is int, f"level must be one of logging, like logging.INFO, not {level!r}"),
             (isinstance(name, str), f"name must be text, like 'interpose.access', not {name!r}"),
         )
-        self._stream: TextIO = stream
+        self._stream: TextIO = out
         self._level = level
         self._name = name
 
