@@ -24,6 +24,9 @@ test-floors:  ## run the suite with the oldest dependencies that are allowed
 interop:      ## install the system packages that some tests need, and run those tests
 	@scripts/interop $(ARGS)
 
+realworld:    ## install real clients of gRPC, run Interpose inside of them, and print one table; takes minutes
+	@scripts/realworld $(ARGS)
+
 flaky:        ## run the suite ten times in random order, three of them beside a busy program; ARGS=2: twice
 	@scripts/flaky $(ARGS)
 
@@ -57,4 +60,4 @@ bench:        ## measure what a layer costs
 clean:        ## remove environments, caches and generated code
 	@scripts/clean
 
-.PHONY: help demo test quick test-all test-floors interop flaky torture storm mutants rolling check prose docs dist bench clean
+.PHONY: help demo test quick test-all test-floors interop realworld flaky torture storm mutants rolling check prose docs dist bench clean

@@ -84,6 +84,25 @@ suite() {
     esac
 }
 
+# debian PACKAGES...: installs those of Debian's packages that are missing.
+debian() {
+    missing=
+    for package in "$@"; do
+        dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q ' installed$' || missing="$missing $package"
+    done
+    [ -n "$missing" ] || return 0
+    have apt-get || die "there is no apt-get here; install by hand what these packages of Debian hold:$missing"
+    root=
+    if [ "$(id -u)" != 0 ]; then
+        have sudo || die "run this as root, or install sudo; missing:$missing"
+        root=sudo
+    fi
+    say "Installing$missing"
+    $root apt-get update -qq
+    # shellcheck disable=SC2086  # a list of names
+    $root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
+}
+
 # environment NAME VERSION INSTALL-ARGUMENTS...: makes .venv/NAME, unless it is there and pyproject.toml is as it was
 # then; sets $bin to the folder of its programs.
 environment() {

@@ -12,7 +12,8 @@ import pytest
 
 from interpose import AsyncFlow, Call, Flow, Kind, errors, intercept_server, wait
 from interpose.testing.echo import decode, encode
-from tests.facts.serving import MAKE, PATIENCE, Client, Watch, serving
+from tests.facts.serving import MAKE, Client, Watch, serving
+from tests.support.patience import PATIENCE
 
 SERVICE = "attached.Server"
 SORTS = ["sync", "plain", "async"]

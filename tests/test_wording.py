@@ -36,10 +36,10 @@ from tests.conformance.a6.wire import (
     refused,
     without_status,
 )
+from tests.support.patience import PATIENCE
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
-PATIENCE = 20  # seconds
 
 SMALL = [("grpc.max_send_message_length", 50), ("grpc.max_receive_message_length", 200)]
 ROUND_ROBIN = [("grpc.service_config", '{"loadBalancingConfig": [{"round_robin": {}}]}')]

@@ -218,7 +218,7 @@ class Call:
     def encoded(self) -> bytes:
         """The request as the bytes that are sent, by the stub's own serializer, maps included (client, unary requests).
 
-        Serializes it each time; raises what the serializer raises.
+        Serializes it each time; raises what the serializer raises, and ValueError for any other call.
         """
         if self.side is Side.SERVER or self.kind.request_streaming:
             raise ValueError("encoded: only a client's call with one request knows how to serialize it")
@@ -246,7 +246,8 @@ class Call:
         """Let this attempt take at most `seconds`. The RPC's own deadline still holds, whichever is first.
 
         On a server: an asyncio handler is cancelled; a plain one sees it in `time_remaining()` and its response
-        stream is ended at the next message, but a thread that is busy cannot be interrupted.
+        stream is ended at the next message, but a thread that is busy cannot be interrupted. ValueError for nan, TypeError for
+        what is no number.
         """
         if seconds is not None and math.isnan(_number("seconds", seconds)):
             raise ValueError("with_timeout: seconds must be a number or None, not nan")
@@ -256,7 +257,8 @@ class Call:
         """Let the server begin to answer this attempt within `seconds`, or it fails with DEADLINE_EXCEEDED, `error.local`.
 
         A response stream has begun with its initial metadata or first message, and may then last as long as it likes.
-        A unary response has to have come, as by `with_timeout`. Client.
+        A unary response has to have come, as by `with_timeout`. Client; ValueError on a server, and for a number that is not
+        above 0. TypeError for what is no number.
         """
         if self.side is Side.SERVER:
             raise ValueError("answered_within: a server answers itself; limit its handler with with_timeout")
@@ -270,7 +272,8 @@ class Call:
     def with_deadline(self, when: float | None) -> Call:
         """Let the whole RPC, attempts and pauses included, end by `when`, in seconds of the monotonic clock.
 
-        It can only be made earlier: a later one than there is changes nothing. On a server it limits the handler.
+        It can only be made earlier: a later one than there is changes nothing. On a server it limits the handler. ValueError
+        for None and what is not finite, TypeError for what is no number.
         """
         if when is None or when - _number("when", when) != 0:
             raise ValueError(f"with_deadline: when must be a finite time of the monotonic clock, not {when!r}")
@@ -282,13 +285,16 @@ class Call:
         return self._ask(scope=scope)
 
     def scope(self) -> Scope:
-        """What ends with this incoming RPC: see `within` (server)."""
+        """What ends with this incoming RPC: see `within` (server; ValueError on a client)."""
         if self._context is None:
             raise ValueError("scope: only an incoming RPC, while it is handled, has calls that end with it")
         return self._context.scope()
 
     def with_compression(self, compression: grpc.Compression | None) -> Call:
-        """Compress its request messages so; None: as the channel does (client)."""
+        """Compress its request messages so; None: as the channel does. Client; ValueError on a server.
+
+        TypeError for what is no `grpc.Compression`.
+        """
         if self.side is Side.SERVER:
             raise ValueError("with_compression: requests come from the client; a handler calls context.set_compression")
         if not isinstance(compression, (grpc.Compression, NoneType)):
@@ -298,7 +304,7 @@ class Call:
     def with_wait_for_ready(self, wait: bool | None) -> Call:
         """True: wait for a connection, until the deadline; False: fail at once without one; None: as the channel does.
 
-        Client.
+        Client; ValueError on a server. TypeError for another value.
         """
         if self.side is Side.SERVER:
             raise ValueError("with_wait_for_ready: the connection is there; only a client can wait for one")
@@ -310,7 +316,8 @@ class Call:
         """Send it with these call credentials in the place of those that it has; None: without any (client).
 
         Those of the channel are sent as well. To add to the call's own use `grpc.composite_call_credentials`. On an insecure
-        channel gRPC ends a call that has credentials with UNAUTHENTICATED, and sends nothing.
+        channel gRPC ends a call that has credentials with UNAUTHENTICATED, and sends nothing. ValueError on a server, TypeError
+        for what is no `grpc.CallCredentials`.
         """
         if self.side is Side.SERVER:
             raise ValueError("with_credentials: only a client sends credentials; a server reads call.metadata")
@@ -319,13 +326,13 @@ class Call:
         return self._copy("_credentials", credentials)
 
     def with_request(self, message: Any) -> Call:
-        """Send another message instead (unary requests; use `map` for streams)."""
+        """Send another message instead. ValueError for a request stream: use `map`."""
         if self.kind.request_streaming:
             raise ValueError(f"{self.method} has a request stream: use map(requests=…) to change its messages")
         return self._copy("_request", message)
 
     def after(self, seconds: float) -> Call:
-        """Send it `seconds` later. The RPC's deadline runs on meanwhile."""
+        """Send it `seconds` later, while the RPC's deadline runs on. ValueError for less than 0, TypeError for no number."""
         if not 0 <= _number("seconds", seconds) < FOREVER:
             raise ValueError(f"after: seconds must be from 0 to {FOREVER:g}, not {seconds!r}")
         return self._ask(delay=seconds)
@@ -339,7 +346,10 @@ class Call:
 
         verdict: what to do when a copy has failed: of its outcome, the seconds until the next one goes (0.0: at once;
                  math.inf: no more, wait for those that run), or None: that failure is the answer.
-        ready:   asked before each copy but the first; False: no more of them. Both are called on any thread.
+        ready:   asked before each copy but the first; False: no more of them. Both are called on any thread. What they raise is
+                 logged: then the failure of the copy is the answer, or no more copies are sent.
+
+        ValueError on a server, for fewer than 2 copies and for a delay below 0. TypeError for what is no number or function.
         """
         if self.side is Side.SERVER:
             raise ValueError("hedged: only calls of a client can be hedged")
@@ -358,7 +368,7 @@ class Call:
         """Go on with a response stream that broke: it may be sent although messages of it were delivered.
 
         What it sends is delivered behind them, so it should ask for what comes after (see `Retry(resume=…)`). Client,
-        one request and a stream of responses.
+        one request and a stream of responses; ValueError for any other call.
         """
         if self.side is Side.SERVER or self.kind is not Kind.UNARY_STREAM:
             raise ValueError("resumed: only a client's call with one request and a response stream can be resumed")
@@ -367,14 +377,18 @@ class Call:
     def tap(
         self, *, requests: Tap | None = None, responses: Tap | None = None, initial_metadata: Tap | None = None
     ) -> Call:
-        """See each message as it passes, and the response's initial metadata; unary messages too."""
+        """See each message as it passes, and the response's initial metadata; unary messages too.
+
+        The functions run on the thread, or in the loop, that delivers the message. What they raise ends the RPC: a
+        `StatusError` with its status, all else with INTERNAL and the interceptor's name. TypeError for what is no function.
+        """
         return self._hooked(False, requests, responses, initial_metadata)
 
     def map(self, *, requests: Map | None = None, responses: Map | None = None) -> Call:
         """Change each message as it passes; unary messages too.
 
         A function that returns None for a message ends the RPC with INTERNAL and the interceptor's name: one that changes
-        the message in place returns it as well.
+        the message in place returns it as well. They run, and raise, as those of `tap` do.
         """
         return self._hooked(True, requests, responses, None)
 
@@ -382,14 +396,18 @@ class Call:
         """Keep up to `max_bytes` of request messages, so that a request stream can be sent again.
 
         Once they overflow nothing is kept and `outcome.replayable` is false. Client; unary requests need no buffer.
-        Messages are kept as bytes; where a `map` has still to change them, as the objects that the application gave.
+        Messages are kept as bytes; where a `map` has still to change them, as the objects that the application gave. By default
+        256 KiB, the per-RPC retry buffer of gRFC A6. ValueError for less than 0.
         """
         if max_bytes < 0:
             raise ValueError(f"buffered: max_bytes must be 0 or more, not {max_bytes!r}")
         return self._ask(buffer=max_bytes)
 
     def with_initial_metadata(self, *pairs: tuple[str, str | bytes]) -> Call:
-        """Send these in front of the response, beside what the handler sends itself (server)."""
+        """Send these in front of the response, beside what the handler sends itself.
+
+        Server; ValueError on a client, and for a key or value that the wire would refuse.
+        """
         if self.side is Side.CLIENT:
             raise ValueError("with_initial_metadata: only a server sends initial metadata; a client uses with_metadata")
         return self._ask(initial_metadata=self._asks.initial_metadata.with_pairs(*pairs))
@@ -449,7 +467,7 @@ class Arrived(Call):
 
 
 class Begun(Call):
-    """The call of an RPC that its application has just begun: what no stub can be asked for stands on the class."""
+    """The call of an RPC that its application has just begun: what no stub can be asked for is on the class."""
 
     __slots__ = ()
 

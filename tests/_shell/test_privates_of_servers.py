@@ -19,7 +19,8 @@ from interpose.interceptors import Authorize, require
 from interpose.serving import ending
 from interpose.sync import straight
 from interpose.sync.context import ServicerContext
-from tests.facts.serving import PATIENCE, Watch, serving
+from tests.facts.serving import Watch, serving
+from tests.support.patience import PATIENCE
 
 
 class Stated:

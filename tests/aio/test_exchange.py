@@ -16,8 +16,7 @@ from interpose.aio.exchange import Exchange
 from interpose.testing import Act, Echo, FakeClock, Stub, failed
 from interpose.testing.echo import decode, encode
 from tests.facts.serving import SERVICE, serving
-
-PATIENCE = 10.0  # seconds; what takes so long has hung
+from tests.support.patience import PATIENCE
 
 every_kind = pytest.mark.parametrize("kind", Kind, ids=str)
 

@@ -18,7 +18,6 @@ from tests.support import tls
 FILES = Path(__file__).parents[2] / "docs" / "deployment"
 A, B = "127.0.0.1:50051", "127.0.0.1:50052"  # the servers in the files
 NOWHERE = "127.0.0.1:1"  # the port tcpmux: it is as good as never served
-PATIENCE = 20  # seconds after which a wait counts as a hang
 NAMED = ("grpc.ssl_target_name_override", "localhost")
 
 Changes: TypeAlias = dict[str, str]

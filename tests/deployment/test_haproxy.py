@@ -20,9 +20,10 @@ from interpose.testing import ok
 from interpose.testing.acts import Act
 from interpose.testing.codec import decode, encode
 from interpose.testing.echo import Echo
-from tests.deployment.proxies import FILES, PATIENCE, behind, channel, failure, haproxy
+from tests.deployment.proxies import FILES, behind, channel, failure, haproxy
 from tests.interop.wire import DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, SETTINGS, _frame, _literal
 from tests.support import tls
+from tests.support.patience import PATIENCE
 
 pytestmark = [pytest.mark.needs("haproxy"), pytest.mark.slow]
 

@@ -12,7 +12,8 @@ from interpose import Call, Flow
 from interpose.testing import failed, ok
 from interpose.testing.acts import Act
 from interpose.testing.echo import Echo
-from tests.deployment.proxies import PATIENCE, behind, failure, nginx
+from tests.deployment.proxies import behind, failure, nginx
+from tests.support.patience import PATIENCE
 
 pytestmark = [pytest.mark.needs("nginx"), pytest.mark.slow]
 

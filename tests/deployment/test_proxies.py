@@ -18,9 +18,10 @@ from interpose.testing import died, failed
 from interpose.testing.acts import Act
 from interpose.testing.codec import decode, encode
 from interpose.testing.echo import Echo, Stub
-from tests.deployment.proxies import NOWHERE, PATIENCE, Proxy, behind, channel, failure, haproxy, nginx
+from tests.deployment.proxies import NOWHERE, Proxy, behind, channel, failure, haproxy, nginx
 from tests.serving.driving import STARTING
 from tests.serving.test_command import LEAN, line_of, started
+from tests.support.patience import PATIENCE
 
 pytestmark = pytest.mark.slow
 

@@ -16,7 +16,7 @@ from interpose.interceptors import AccessLog, CircuitBreaker, Retry
 from interpose.testing.echo import Stub
 from tests.conformance.a6.callers import Way
 from tests.conformance.a6.wire import answering, http
-from tests.deployment.proxies import PATIENCE
+from tests.support.patience import PATIENCE
 
 PAGE = Path(__file__).parents[2] / "docs" / "deployment.md"
 ROW = re.compile(r"^\| (?P<status>\d{3}) \| (?P<code>[A-Z_]+) \|", re.MULTILINE)

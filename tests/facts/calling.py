@@ -18,7 +18,8 @@ import pytest
 from interpose import Call, Flow, Interceptor, Kind, Outcome, errors, intercept_channel
 from interpose._clock import SYSTEM, Clock
 from interpose.testing.echo import SERVICE, decode, encode, path
-from tests.facts.hosting import HOSTS, LOOP, PATIENCE, reached
+from tests.facts.hosting import HOSTS, LOOP, reached
+from tests.support.patience import PATIENCE
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 

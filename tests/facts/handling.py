@@ -16,8 +16,9 @@ import pytest
 
 from interpose import Call, Flow, Interceptor, errors, server_interceptor
 from interpose.testing.echo import decode, encode
-from tests.facts.hosting import HOSTS, NO_CORE_RETRIES, PATIENCE, served
+from tests.facts.hosting import HOSTS, NO_CORE_RETRIES, served
 from tests.facts.serving import KINDS, MAKE, SERVICE, Client
+from tests.support.patience import PATIENCE
 
 
 @dataclass(frozen=True)

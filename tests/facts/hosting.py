@@ -18,9 +18,10 @@ from typing import Any, TypeVar
 import grpc
 import grpc.aio
 
+from tests.support.patience import PATIENCE
+
 T = TypeVar("T")
 
-PATIENCE = 10  # seconds after which a wait counts as a hang
 WORKERS = 10  # threads of a server's pool
 NO_CORE_RETRIES = ("grpc.enable_retries", 0)
 FENCE = "/facts.Fence/Pass"  # nothing serves it

@@ -21,8 +21,8 @@ from interpose import Call, Flow, Interceptor, Kind, Metadata, Outcome, intercep
 from interpose._clock import SYSTEM, Clock
 from interpose.testing import FaultProxy
 from interpose.testing.echo import decode, encode
+from tests.support.patience import PATIENCE
 
-PATIENCE = 10  # seconds after which a wait counts as a hang
 SERVICE = "facts.Server"
 KINDS = [kind.value for kind in Kind]
 STREAMED = ["unary_stream", "stream_stream"]  # kinds whose responses stream

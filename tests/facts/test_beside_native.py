@@ -20,8 +20,8 @@ from tests.facts.calling import (
 )
 from tests.facts.calling import Watch as Told
 from tests.facts.handling import FEW, Flood, Shape, answering, done, each_sort, handling, serve, shapes
-from tests.facts.hosting import PATIENCE
 from tests.facts.serving import MAKE, Watch
+from tests.support.patience import PATIENCE
 
 pytestmark = pytest.mark.usefixtures("hosts")
 

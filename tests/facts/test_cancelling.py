@@ -31,7 +31,8 @@ from tests.facts.calling import (
     passing,
     ways,
 )
-from tests.facts.hosting import LOOP, PATIENCE, no_task_left, on_the_loop, reached, within
+from tests.facts.hosting import LOOP, no_task_left, on_the_loop, reached, within
+from tests.support.patience import PATIENCE
 
 pytestmark = pytest.mark.usefixtures("hosts")
 

@@ -12,8 +12,9 @@ from interpose import Call, Flow, wait
 from interpose.testing import Echo
 from tests.facts.calling import EVERY, Link, Uploads, Way, in_time, opened, ways
 from tests.facts.handling import ALL, UNARY, Flood, Shape, handling, sending, serve, shapes
-from tests.facts.hosting import LOOP, PATIENCE
+from tests.facts.hosting import LOOP
 from tests.facts.serving import Watch
+from tests.support.patience import PATIENCE
 
 pytestmark = pytest.mark.usefixtures("hosts")
 

@@ -11,8 +11,8 @@ from interpose.testing import Echo, FakeClock, failed
 from tests.facts.calling import EVERY, FEW, STARTED, Gate, Watch, Way, late, opened, ways
 from tests.facts.handling import ASYNC, Held, Shape, handling, serve, shapes
 from tests.facts.handling import UNARY as UNARY_SHAPES
-from tests.facts.hosting import PATIENCE
 from tests.facts.serving import Watch as Counting
+from tests.support.patience import PATIENCE
 
 pytestmark = pytest.mark.usefixtures("hosts")
 

@@ -28,7 +28,8 @@ from tests.facts.calling import (
     passing,
     ways,
 )
-from tests.facts.hosting import PATIENCE, served
+from tests.facts.hosting import served
+from tests.support.patience import PATIENCE
 
 pytestmark = pytest.mark.usefixtures("hosts")
 

@@ -36,8 +36,9 @@ from tests.facts.handling import (
     serve,
     shapes,
 )
-from tests.facts.hosting import HOSTS, PATIENCE, on_the_loop, reached, within
+from tests.facts.hosting import HOSTS, on_the_loop, reached, within
 from tests.facts.serving import Watch
+from tests.support.patience import PATIENCE
 
 pytestmark = pytest.mark.usefixtures("hosts")
 

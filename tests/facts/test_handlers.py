@@ -17,8 +17,9 @@ import pytest
 from interpose import Call, Flow, Metadata, server_interceptor
 from interpose.testing.echo import decode, encode
 from tests.facts.handling import ALL, ASYNC, UNARY, Flood, Shape, answering, drained, handling, serve, shapes
-from tests.facts.hosting import LOOP, PATIENCE
+from tests.facts.hosting import LOOP
 from tests.facts.serving import MAKE, SERVICE, Watch
+from tests.support.patience import PATIENCE
 
 pytestmark = pytest.mark.usefixtures("hosts")
 

@@ -10,8 +10,8 @@ from grpc_health.v1._async import HealthServicer as AsyncHealthServicer
 
 from interpose import Call, Flow, errors
 from tests.facts.handling import echoing, serve
-from tests.facts.hosting import PATIENCE
 from tests.facts.serving import Client, Watch
+from tests.support.patience import PATIENCE
 
 pytestmark = pytest.mark.usefixtures("hosts")
 

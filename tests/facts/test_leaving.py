@@ -27,8 +27,8 @@ from tests.facts.handling import (
     serve,
     shapes,
 )
-from tests.facts.hosting import PATIENCE
 from tests.facts.serving import Watch
+from tests.support.patience import PATIENCE
 
 pytestmark = pytest.mark.usefixtures("hosts")
 

@@ -18,10 +18,10 @@ import pytest
 
 from interpose import Call, Flow, Kind
 from interpose.testing import Act, Attempt, Echo, Place
+from tests.support.patience import PATIENCE
 
 pytestmark = pytest.mark.slow  # each runs a process
 
-PATIENCE = 10.0  # seconds after which a test counts as hung
 STARTING = 30.0  # seconds that a process may take in all: a busy machine starts Python slowly
 
 PRELUDE = """

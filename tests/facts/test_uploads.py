@@ -31,7 +31,8 @@ from tests.facts.calling import (
     passing,
     ways,
 )
-from tests.facts.hosting import PATIENCE, on_the_loop, reached, within
+from tests.facts.hosting import on_the_loop, reached, within
+from tests.support.patience import PATIENCE
 
 pytestmark = pytest.mark.usefixtures("hosts")
 

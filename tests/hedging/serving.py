@@ -14,9 +14,9 @@ from interpose import Call, Flow, Interceptor, Kind, Outcome, intercept_channel
 from interpose._clock import SYSTEM, Clock
 from interpose.testing import no_task_leaks
 from interpose.testing.echo import decode, encode
+from tests.support.patience import PATIENCE
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
-PATIENCE = 10.0  # seconds; what takes so long has hung
 FAR = 3600.0  # a delay that no test waits for
 SOON = 0.01
 PATH = "/hedged.Service/Call"

@@ -16,7 +16,6 @@ from tests.hedging.serving import (
     AIO_WATCH,
     FAR,
     NO_CORE_RETRIES,
-    PATIENCE,
     READINGS,
     SOON,
     UNAVAILABLE,
@@ -31,6 +30,7 @@ from tests.hedging.serving import (
     told,
     watch,
 )
+from tests.support.patience import PATIENCE
 
 
 def test_a_sync_stream_that_delivers_needs_no_copy() -> None:

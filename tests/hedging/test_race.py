@@ -12,19 +12,8 @@ import pytest
 
 from interpose import Call, Flow, Kind, Outcome, errors, intercept_channel
 from interpose.testing.echo import decode, encode
-from tests.hedging.serving import (
-    FAR,
-    NO_CORE_RETRIES,
-    PATH,
-    PATIENCE,
-    SOON,
-    UNAVAILABLE,
-    Service,
-    Way,
-    hedge,
-    served,
-    watch,
-)
+from tests.hedging.serving import FAR, NO_CORE_RETRIES, PATH, SOON, UNAVAILABLE, Service, Way, hedge, served, watch
+from tests.support.patience import PATIENCE
 
 
 def test_the_first_good_answer_wins(way: Way) -> None:

@@ -8,7 +8,8 @@ import grpc.aio
 import pytest
 
 from interpose import Call, Flow, Kind, intercept_channel
-from tests.hedging.serving import FAR, NO_CORE_RETRIES, PATIENCE, SOON, UNAVAILABLE, Gated, Service, Way, hedge, served
+from tests.hedging.serving import FAR, NO_CORE_RETRIES, SOON, UNAVAILABLE, Gated, Service, Way, hedge, served
+from tests.support.patience import PATIENCE
 
 
 @pytest.mark.parametrize("name", ["blocking", "future", "aio"])

@@ -12,7 +12,6 @@ from interpose import Call, Flow, Outcome, errors
 from tests.hedging.serving import (
     AIO_WATCH,
     FAR,
-    PATIENCE,
     UNAVAILABLE,
     WATCH,
     Messages,
@@ -22,6 +21,7 @@ from tests.hedging.serving import (
     served,
     watch,
 )
+from tests.support.patience import PATIENCE
 
 
 def test_the_first_stream_to_deliver_wins(reading: Reading) -> None:

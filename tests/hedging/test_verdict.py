@@ -12,18 +12,8 @@ import pytest
 
 from interpose import Call, Flow, Kind, Outcome, errors, intercept_channel
 from interpose.testing import FakeClock
-from tests.hedging.serving import (
-    FAR,
-    NO_CORE_RETRIES,
-    PATIENCE,
-    SOON,
-    UNAVAILABLE,
-    Service,
-    Way,
-    hedge,
-    ruled,
-    served,
-)
+from tests.hedging.serving import FAR, NO_CORE_RETRIES, SOON, UNAVAILABLE, Service, Way, hedge, ruled, served
+from tests.support.patience import PATIENCE
 
 
 def test_a_verdict_may_end_the_race(way: Way) -> None:

@@ -13,10 +13,10 @@ from interpose._clock import SYSTEM, Clock
 from interpose._flow import Wait
 from interpose.interceptors import Coalesce, CoalesceState
 from interpose.testing.echo import path
+from tests.support.patience import PATIENCE
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 
-PATIENCE = 20  # seconds after which a wait counts as a hang
 NONE = CoalesceState(flights=0, waiting=0)
 
 

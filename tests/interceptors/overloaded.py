@@ -19,7 +19,7 @@ from interpose._method import Method
 from interpose.interceptors import ConcurrencyLimit
 from interpose.testing import FakeClock
 
-PATIENCE = 1.0  # seconds: an answer that comes later is of no use to its caller
+USEFUL = 1.0  # seconds: an answer that comes later is of no use to its caller
 
 
 @dataclass
@@ -33,7 +33,7 @@ class Served:
     @property
     def useful(self) -> int:
         """Answers that came in time."""
-        return sum(time <= PATIENCE for time in self.times)
+        return sum(time <= USEFUL for time in self.times)
 
     def quantile(self, share: float) -> float:
         """The seconds that this share of the admitted took at most."""
@@ -186,7 +186,7 @@ class Loop(Server):
             served.important += [False] * job.important
 
     def _in_time(self, job: Job) -> bool:
-        return self._clock.now() - job.arrived <= PATIENCE
+        return self._clock.now() - job.arrived <= USEFUL
 
     def _admit(self, flow: Any, important: bool, served: Served) -> None:
         self._busy.append(flow)

@@ -23,9 +23,10 @@ from interpose.interceptors import (
 )
 from interpose.interceptors.authenticate import REFUSAL
 from interpose.testing import Place, Stub, failed, ok, play
-from tests.facts.serving import KINDS, PATIENCE, serving
+from tests.facts.serving import KINDS, serving
 from tests.interceptors.driving import is_server, requests
 from tests.interceptors.identities import known, served_by
+from tests.support.patience import PATIENCE
 
 UNAUTHENTICATED = grpc.StatusCode.UNAUTHENTICATED
 SORTS = ["sync", "plain", "async"]

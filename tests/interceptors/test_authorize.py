@@ -23,9 +23,10 @@ from interpose.interceptors import (
 )
 from interpose.interceptors.authorize import REFUSAL
 from interpose.testing import Place, Stub, failed, incoming, play
-from tests.facts.serving import KINDS, PATIENCE, serving
+from tests.facts.serving import KINDS, serving
 from tests.interceptors.driving import requests
 from tests.interceptors.identities import known, served_by
+from tests.support.patience import PATIENCE
 
 DENIED = grpc.StatusCode.PERMISSION_DENIED
 SORTS = ["sync", "plain", "async"]

@@ -23,8 +23,8 @@ from interpose.interceptors import (
 from interpose.interceptors.bearer_token import PAUSE, REFUSED_PAUSE
 from interpose.testing import Echo, FakeClock, Place, failed, incoming, ok, play
 from interpose.testing.echo import Stub
-from tests.facts.serving import PATIENCE
 from tests.interceptors.driving import is_server, requests
+from tests.support.patience import PATIENCE
 
 UNAUTHENTICATED, UNAVAILABLE = grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.UNAVAILABLE
 CLIENTS = [Place(asyncio, Side.CLIENT, kind) for asyncio in (False, True) for kind in Kind]

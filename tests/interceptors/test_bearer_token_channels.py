@@ -14,8 +14,8 @@ from interpose.interceptors import BearerToken, Token
 from interpose.interceptors.bearer_token import INSECURE
 from interpose.testing import Echo
 from interpose.testing.echo import Stub
-from tests.facts.serving import PATIENCE
 from tests.support import tls
+from tests.support.patience import PATIENCE
 
 UNAUTHENTICATED = grpc.StatusCode.UNAUTHENTICATED
 

@@ -25,10 +25,10 @@ from interpose.interceptors.keys import by_method, by_service
 from interpose.mechanisms.window import calls, seconds
 from interpose.testing import PLACES, Echo, FakeClock, Place, Stub, failed, ok, play, raised
 from tests.interceptors.driving import Told, each, failing, is_server, requests
+from tests.support.patience import PATIENCE
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 DEADLINE_EXCEEDED = grpc.StatusCode.DEADLINE_EXCEEDED
-PATIENCE = 20  # seconds after which a wait counts as a hang
 METHOD = "/pay.v1.Cards/Charge"
 
 CALLERS = 100

@@ -14,9 +14,10 @@ from interpose import Call, Flow, Kind, Outcome, Side, chain, context, errors, i
 from interpose.interceptors import Cache, Coalesce, CoalesceState
 from interpose.interceptors.coalesce import _leading
 from interpose.testing import PLACES, Echo, FakeClock, Place, Stub, failed, incoming, ok, play
-from tests.interceptors.coalescing import NONE, PATIENCE, UNAVAILABLE, Asked, always, answer, call_of, failure
+from tests.interceptors.coalescing import NONE, UNAVAILABLE, Asked, always, answer, call_of, failure
 from tests.interceptors.driving import each, requests
 from tests.protos.compiled import Generated
+from tests.support.patience import PATIENCE
 
 DEADLINE_EXCEEDED = grpc.StatusCode.DEADLINE_EXCEEDED
 CANCELLED = grpc.StatusCode.CANCELLED

@@ -19,8 +19,9 @@ from interpose._scope import Scope
 from interpose.interceptors import CoalesceState
 from interpose.testing import PLACES, Echo, FakeClock, Place, Stub, ok
 from interpose.testing.echo import SERVICE, decode, encode
-from tests.interceptors.coalescing import NONE, PATIENCE, UNAVAILABLE, Asked, always, answer, call_of, failure
+from tests.interceptors.coalescing import NONE, UNAVAILABLE, Asked, always, answer, call_of, failure
 from tests.support.examples import examples
+from tests.support.patience import PATIENCE
 
 DEADLINE_EXCEEDED = grpc.StatusCode.DEADLINE_EXCEEDED
 CANCELLED = grpc.StatusCode.CANCELLED

@@ -20,8 +20,9 @@ from interpose.interceptors import ConcurrencyLimit, ConcurrencyState, ShedDetai
 from interpose.interceptors.concurrency_limit import Aimd, Fixed, Gradient, ShedReason, Until, Vegas
 from interpose.testing import PLACES, Echo, FakeClock, Place, Stub, failed, ok, play, raised
 from interpose.testing.echo import path
-from tests.interceptors.coalescing import PATIENCE, Asked, answer, call_of
+from tests.interceptors.coalescing import Asked, answer, call_of
 from tests.interceptors.driving import Told
+from tests.support.patience import PATIENCE
 
 RESOURCE_EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE

@@ -12,8 +12,9 @@ from interpose import Call, Flow, Kind, Side, chain
 from interpose.interceptors import Deadline, Retry
 from interpose.mechanisms.backoff import exponential
 from interpose.testing import PLACES, FakeClock, Place, failed, incoming, ok, play
-from tests.facts.serving import PATIENCE, Watch, serving
+from tests.facts.serving import Watch, serving
 from tests.interceptors.driving import requests
+from tests.support.patience import PATIENCE
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 DEADLINE_EXCEEDED = grpc.StatusCode.DEADLINE_EXCEEDED

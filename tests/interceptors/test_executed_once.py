@@ -37,9 +37,9 @@ from tests.conformance.a6.wire import (
     only,
     status_behind,
 )
+from tests.support.patience import PATIENCE
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
-PATIENCE = 20  # seconds
 ID = "x-id"
 NO_RETRIES = ("grpc.enable_retries", 0)
 

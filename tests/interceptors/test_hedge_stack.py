@@ -14,13 +14,13 @@ from interpose.testing import Place, failed, ok, play
 from interpose.testing.acts import Act
 from interpose.testing.echo import Echo, Stub
 from tests.interceptors.driving import codes, each, hedge, notes, times
+from tests.support.patience import PATIENCE
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 NOT_FOUND = grpc.StatusCode.NOT_FOUND
 CANCELLED = grpc.StatusCode.CANCELLED
 INTERNAL = grpc.StatusCode.INTERNAL
 
-PATIENCE = 10.0  # seconds; what takes so long has hung
 FAR = 3600.0  # a delay that no test waits for
 SOON = 0.01
 

@@ -21,8 +21,9 @@ from interpose.interceptors import (
 from interpose.interceptors.keys import by_identity
 from interpose.mechanisms.concurrency import Fixed
 from interpose.testing import Echo, Stub, incoming, ok, play
-from tests.facts.serving import KINDS, PATIENCE, serving
+from tests.facts.serving import KINDS, serving
 from tests.interceptors.identities import known
+from tests.support.patience import PATIENCE
 
 SECRET = "a-secret-token"
 BEARER = (("authorization", f"Bearer {SECRET}"),)

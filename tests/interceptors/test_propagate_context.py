@@ -18,7 +18,8 @@ from interpose._clock import SYSTEM
 from interpose.interceptors import PropagateContext, RequestId
 from interpose.testing import Echo, FakeClock, Stub, failed, incoming, ok, play
 from interpose.testing.echo import decode, encode
-from tests.facts.serving import PATIENCE, Client, serving
+from tests.facts.serving import Client, serving
+from tests.support.patience import PATIENCE
 
 SORTS = ["sync", "plain", "async"]
 NO_RETRIES = [("grpc.enable_retries", 0)]

@@ -10,11 +10,11 @@ import grpc.aio
 from google.protobuf.wrappers_pb2 import StringValue
 
 from interpose import Call, Flow, Kind, Outcome, intercept_channel
+from tests.support.patience import PATIENCE
 
 SERVICE = "interop.v1.Peer"
 STACKS = ["sync", "asyncio"]
 KINDS = list(Kind)
-PATIENCE = 20  # seconds after which a call counts as hung
 
 MAKE = {
     Kind.UNARY_UNARY: grpc.unary_unary_rpc_method_handler,

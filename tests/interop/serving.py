@@ -14,7 +14,8 @@ import grpc.aio
 from google.protobuf.wrappers_pb2 import StringValue
 
 from interpose import Kind, server_interceptor
-from tests.interop.calling import PATIENCE, service
+from tests.interop.calling import service
+from tests.support.patience import PATIENCE
 
 
 @contextmanager

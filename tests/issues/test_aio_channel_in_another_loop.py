@@ -11,8 +11,8 @@ import pytest
 from interpose import Call, Flow, Kind, intercept_channel
 from interpose.interceptors import Retry
 from interpose.testing.echo import Echo, Stub
+from tests.support.patience import PATIENCE
 
-PATIENCE = 10.0
 WAYS = ["bare", "ours", "kept"]  # kept: request messages are
 
 

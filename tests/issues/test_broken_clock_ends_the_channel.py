@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-PATIENCE = 20.0  # seconds; what takes so long has hung
+from tests.support.patience import PATIENCE
 
 # In a process of its own: a channel whose thread has died cannot be closed any more.
 PROGRAM = """

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from interpose import Call, Flow
-from tests.facts.serving import PATIENCE, serving
+from tests.facts.serving import serving
+from tests.support.patience import PATIENCE
 
 
 @pytest.mark.parametrize("sort", ["sync", "plain"])

@@ -8,7 +8,8 @@ import grpc
 import pytest
 
 from interpose import Call, Flow, intercept_channel
-from tests.facts.serving import PATIENCE, SERVICE, serving
+from tests.facts.serving import SERVICE, serving
+from tests.support.patience import PATIENCE
 
 
 def passing(call: Call) -> Flow:

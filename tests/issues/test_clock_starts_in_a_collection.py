@@ -7,8 +7,7 @@ import pytest
 
 from interpose import _clock
 from interpose._clock import SystemClock
-
-PATIENCE = 5.0
+from tests.support.patience import PATIENCE
 
 
 def test_a_dropped_call_collected_on_the_clocks_new_thread(monkeypatch: pytest.MonkeyPatch) -> None:

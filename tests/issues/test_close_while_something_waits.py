@@ -17,8 +17,8 @@ from interpose.interceptors import Coalesce, Hedge
 from interpose.testing import FakeClock, failed, ok
 from interpose.testing.echo import Echo, Stub, decode, encode
 from tests.hedging.serving import PATH, served
+from tests.support.patience import PATIENCE
 
-PATIENCE = 10.0
 FAR = 3600.0
 CANCELLED = grpc.StatusCode.CANCELLED
 

@@ -15,7 +15,8 @@ from interpose import Call, Flow, Kind, Method, Outcome, errors, intercept_chann
 from interpose._call import Overflowed
 from interpose._flow import Driver, Race, layers
 from interpose.interceptors import Hedge
-from tests.hedging.serving import FAR, NO_CORE_RETRIES, PATIENCE, SOON, Gated, served
+from tests.hedging.serving import FAR, NO_CORE_RETRIES, SOON, Gated, served
+from tests.support.patience import PATIENCE
 
 BIG = (
     "m" * 100_000

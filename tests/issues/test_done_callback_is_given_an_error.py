@@ -9,8 +9,7 @@ import pytest
 from interpose import Call, Flow, Kind, intercept_channel
 from interpose.testing import failed
 from interpose.testing.echo import Echo, Stub
-
-PATIENCE = 10.0
+from tests.support.patience import PATIENCE
 
 
 def passes(call: Call) -> Flow:

@@ -9,7 +9,8 @@ import grpc
 
 from interpose import Call, Flow, intercept_channel
 from interpose.testing.echo import decode, encode
-from tests.facts.serving import PATIENCE, SERVICE, serving
+from tests.facts.serving import SERVICE, serving
+from tests.support.patience import PATIENCE
 
 
 def test_a_stream_dropped_in_its_second_attempt_is_cancelled() -> None:

@@ -13,8 +13,8 @@ import pytest
 from interpose import Call, Flow, intercept_channel
 from interpose.testing import FakeClock, ok
 from interpose.testing.echo import Echo, Stub
+from tests.support.patience import PATIENCE
 
-PATIENCE = 10.0
 SINGLE = ((grpc.experimental.ChannelOptions.SingleThreadedUnaryStream, 1),)
 CLASSES = (grpc._channel._MultiThreadedRendezvous, grpc._channel._SingleThreadedRendezvous)
 

@@ -8,8 +8,8 @@ import pytest
 from interpose import Call, Flow, Kind, Side
 from interpose.testing import FakeClock, Place, failed, ok, play
 from interpose.testing.acts import Act
+from tests.support.patience import PATIENCE
 
-PATIENCE = 5.0
 FAR = 1000.0
 DOWN = failed(grpc.StatusCode.UNAVAILABLE)
 KINDS = pytest.mark.parametrize("kind", [Kind.UNARY_UNARY, Kind.UNARY_STREAM], ids=lambda kind: kind.value)

@@ -12,8 +12,7 @@ from interpose import Call, Flow, Kind, Side, intercept_channel
 from interpose.sync.attempt import Attempt
 from interpose.testing import Place, ok
 from interpose.testing.echo import Echo, Stub
-
-PATIENCE = 10.0
+from tests.support.patience import PATIENCE
 
 KINDS = [Kind.UNARY_STREAM, Kind.STREAM_STREAM]
 

@@ -11,8 +11,8 @@ from interpose import Call, Flow, Interceptor, Kind, Outcome, Side, intercept_ch
 from interpose.interceptors import Hedge, Retry
 from interpose.testing import Place, failed, ok
 from interpose.testing.echo import Echo, Stub
+from tests.support.patience import PATIENCE
 
-PATIENCE = 10.0
 REFUSED = failed(grpc.StatusCode.UNAVAILABLE)
 KINDS = [Kind.STREAM_UNARY, Kind.STREAM_STREAM]
 PLACES = [Place(asyncio, Side.CLIENT, kind) for asyncio in (False, True) for kind in KINDS]

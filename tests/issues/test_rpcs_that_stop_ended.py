@@ -11,7 +11,8 @@ import pytest
 
 from interpose import Call, Flow, Kind, wait
 from interpose.interceptors import AccessLog
-from tests.facts.serving import PATIENCE, Watch, serving
+from tests.facts.serving import Watch, serving
+from tests.support.patience import PATIENCE
 from tests.test_attach_server import SORTS, as_generated, handler, running
 
 STOPPED = (grpc.StatusCode.UNAVAILABLE, "the server was stopped")

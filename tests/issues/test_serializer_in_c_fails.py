@@ -7,7 +7,8 @@ import grpc
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 
-from tests.facts.serving import MAKE, PATIENCE, Watch, serving
+from tests.facts.serving import MAKE, Watch, serving
+from tests.support.patience import PATIENCE
 from tests.test_attach_server import SERVICE, by_method, running
 
 IN_C = StringValue.SerializeToString

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from interpose import Call, Flow
-from tests.facts.serving import PATIENCE, serving
+from tests.facts.serving import serving
+from tests.support.patience import PATIENCE
 
 
 def test_clients_that_leave_cost_no_thread() -> None:

@@ -10,7 +10,8 @@ import grpc
 import pytest
 
 from interpose import Call, Flow
-from tests.facts.serving import PATIENCE, serving
+from tests.facts.serving import serving
+from tests.support.patience import PATIENCE
 
 
 def test_a_torn_upload_to_a_plain_handler_logs_nothing(caplog: pytest.LogCaptureFixture) -> None:

@@ -14,8 +14,8 @@ from interpose.aio.requests import Requests
 from interpose.testing import Place, failed, ok
 from interpose.testing.echo import Echo, Stub
 from tests.hedging.serving import FAR, UNAVAILABLE, Way, served
+from tests.support.patience import PATIENCE
 
-PATIENCE = 10.0
 STREAMS = [
     Place(asyncio, Side.CLIENT, kind) for asyncio in (False, True) for kind in (Kind.UNARY_STREAM, Kind.STREAM_STREAM)
 ]

@@ -14,8 +14,8 @@ from interpose import Call, Flow, Interceptor, Kind, errors, intercept_channel
 from interpose.interceptors import Hedge, Retry
 from interpose.testing import failed
 from interpose.testing.echo import Echo, Stub
+from tests.support.patience import PATIENCE
 
-PATIENCE = 10.0
 KINDS = [Kind.STREAM_UNARY, Kind.STREAM_STREAM]
 
 

@@ -12,8 +12,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from interpose.mechanisms.breaker import Admitted, Breaker, Mode, Policy, Refusal, SerialQueue, Transition, Window
 from interpose.mechanisms.window import calls, seconds
 from tests.support.examples import examples
+from tests.support.patience import PATIENCE
 
-PATIENCE = 10  # seconds after which a wait counts as a hang
 QUARTERS = st.integers(0, 60).map(lambda number: number / 4)  # seconds; a float holds them exactly
 VERDICTS = st.sampled_from([True, False, None])
 

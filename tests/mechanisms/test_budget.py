@@ -12,8 +12,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from interpose.mechanisms.budget import AtomicValue, Budget, RatioBudget, RetryBudget, Unlimited, is_budget
 from tests.support.examples import examples
+from tests.support.patience import PATIENCE
 
-PATIENCE = 10  # seconds after which a wait counts as a hang
 QUARTERS = st.integers(0, 60).map(lambda number: number / 4)  # seconds; a float holds them exactly
 TIMES = st.integers(1, 12)
 

@@ -12,9 +12,8 @@ from typing import Any
 
 from website.make import REFERENCE
 
-MODULES = tuple(
-    name for name in REFERENCE if not name.startswith("interpose.compat")
-)  # whose names are another package's
+# Those of the drop-in have the names of the package that it replaces.
+MODULES = tuple(name for name in REFERENCE if not name.startswith("interpose.compat"))
 
 
 def names() -> Iterator[tuple[str, Any]]:

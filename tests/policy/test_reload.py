@@ -14,10 +14,11 @@ import pytest
 from interpose import Kind, Side, describe, intercept_channel
 from interpose.policy import Policy, PolicyError
 from interpose.testing import PLACES, Place, failed, ok
-from tests.facts.serving import PATIENCE, SERVICE, serving
+from tests.facts.serving import SERVICE, serving
 from tests.interceptors.driving import requests
 from tests.policy import interceptors
 from tests.policy.files import loaded, written
+from tests.support.patience import PATIENCE
 
 FIRST, SECOND = "tests.policy.interceptors:first", "tests.policy.interceptors:second"
 ALLOWED = [FIRST, SECOND, "tests.policy.interceptors:awaiting", "tests.policy.interceptors:counted"]

@@ -15,12 +15,12 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 import interpose
 from interpose.testing.codec import decode, encode
+from tests.support.patience import PATIENCE
 
 T = TypeVar("T")
 
 SERVICE = "test.Shop"
 KINDS = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
-PATIENCE = 10.0  # seconds after which a wait counts as a hang
 STARTING = 60.0  # seconds that a process may take to start, or to end: a busy machine starts Python slowly
 
 Status = health_pb2.HealthCheckResponse

@@ -15,7 +15,8 @@ import interpose
 from interpose.serving import CannotServe
 from interpose.serving.app import App, load
 from interpose.testing.codec import decode, encode
-from tests.serving.driving import KINDS, PATIENCE, Client, Shop, Status, ended, serve
+from tests.serving.driving import KINDS, Client, Shop, Status, ended, serve
+from tests.support.patience import PATIENCE
 
 
 def plain(server: Any) -> None: ...

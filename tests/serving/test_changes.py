@@ -5,7 +5,7 @@ import threading
 from pathlib import Path
 
 from interpose.serving.changes import Changes, watch
-from tests.serving.driving import PATIENCE
+from tests.support.patience import PATIENCE
 
 
 def write(file: Path, when: int) -> None:

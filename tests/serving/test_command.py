@@ -18,7 +18,8 @@ import interpose
 from interpose.__main__ import main
 from interpose.serving import Options
 from interpose.serving.command import options_of, parser
-from tests.serving.driving import PATIENCE, STARTING, Client, Shop
+from tests.serving.driving import STARTING, Client, Shop
+from tests.support.patience import PATIENCE
 
 FOLDER = str(Path(__file__).parent)
 LEAN = ("--app-dir", FOLDER, "--port", "0", "--no-health", "--no-reflection")  # a process that starts sooner

@@ -16,7 +16,8 @@ from interpose import Call, Flow, Interceptor
 from interpose.serving import CannotServe
 from interpose.serving.drain import drain, play
 from interpose.serving.options import FLUSH
-from tests.serving.driving import KINDS, PATIENCE, Client, Shop, Status, ended, serve
+from tests.serving.driving import KINDS, Client, Shop, Status, ended, serve
+from tests.support.patience import PATIENCE
 
 Code = grpc.StatusCode
 both = pytest.mark.parametrize("on_loop", [False, True], ids=["sync", "asyncio"])

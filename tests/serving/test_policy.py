@@ -16,7 +16,8 @@ from interpose.policy import watching
 from interpose.serving import CannotServe, Options
 from interpose.serving.changes import Changes
 from interpose.serving.following import following, policy_of
-from tests.serving.driving import PATIENCE, Client, Shop, serve
+from tests.serving.driving import Client, Shop, serve
+from tests.support.patience import PATIENCE
 
 REFUSING = {"FaultInjection": {"enabled": True, "abort": "ABORTED"}}
 SERVICE = "test.Shop"

@@ -15,7 +15,8 @@ from interpose.interceptors import AccessLog, ConcurrencyLimit
 from interpose.serving.app import App
 from interpose.serving.options import Options
 from interpose.serving.site import Site
-from tests.serving.driving import PATIENCE, Client, Shop, Status, ended, serve
+from tests.serving.driving import Client, Shop, Status, ended, serve
+from tests.support.patience import PATIENCE
 
 Code = grpc.StatusCode
 both = pytest.mark.parametrize("on_loop", [False, True], ids=["sync", "asyncio"])

@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-PATIENCE = 20.0  # seconds in which a process has done what it was told
+from tests.support.patience import PATIENCE
 
 
 class Arrival(NamedTuple):

@@ -17,10 +17,10 @@ import grpc
 
 from interpose import Kind
 from tests.storm.server import SERVICES, answered
+from tests.support.patience import PATIENCE
 
 SLACK = 1.0  # seconds past its deadline after which a call counts as hung; the machine may be busy
 HANG = 20.0  # the same, after which nobody waits for it any more
-PATIENCE = 10.0  # seconds in which all that has ended is told
 OK = grpc.StatusCode.OK
 KINDS = tuple(Kind)
 

@@ -37,7 +37,7 @@ LIMIT = 1.0  # seconds that a call may take
 PASSING = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED})
 ENOUGH = 0.995  # of the reads that can be sent again, while there is a server that is well
 BEHIND = 64  # calls behind the storm, which have to succeed
-PATIENCE = 10.0  # seconds in which all is well again
+RECOVERY_LIMIT = 10.0  # seconds in which all is well again
 BLOW = 0.15  # seconds that a fault lasts
 CALM = 0.7  # seconds in which connections are there again, and the breaker has closed
 PACE = 0.05  # seconds from call to call of one caller, at least: what is refused at once would be asked for without end
@@ -233,8 +233,8 @@ class Run:
                 "all is well again after",
                 f"{BEHIND} calls",
                 f"{self.recovery:.2f} s",
-                f"{PATIENCE:.0f} s",
-                self.recovery < PATIENCE,
+                f"{RECOVERY_LIMIT:.0f} s",
+                self.recovery < RECOVERY_LIMIT,
             ),
         ]
 
@@ -242,7 +242,7 @@ class Run:
 def _recovered(fleet: Fleet, first: int) -> float:
     """Seconds until so many calls succeed, one after the other; infinity if they do not."""
     began = time.monotonic()
-    while time.monotonic() < began + PATIENCE:
+    while time.monotonic() < began + RECOVERY_LIMIT:
         book = Book(LIMIT, first=first)
         fleet.call(book, BEHIND)
         if book.share_ok() == 1:

@@ -22,7 +22,7 @@ from tests.torture.storm import memory
 
 ROUNDS = 5  # behind a first one, after which pools and memory have their size
 RESETS = 3  # in each of them
-PATIENCE = 10.0  # seconds in which all that is about to go has gone
+LEAVING_LIMIT = 10.0  # seconds in which all that is about to go has gone
 GROWTH = 256  # KiB that Python's objects may have grown by, over all rounds
 SERVER_GROWTH = 16 * 1024  # KiB that the server's process may have grown by: allocators keep what they have
 
@@ -75,7 +75,7 @@ def _blow(fleet: Fleet, backend: Backend, proxy: FaultProxy, book: Book, calls: 
 
 def _settled(fleet: Fleet, backend: Backend, before: Rest | None) -> Rest:
     """What is left once all has gone that is about to go."""
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + LEAVING_LIMIT
     while True:
         rest = _rest(fleet, backend)
         gone = before is None or (rest.threads <= before.threads and rest.tasks <= before.tasks)

@@ -16,6 +16,7 @@ from interpose import Interceptor, Kind, intercept_channel
 from interpose.testing.echo import decode, encode
 from tests.storm.book import HANG, Book, Entry
 from tests.storm.server import ID, SERVICES, asked
+from tests.support.patience import PATIENCE
 
 OPTIONS = [
     ("grpc.enable_retries", 0),  # the core's own would multiply with ours
@@ -26,7 +27,6 @@ OPTIONS = [
     ("grpc.max_reconnect_backoff_ms", 200),
     ("grpc.service_config", '{"loadBalancingConfig": [{"round_robin": {}}]}'),
 ]
-PATIENCE = 20.0  # seconds in which a channel is opened or closed
 
 
 class Fleet:

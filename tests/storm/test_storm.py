@@ -42,7 +42,7 @@ def test_no_call_is_lost_hung_or_answered_twice(name: str, sort: str) -> None:
     assert run.faults and run.calls[ORDERS]
     assert run.broken == 0
     assert run.doubles[ORDERS] == run.doubles[WRITES] == 0
-    assert run.recovery < faults.PATIENCE
+    assert run.recovery < faults.RECOVERY_LIMIT
 
 
 @pytest.mark.alone

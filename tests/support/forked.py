@@ -15,8 +15,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from tests.support.patience import PATIENCE
+
 ROOT = Path(__file__).parents[2]
-PATIENCE = 50  # seconds; a program that needs longer is ended by SIGALRM
 
 # None of these starts a thread or opens a channel when it is imported: that would not survive a fork.
 IMPORTED = ("asyncio", "grpc.aio", "google.protobuf.message", "interpose.interceptors", "interpose.testing")

@@ -9,8 +9,7 @@ import grpc
 from interpose import Call, Flow, Outcome, intercept_channel
 from interpose._grpcio.bare import Bare
 from interpose.testing import Echo, Stub
-
-PATIENCE = 10.0  # seconds; what takes so long has hung
+from tests.support.patience import PATIENCE
 
 
 class Generating(grpc.UnaryStreamClientInterceptor):  # type: ignore[misc]

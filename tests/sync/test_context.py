@@ -12,7 +12,8 @@ from interpose._clock import SYSTEM
 from interpose._grpcio.servers import GONE, NATIVE
 from interpose._shell.answer import Abort
 from interpose.sync.context import ServicerContext
-from tests.facts.serving import PATIENCE, Watch, serving
+from tests.facts.serving import Watch, serving
+from tests.support.patience import PATIENCE
 
 
 def test_the_scope_of_an_rpc_that_has_ended_is_over() -> None:

@@ -15,8 +15,8 @@ from interpose._shell import exchange
 from interpose._shell.native import Pauses
 from interpose.sync.exchange import Exchange
 from interpose.testing import Act, FakeClock, Place, Stub, failed
+from tests.support.patience import PATIENCE
 
-PATIENCE = 10.0  # seconds; what takes so long has hung
 FAR = 3600.0  # a delay that no test waits for
 HANGS = Act(hang=True)
 UNARY = [Kind.UNARY_UNARY, Kind.STREAM_UNARY]

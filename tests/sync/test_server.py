@@ -9,7 +9,8 @@ import grpc
 import pytest
 
 from interpose import Call, Flow, Outcome
-from tests.facts.serving import PATIENCE, Watch, serving
+from tests.facts.serving import Watch, serving
+from tests.support.patience import PATIENCE
 
 
 def test_a_generator_that_fails_when_it_is_closed() -> None:

@@ -13,9 +13,8 @@ import grpc.aio
 
 from interpose import Kind
 from interpose.testing.echo import decode, encode
+from tests.support.patience import PATIENCE
 from tests.torture.book import CANCELLED, FLAT, NUMBER, OK, TALL, Book, Owner, Plan
-
-PATIENCE = 15  # seconds after which an RPC counts as hung
 
 Outcome: TypeAlias = tuple[grpc.StatusCode, list[str]]
 

@@ -17,11 +17,11 @@ import grpc.aio
 
 from interpose import Kind, errors, intercept_channel, server_interceptor, when
 from interpose.testing.echo import decode, encode
+from tests.support.patience import PATIENCE
 from tests.torture.book import ACTS, FLAT, TALL, Book, Owner, Plan, handled, stack
 from tests.torture.callers import AioCaller, SyncCaller
 from tests.torture.quiet import Planned
 
-PATIENCE = 20  # seconds after which a wait counts as a hang
 THREADS = 16  # sync callers at a time
 TASKS = 64  # asyncio callers at a time
 

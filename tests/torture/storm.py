@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from interpose._flow import Driver
+from tests.support.patience import PATIENCE
 from tests.torture.book import FLAT, TALL, Plan
-from tests.torture.field import PATIENCE, Field
+from tests.torture.field import Field
 from tests.torture.ledger import PLACES, SPAN, rounds
 from tests.torture.quiet import quiet, tell
 

@@ -19,7 +19,8 @@ import grpc
 import grpc.aio
 
 from interpose import Call, Flow, Interceptor
-from tests.facts.serving import PATIENCE, Client, serving
+from tests.facts.serving import Client, serving
+from tests.support.patience import PATIENCE
 from tests.torture.quiet import quiet, tell
 
 NUMBER = "x-upload"  # the metadata key that says which upload it is

@@ -7,9 +7,9 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
-WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 844}  # a laptop, a phone
+from tests.support.patience import PATIENCE
 
-PATIENCE = 20_000  # milliseconds, on a machine that does much else
+WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 844}  # a laptop, a phone
 
 
 def expect(locator: Any) -> Any:
@@ -19,7 +19,7 @@ def expect(locator: Any) -> Any:
     """
     from playwright import sync_api
 
-    sync_api.expect.set_options(timeout=PATIENCE)
+    sync_api.expect.set_options(timeout=1000 * PATIENCE)  # in milliseconds
     return sync_api.expect(locator)
 
 
@@ -50,7 +50,7 @@ def opened(
     asked: list[str] = []
     try:
         page = context.new_page()
-        page.set_default_timeout(PATIENCE)
+        page.set_default_timeout(1000 * PATIENCE)
         page.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
         page.on("pageerror", lambda error: complaints.append(f"raised: {error}"))
         page.on("request", lambda request: asked.append(request.url))

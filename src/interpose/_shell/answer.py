@@ -47,9 +47,9 @@ class Abort(grpc.aio.AbortError):
 
 
 class Answer:
-    """The record of one RPC's handler. Most fields stand on the class until they are set, and most RPCs set few.
+    """The record of one RPC's handler. Most fields are on the class until they are set, and most RPCs set few.
 
-    Those that all set are slots: Python is slow to set, and to read, what stands on the class too.
+    Those that all set are slots: Python is slow to set, and to read, what is on the class too.
     """
 
     __slots__ = ("__dict__", "_call", "_native", "decided")
@@ -88,7 +88,7 @@ class Answer:
     def over(self) -> Call | None:
         """The RPC is over, and gives the last call: it and the context no longer keep each other, nor grpc's state.
 
-        The call lives on in the RPC's contextvars. What nobody asked of it while the RPC ran, it no longer knows.
+        The call lives on in the RPC's contextvars. What was not asked of it while the RPC ran, it no longer knows.
         """
         call, self._call = self._call, None
         if call is not None:
@@ -234,7 +234,7 @@ class Answer:
         return CANCELLED_OR_STOPPED if doubtful else GONE[gone]
 
     def outcome(self, error: BaseException | None, response: Any, gone: grpc.StatusCode | None) -> Outcome:
-        """How the attempt ended. gone: why nobody listens any more, if the client has left."""
+        """How the attempt ended. gone: why no client listens any more, if it has left."""
         assert self._call is not None
         kind = self._call._method.kind
         received, sent = (self.received if kind.request_streaming else 1), self.sent
@@ -296,7 +296,7 @@ A = TypeVar("A", bound=Answer)
 
 
 def recording(kind: type[A], clock: Clock, stop: Stop | None) -> type[A]:
-    """The class of records of one server's RPCs, without a constructor: what is the same in all of them stands on it."""
+    """The class of records of one server's RPCs, without a constructor: what is the same in all of them is on it."""
     made: Any = type(kind.__name__, (kind,), {"__init__": object.__init__, "clock": clock, "_stop": stop})
     record: type[A] = made
     return record

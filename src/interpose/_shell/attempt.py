@@ -90,7 +90,7 @@ class Attempt(ABC):
 
     @abstractmethod
     def _follow(self) -> Outcome | None:
-        """Have the exchange told of its end; gives the outcome if it has ended already."""
+        """Report its end to the exchange; gives the outcome if it has ended already."""
 
     def _lose_patience(self) -> None:
         """End it, unless the server has begun to answer."""
@@ -161,4 +161,4 @@ class Attempt(ABC):
 
     @abstractmethod
     def _ended(self) -> Any:
-        """What tells the metadata of the call that is over."""
+        """What has the metadata of the call that is over."""

@@ -57,8 +57,8 @@ def unexpected(outcome: Outcome) -> BaseException | None:
 def trailers(outcome: Outcome) -> Metadata:
     """Trailing metadata that reaches the client, with a failure's status: what is too much is left out, largest first.
 
-    So is what the wire refuses, of an error that came from another server; of several packed statuses the last stands.
-    An answer keeps what it has: a client may be set to take more, and one that is not is told so.
+    So is what the wire refuses, of an error that came from another server; of several packed statuses the last is kept.
+    An answer keeps what it has: a client may be set to take more, and one that is not gets a status that says so.
     """
     trailing = outcome.trailing_metadata if outcome.ok else vouched(outcome)
     if not trailing or outcome.ok:
@@ -97,6 +97,6 @@ def _fitted(packed: Pair, details: str, room: int) -> Pair | None:
     key, status = packed
     try:
         status = errors._rich().fitted(status, details, (room - field_size(key, b"")) // 4 * 3)
-    except ImportError:  # packed by hand: nobody here can open it
+    except ImportError:  # packed by hand: it cannot be opened here
         return packed
     return None if status is None else (key, status)

@@ -140,8 +140,8 @@ def telling(serialize: Pass | None, note: Callable[[], object]) -> Pass | None:
         try:
             return serialize(message)
         except BaseException as error:
-            # As text: whoever keeps the error keeps its traceback, and by it the generator, which has to be dropped. So
-            # does an error that stands in a variable of the function that raised it.
+            # As text: code that keeps the error keeps its traceback, and by it the generator, which has to be dropped. So
+            # does an error that is in a variable of the function that raised it.
             _log.error("Exception serializing message!\n%s", traceback.format_exc())
             traceback.clear_frames(error.__traceback__)
             note()

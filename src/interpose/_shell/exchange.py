@@ -1,4 +1,4 @@
-"""One client RPC: what is in flight or awaited, and how its flows are told.
+"""One client RPC: what is in flight or awaited, and how its flows get outcomes.
 
 It never blocks, and is turned wherever the event comes: on sync by the application's thread, grpc's channel thread or
 the clock's; on asyncio on the loop. What ends an attempt, a pause or the RPC is claimed, so each ends once, and the

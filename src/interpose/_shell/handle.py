@@ -22,7 +22,7 @@ class Handle:
 
     def done(self) -> bool:
         """Has it ended, or is it about to since it was cancelled?"""
-        # A cancelled one is done, as futures are, though its flows may still have to be told, or have something to await.
+        # A cancelled one is done, as futures are, though its flows may still wait for the outcome or for something else.
         return bool(self._exchange.outcome is not None or self._exchange.cancelled)
 
     def time_remaining(self) -> Any:

@@ -85,7 +85,7 @@ def function_of(handler: Any) -> Any:
 
 
 def with_function(handler: Any, function: Any, *, deserializer: Any = None, serializer: Any = None) -> Any:
-    """The handler with another function; and with these (de)serializers, or its own in a form that grpc can bear."""
+    """The handler with another function; and with these (de)serializers, or its own in a form that grpc can handle."""
     return _MAKE[kind_of(handler)](
         function,
         deserializer or guarded(handler.request_deserializer),

@@ -1,6 +1,6 @@
 """One client RPC as its parts see it: an attempt, a pause, what a flow waits for, the copies of a race.
 
-The exchange makes these parts, and they report to it. What they need of it stands here, below both, so that no two
+The exchange makes these parts, and they report to it. What they need of it is here, below both, so that no two
 files import one another.
 """
 
@@ -92,7 +92,7 @@ class Owner(ABC):
 
     @abstractmethod
     def over(self, attempt: Any, error: BaseException | None = None, response: Any = None) -> None:
-        """An attempt has ended, as its native call says or with `error`; told any number of times."""
+        """An attempt has ended, as its native call says or with `error`; reported any number of times."""
 
     @abstractmethod
     def publish(self, attempt: Any) -> None:

@@ -45,7 +45,7 @@ class Pending(ABC):
 
     @abstractmethod
     def _set(self) -> None:
-        """Have the exchange told when it comes."""
+        """Report to the exchange when it comes."""
 
     def _is_unwanted(self) -> bool:
         return self._owner.cancelled or self._owner.route.pauses.closed

@@ -1,6 +1,6 @@
 """A race: copies of a call, each an exchange of its own; the first good answer wins, and the others are cancelled.
 
-Of response streams the first to deliver a message wins: each copy is read in the background, since nothing else tells.
+Of response streams the first to deliver a message wins: each copy is read in the background, since nothing else shows it.
 From then on the application reads what the winner does.
 """
 
@@ -172,7 +172,7 @@ class Lanes:
         self._owner.route.pauses.discard(self._close)
         for loser in losers:
             loser.cancel()
-        # Not the sum of what the copies told: another thread may be about to tell a loser's end.
+        # Not the sum of what the copies reported: another thread may be about to report a loser's end.
         outcome._attempts = sum(driver.sends for driver in self._drivers)
         self._owner.under_way = None
         self._owner.told(outcome)

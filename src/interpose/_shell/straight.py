@@ -1,4 +1,4 @@
-"""What nearly every RPC of a client is: each flow yields the call, or a copy with other headers, and lets the outcome stand.
+"""What nearly every RPC of a client is: each flow yields the call, or a copy with other headers, and keeps the outcome.
 
 It is what a `Driver` does with such flows, without one. The moment that a flow asks for anything else, a driver takes
 over what has begun. tests/laws/test_straight.py holds both to the same; servers have the like around their handlers.
@@ -34,7 +34,7 @@ def begin(stack: Layers, call: Call) -> tuple[Nested, Call, Taken | None]:
 
 
 def end(stack: Layers, frames: Any, outcome: Outcome) -> Taken | None:
-    """Tell the flows how their call has ended; the driver if one had to take over, None if they let that stand."""
+    """Pass to the flows how their call has ended; the driver if one had to take over, None if they keep that."""
     while frames:
         frame, frames = frames
         try:

@@ -41,7 +41,7 @@ class Requests:
         self._source: Any = None
 
     def upload(self, call: Call) -> Any:
-        """The stream for one attempt; from its start if the call is buffered, else from where it stands."""
+        """The stream for one attempt; from its start if the call is buffered, else from where it is."""
         if call._asks.buffer is not None and self._source is None:
             self._source = self._keep(Replay(call._asks.buffer))
         if self._source is None:

@@ -1,4 +1,4 @@
-"""One native call of an RPC on asyncio: how it is sent and read, and how it ended, told by what grpc says."""
+"""One native call of an RPC on asyncio: how it is sent and read, and how it ended, by what grpc says."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Attempt(shell.Attempt):
         call, requests, route = self.call, self.exchange.requests, self.exchange.route
         request: Any
         if requests is None:
-            request = encoded(request_of(call), route.encode)  # here, since grpc.aio does not tell of a failure
+            request = encoded(request_of(call), route.encode)  # here, since grpc.aio does not report a failure
         else:
             self._upload = request = requests.upload(call)
         return route.native(
@@ -148,19 +148,19 @@ class Attempt(shell.Attempt):
             if not self.over:
                 exchange.loop.call_later(STATUS_POLL, self._when_native_is_over)
             return
-        # A reader that holds a message has to count it first: the outcome tells how many were delivered.
+        # A reader that holds a message has to count it first: the outcome says how many were delivered.
         self._native_over = True
         if not self._reading:
             exchange.over(self, self._refused)
 
     def _refuse_writes(self) -> None:
-        """Responses stand in front of the status, so whoever only writes would wait for ever."""
+        """Responses are in front of the status, so a call that only writes would wait for ever."""
         requests = self.exchange.requests
         if not self.over and requests is not None and requests.written is not None:
             requests.written.end(self._refused or InvalidStateError(FINISHED))
 
     async def read(self, deliver: Callable[[Any], object] | None = None) -> Any:
-        """The next response message, or EOF; of the end the exchange is told. deliver: called first, with the message."""
+        """The next response message, or EOF; its end is reported to the exchange. deliver: called first, with the message."""
         self._reading = True
         error = None
         try:
@@ -177,7 +177,7 @@ class Attempt(shell.Attempt):
                     deliver(message)
         except BaseException as raised:
             message = EOF
-            if type(raised) is not AioRpcError:  # that is the native call's status, of which we are told
+            if type(raised) is not AioRpcError:  # that is the native call's status, which is reported to us
                 error = raised
         finally:
             self._reading = False

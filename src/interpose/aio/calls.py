@@ -61,7 +61,7 @@ class _Handle(Handle, grpc.aio.Call):
                 await exchange.settled(attempt)
             if exchange.attempt is attempt and not attempt.native.done():
                 return metadata
-            while not attempt.over:  # the flows are about to be told, and may send again
+            while not attempt.over:  # the flows are about to get the outcome, and may send again
                 await exchange.changes()
         return grpc.aio.Metadata(*(await exchange.end()).initial_metadata)
 
@@ -105,7 +105,7 @@ class _UnaryResponse(_Handle):
                 if attempt is None:
                     yield from exchange.changes()
                 else:
-                    # Not our own future: when the native call ends, whoever awaits it wakes in the same turn of the loop,
+                    # Not our own future: when the native call ends, the code that awaits it wakes in the same turn of the loop,
                     # right behind the exchange.
                     try:
                         yield from attempt.native.__await__()
@@ -193,7 +193,7 @@ class _RequestStream(_Handle):
             exchange.cancel()
             raise
         except AioRpcError as error:
-            # Not for ever: responses that nobody reads while we write may stand in front of the server's status.
+            # Not for ever: responses that are not read while we write may be in front of the server's status.
             with suppress(TimeoutError):
                 async with asyncio.timeout(WRITE_GRACE):
                     await exchange.end()
@@ -219,7 +219,7 @@ class _RequestStream(_Handle):
         await attempt.native.write(message)
 
     async def done_writing(self) -> None:
-        """Tell the server that no more messages come."""
+        """Say to the server that no more messages come."""
         requests = self._own_requests()
         if self._exchange.outcome is not None:
             return
@@ -229,7 +229,7 @@ class _RequestStream(_Handle):
             requests.written.done()
         else:
             assert attempt is not None
-            with suppress(InternalError):  # the RPC ends just now; how, is told to who reads
+            with suppress(InternalError):  # the RPC ends just now; how, is reported to the reader
                 await attempt.connected()
                 await attempt.native.done_writing()
 
@@ -258,7 +258,7 @@ class UnaryUnaryCall(_UnaryResponse, grpc.aio.UnaryUnaryCall[Any, Any]):
 class StraightCall(UnaryUnaryCall):
     """What nearly every RPC is: its flows have passed the call on, it was sent, and its application awaits the response.
 
-    For all else, whoever asks for it, an exchange takes over what has begun.
+    For all else that is asked for, an exchange takes over what has begun.
     """
 
     _native: DirectCall | None = None
@@ -297,7 +297,7 @@ class StraightCall(UnaryUnaryCall):
         return Exchange(self._route, driver, self._context, self._call._deadline, None, self._loop)
 
     def send(self, way: Direct) -> None:
-        """Send it, and have the flows told how it ended."""
+        """Send it, and pass to the flows how it ended."""
         call, route = self._call, self._route
         self._started = started = route.clock.now()
         timeout = call._timeout

@@ -27,7 +27,7 @@ NATIVE_INTERCEPTORS = tuple(f"_{kind.value}_interceptors" for kind in Kind)
 class Channel(Layered, grpc.aio.Channel):
     """A channel with interceptors; everything that is no call goes straight to the native channel."""
 
-    _packs = True  # grpc.aio does not tell of a serializer that fails
+    _packs = True  # grpc.aio does not report a serializer that fails
     _native: grpc.aio.Channel
 
     def __init__(self, native: grpc.aio.Channel, interceptors: tuple[Interceptor, ...], clock: Clock) -> None:

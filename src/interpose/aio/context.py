@@ -18,7 +18,7 @@ from interpose._shell.native import EOF
 
 
 class _Raising:
-    """What `abort` gives: raises when awaited. The status is recorded even if nobody awaits it."""
+    """What `abort` gives: raises when awaited. The status is recorded even if it is not awaited."""
 
     __slots__ = ("_abort",)
 
@@ -118,7 +118,7 @@ class ServicerContext(Answer, grpc.aio.ServicerContext[Any, Any]):  # type: igno
         """The request stream has ended; raises CancelledError if that is because the client cancelled or its time is up.
 
         grpc.aio ends the stream in that case as if the client had been done, and cancels the handler a moment later.
-        Another read is answered by the core after that news, so whoever waits for it is cancelled first.
+        Another read is answered by the core after that news, so a handler that waits for it is cancelled first.
         """
         await self._native.read()
 
@@ -132,7 +132,7 @@ class ServicerContext(Answer, grpc.aio.ServicerContext[Any, Any]):  # type: igno
         task = asyncio.current_task()
         if task is not None and task.cancelling():
             self.over()
-            raise asyncio.CancelledError  # nobody listens any more
+            raise asyncio.CancelledError  # no client listens any more
         closing = self.closing(outcome)
         if closing.initial:
             await _while_there(self._native.send_initial_metadata(closing.initial))

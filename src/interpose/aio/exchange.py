@@ -66,7 +66,7 @@ class Exchange(shell.Exchange, attempts.Owner):
         context = copy_context()  # the application's, in which the native call is to begin, and not that thread's
 
         def post() -> None:
-            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            with suppress(RuntimeError):  # the loop is closed: no task waits any more
                 self.loop.call_soon_threadsafe(callback, context=context)
 
         return post

@@ -35,7 +35,7 @@ async def joined(step: Wait, deadline: float | None, clock: Clock) -> Any:
             came.set_result(None)
 
     def tell(_: Any) -> None:
-        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        with suppress(RuntimeError):  # the loop is closed: no task waits any more
             loop.call_soon_threadsafe(wake)
 
     future.add_done_callback(tell)

@@ -43,7 +43,7 @@ class Written:
                 self._in_hand.set_result(None)
 
     def end(self, error: BaseException) -> None:
-        """Nobody will take what is written."""
+        """What is written will not be taken."""
         self._closed = error
         waiting = [self._in_hand]
         while not self._messages.empty():
@@ -164,7 +164,7 @@ class Requests(uploads.Requests):
         return Source(messages, replay)
 
     def stop(self, error: BaseException) -> None:
-        """The RPC is over: take nothing more. error: what to tell those who wait to write."""
+        """The RPC is over: take nothing more. error: what those that wait to write get."""
         if self._source is not None:
             self._source.stop()
         if self.written is not None:

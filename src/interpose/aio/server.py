@@ -41,7 +41,7 @@ class Handlers:
         self._compiled = Compiled(self.compile)
 
     async def intercepted(self, found: Awaitable[Any], details: Any) -> Any:
-        """The handler to serve this RPC with; None, for a method that nobody knows, stays None."""
+        """The handler to serve this RPC with; None, for a method that is not known, stays None."""
         handler = await found
         return None if handler is None else self.get(handler, details.method)
 
@@ -86,7 +86,7 @@ async def _attend(driver: Driver, step: Any, context: ServicerContext) -> Any:
             if task is not None and task.cancelling():  # by the client, in an earlier attempt
                 raise asyncio.CancelledError  # noqa: TRY301  as if it came now
             await _sleep(step._asks.delay, context.clock)
-        except asyncio.CancelledError as error:  # the client has gone: the flows are told, not the handler
+        except asyncio.CancelledError as error:  # the client has gone: the flows get the outcome, not the handler
             context.begin(step)
             step = driver.tell(_outcome(context, error))
         else:
@@ -94,7 +94,7 @@ async def _attend(driver: Driver, step: Any, context: ServicerContext) -> Any:
 
 
 def _gone(context: ServicerContext) -> errors.StatusError | None:
-    """What a flow is told that waits while the client goes; None if it has not gone."""
+    """What a flow gets that waits while the client goes; None if it has not gone."""
     task = asyncio.current_task()
     if task is None or not task.cancelling():
         return None
@@ -157,7 +157,9 @@ def _outcome(context: ServicerContext, error: BaseException | None, response: An
     """How an attempt of the handler ended."""
     gone = None
     task = asyncio.current_task()
-    cancelled = task is not None and task.cancelling()  # even if the handler swallowed it and answered: nobody listens
+    cancelled = (
+        task is not None and task.cancelling()
+    )  # even if the handler swallowed it and answered: no client listens
     if cancelled or isinstance(error, grpc.aio.InternalError):  # a write failed: grpc is about to say that it is over
         gone = context.why_gone()
     elif isinstance(error, asyncio.CancelledError):
@@ -258,7 +260,9 @@ def _streaming(endpoint: Endpoint, record: type[ServicerContext]) -> Behavior:
                     context.sent = sent  # when_over may come while we are suspended
                     try:
                         yield message
-                    except GeneratorExit:  # grpc dropped us while it was writing: the callback has told the flows
+                    except (
+                        GeneratorExit
+                    ):  # grpc dropped us while it was writing: the callback has passed the end to the flows
                         await rpc.close(messages)
                         return
             except BaseException as raised:
@@ -309,7 +313,7 @@ class _Streamed:
         self._ambient = _own_context()
 
     def when_over(self, _: Any) -> None:
-        """grpc's task for the RPC has ended; if the flows do not know, they are told."""
+        """grpc's task for the RPC has ended; if the flows do not know, they get the outcome."""
         if not self.over:
             self.over = True
             outcome = self._context.outcome(None, None, self._context.why_gone())

@@ -5,7 +5,9 @@ The two differ in how a handler is called, and in how one sees that the client h
 
 from __future__ import annotations
 
-from asyncio import current_task
+import asyncio
+import sys
+from asyncio import get_running_loop
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -16,6 +18,11 @@ from interpose._shell.handlers import Endpoint
 from interpose.context import set_current_call
 
 Behavior: TypeAlias = Callable[..., Any]
+
+if sys.version_info >= (3, 12):
+    task_of: Callable[[Any], Any] = asyncio.current_task
+else:  # there `current_task` is written in Python, and to look where it looks costs a third
+    task_of = vars(asyncio.tasks)["_current_tasks"].get
 
 
 def straight(endpoint: Endpoint, record: type[Any], ended: Behavior, go_on: Behavior) -> Behavior:  # noqa: C901, PLR0915
@@ -49,7 +56,7 @@ def straight(endpoint: Endpoint, record: type[Any], ended: Behavior, go_on: Beha
             response = await handler(argument, context)
         except BaseException as raised:
             error = raised
-        task = current_task()
+        task = task_of(get_running_loop())
         if error is None and not context.decided and not (task and task.cancelling()):
             outcome: Any = Answered()
             outcome._response, outcome._elapsed = response, now() - started

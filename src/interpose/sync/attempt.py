@@ -1,4 +1,4 @@
-"""One native call of an RPC on the sync side: how it is sent and read, and how it ended, told by what grpc says."""
+"""One native call of an RPC on the sync side: how it is sent and read, and how it ended, by what grpc says."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Attempt(shell.Attempt):
     def _follow(self) -> Outcome | None:
         exchange = self.exchange
         if not self.native.add_callback(self._when_native_is_over):
-            self._native_over = True  # already; a reader that holds its last message tells of it, else we do
+            self._native_over = True  # already; a reader that holds its last message reports it, else we do
             if not self._reading and self.claim():
                 exchange.attempt = None  # a cancel has to find what comes next
                 return self.outcome()
@@ -81,16 +81,16 @@ class Attempt(shell.Attempt):
 
     def _when_native_is_over(self) -> None:
         if getattr(getattr(self.native, "_state", None), "initial_metadata", ()) is None:
-            # grpc may tell the end before what came in front of it, both on this thread: it must not wait for itself.
+            # grpc may report the end before what came in front of it, both on this thread: it must not wait for itself.
             SYSTEM.call_later(METADATA_POLL, self._when_native_is_over)
             return
-        # A reader that holds a message has to count it first: the outcome tells how many were delivered.
+        # A reader that holds a message has to count it first: the outcome says how many were delivered.
         self._native_over = True
         if not self._reading:
             self.exchange.over(self)
 
     def read(self, deliver: Callable[[Any], object] | None = None) -> Any:
-        """The next response message, or EOF; of the end the exchange is told. deliver: called first, with the message."""
+        """The next response message, or EOF; its end is reported to the exchange. deliver: called first, with the message."""
         self._reading = True
         try:
             message = next(self.native)

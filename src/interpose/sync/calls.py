@@ -43,7 +43,7 @@ class _Handle(Handle, grpc.RpcError, grpc.Call, grpc.Future):  # type: ignore[ty
             if not metadata:
                 self._exchange.wait_until_settled(attempt)
             if attempt.native.is_active() or single_threaded(attempt.native):
-                return metadata  # else its flows are about to be told of its end, and may send again
+                return metadata  # else its flows are about to get its end, and may send again
         return self._exchange.wait().initial_metadata
 
     def trailing_metadata(self) -> Any:

@@ -199,7 +199,7 @@ class _UnaryResponse(_Starter):
         return closing(outcome, was_open) if self._route.pauses.closed else outcome
 
     def _awaited(self, driver: Driver, step: Wait, deadline: float | None) -> tuple[Callable[[Any], Any], Any]:
-        """Wait for a Future, as a flow asked; how the driver is told what came."""
+        """Wait for a Future, as a flow asked; how the driver gets what came."""
         future = step.awaitable
         if not isinstance(future, Future):
             return driver.fail, no_waiting(step)
@@ -278,7 +278,7 @@ class _UnaryResponse(_Starter):
 
 
 def _ended(error: BaseException) -> Any:
-    """What tells the metadata of a call that failed: the error, if the call has got so far."""
+    """What has the metadata of a call that failed: the error, if the call has got so far."""
     return error if hasattr(error, "initial_metadata") else None
 
 

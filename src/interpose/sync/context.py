@@ -100,7 +100,7 @@ class ServicerContext(Answer, grpc.ServicerContext):  # type: ignore[misc]  # No
         return getattr(self._native, "check_response", None)
 
     def gone(self) -> grpc.StatusCode | None:
-        """Why nobody listens any more (see `why_gone`); None while somebody does."""
+        """Why no client listens any more (see `why_gone`); None while one does."""
         return None if self.is_active() else self.why_gone()
 
     @property

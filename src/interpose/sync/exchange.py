@@ -1,4 +1,4 @@
-"""An RPC that nobody waits for in a blocking call: a future, or a response stream. What threads do differently.
+"""An RPC that no blocking call waits for: a future, or a response stream. What threads do differently.
 
 It never blocks, and is turned by whichever thread brings the event: the application's, grpc's channel thread, or the
 clock's.
@@ -30,7 +30,7 @@ from interpose.sync.requests import Requests
 
 
 class Exchange(shell.Exchange, attempts.Owner):
-    """One RPC that nobody waits for in a blocking call: a future, or a response stream."""
+    """One RPC that no blocking call waits for: a future, or a response stream."""
 
     __slots__ = ("_changed", "begin")
 
@@ -106,7 +106,7 @@ class Exchange(shell.Exchange, attempts.Owner):
     def abandon(self) -> None:
         """The application dropped the call: a finalizer, on any thread, inside anybody's code.
 
-        It takes no lock of ours and calls nothing of grpc's, whose own finalizers can stand still for ever: the clock's
+        It takes no lock of ours and calls nothing of grpc's, whose own finalizers can hang for ever: the clock's
         thread does the rest.
         """
         if self.mark_cancelled():
@@ -138,7 +138,7 @@ class Exchange(shell.Exchange, attempts.Owner):
         with self._changed:
             attempt = self.attempt
             if self.outcome is None and attempt is not None and single_threaded(attempt.native):
-                attempt.native.code()  # UsageError before the end: nobody but a reader learns of it
+                attempt.native.code()  # UsageError before the end: only a reader learns of it
             if not self._changed.wait_for(lambda: self.outcome is not None, timeout):
                 raise grpc.FutureTimeoutError
         assert self.outcome is not None

@@ -76,7 +76,7 @@ class Upload(uploads.Upload):
         except BaseException as error:
             if closed:  # not the application's: grpc wants no more
                 raise
-            raise self.broken_by(error) from error  # grpc's thread bears an Exception only
+            raise self.broken_by(error) from error  # grpc's thread handles an Exception only
 
     @abstractmethod
     def _outgoing(self) -> Iterator[Any]:
@@ -119,7 +119,7 @@ class Requests(uploads.Requests):
         self._context = copy_context()
 
     def run(self, start: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Start a native call in the application's context: grpc reads the stream in it, whoever's thread this is."""
+        """Start a native call in the application's context: grpc reads the stream in it, on any thread."""
         return self._context.copy().run(start, *args, **kwargs)
 
     def _keep(self, replay: Replay) -> Source:

@@ -310,7 +310,7 @@ class _Watched:
             self._send(None)
 
     def when_over(self) -> None:
-        """The RPC is over; told on the server's one serving thread, which must not run anybody's code."""
+        """The RPC is over; reported on the server's one serving thread, which must not run anybody's code."""
         if self._claims:
             self._context.clock.call_later(0, partial(self.finish, None))
 

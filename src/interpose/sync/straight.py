@@ -1,4 +1,4 @@
-"""What nearly every RPC of a server is, in one frame: each flow yields the call, the handler answers, each lets that stand.
+"""What nearly every RPC of a server is, in one frame: each flow yields the call, the handler answers, each keeps that.
 
 It is what a `Driver` does with such flows, written out: without a driver, and without a frame for each of its steps,
 which is a quarter of what the first interceptor costs. The moment that a flow asks for anything, a driver takes over what

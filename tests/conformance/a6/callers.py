@@ -18,8 +18,8 @@ import grpc.aio
 from interpose import Interceptor, Kind, Metadata, intercept_channel
 from interpose._clock import SYSTEM, Clock
 from interpose.testing.echo import Stub
+from tests.support.patience import PATIENCE
 
-PATIENCE = 20  # seconds after which a call counts as hung
 OPTIONS = [("grpc.enable_retries", 0)]
 
 

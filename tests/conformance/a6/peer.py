@@ -19,8 +19,8 @@ import grpc
 
 from interpose import Kind
 from interpose.testing.echo import SERVICE, decode, encode
+from tests.support.patience import PATIENCE
 
-PATIENCE = 10  # seconds after which a wait counts as a hang
 PUSHBACK = "grpc-retry-pushback-ms"
 ATTEMPT = "x-retry-attempt"
 

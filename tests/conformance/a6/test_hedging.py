@@ -17,10 +17,10 @@ from interpose.mechanisms.budget import RetryBudget
 from interpose.testing import FakeClock
 from tests.conformance.a6.callers import DOWNLOADS, IN_STEPS, UPLOADS, WAYS, Way
 from tests.conformance.a6.peer import fail, peer, pushback, read, send, wait_for, wait_for_the_client_to_go
+from tests.support.patience import PATIENCE
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 CANCELLED = grpc.StatusCode.CANCELLED
-PATIENCE = 10  # seconds after which a wait counts as a hang
 
 each_way = pytest.mark.parametrize("way", WAYS, ids=str)
 each_in_steps = pytest.mark.parametrize("way", IN_STEPS, ids=str)

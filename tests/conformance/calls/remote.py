@@ -14,8 +14,8 @@ from typing import Any
 import grpc
 
 from interpose import Kind
+from tests.support.patience import PATIENCE
 
-PATIENCE = 10  # seconds that anything may take before it counts as hung
 THREADS = 16
 SERVICE = "conformance.Puppet"
 

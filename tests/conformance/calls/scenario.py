@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from hypothesis import strategies as st
 
 from interpose import Kind
-from tests.conformance.calls.remote import PATIENCE
+from tests.support.patience import PATIENCE
 
 OK, FAILED, CANCELLED = "OK", "NOT_FOUND", "CANCELLED"
 ENDS = (OK, FAILED, CANCELLED)

@@ -11,9 +11,10 @@ from typing import Any
 
 import grpc
 
-from tests.conformance.calls.remote import PATIENCE, Remote
+from tests.conformance.calls.remote import Remote
 from tests.conformance.calls.scenario import Scenario
 from tests.conformance.calls.seeing import Seen, Sight, kin, of, of_a_repr, raised, shown
+from tests.support.patience import PATIENCE
 
 SHORTLY = 0.001  # seconds: to wait for what does not come
 

@@ -18,9 +18,10 @@ import pytest
 from interpose import Kind, errors, intercept_channel
 from tests.conformance.calls.comparing import Side
 from tests.conformance.calls.differences import ROWS, SHOWN_APART, Row
-from tests.conformance.calls.remote import DETAILS, PATIENCE, SERVICE, TRAILING, Puppet, Remote, serving, stubs
+from tests.conformance.calls.remote import DETAILS, SERVICE, TRAILING, Puppet, Remote, serving, stubs
 from tests.conformance.calls.scenario import Scenario
 from tests.conformance.calls.ways import passes
+from tests.support.patience import PATIENCE
 
 PAGE = Path(__file__).parents[3] / "docs" / "call-objects.md"
 OCCURRENCES = [(row, aio, scenario) for row in ROWS for aio, scenario in row.examples]

@@ -14,7 +14,7 @@ from opentelemetry.proto.trace.v1 import trace_pb2
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-PATIENCE = 20  # seconds until a span that does not come counts as lost
+from tests.support.patience import PATIENCE
 
 SERVICE = "opentelemetry.proto.collector.trace.v1.TraceService"
 

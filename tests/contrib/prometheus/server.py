@@ -14,8 +14,7 @@ from urllib.parse import urlencode
 from urllib.request import urlopen
 
 from tests.contrib.redis.server import free_port
-
-PATIENCE = 20.0  # seconds
+from tests.support.patience import PATIENCE
 
 Series = list[dict[str, Any]]  # of Prometheus' API: `metric`, with its labels, and `value` or `values`
 

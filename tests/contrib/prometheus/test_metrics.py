@@ -19,9 +19,9 @@ from interpose.testing import PLACES, Echo, FakeClock, Place, Stub, failed, ok, 
 from tests.contrib.prometheus.reading import WHERE, codes, shown, total
 from tests.facts.serving import serving
 from tests.interceptors.driving import failing, incoming, is_server, outgoing, requests
+from tests.support.patience import PATIENCE
 
 Code = grpc.StatusCode
-PATIENCE = 10.0
 TYPES = {
     Kind.UNARY_UNARY: "unary",
     Kind.STREAM_UNARY: "client_stream",

@@ -17,7 +17,8 @@ from interpose import Interceptor, Kind, Side
 from interpose.contrib.prometheus import PrometheusMetrics
 from interpose.interceptors import CircuitBreaker, ConcurrencyLimit, Hedge, RateLimit, Retry
 from interpose.testing import Place, failed, ok
-from tests.contrib.prometheus.server import PATIENCE, PrometheusServer, checked
+from tests.contrib.prometheus.server import PrometheusServer, checked
+from tests.support.patience import PATIENCE
 
 Code = grpc.StatusCode
 STACK: list[Interceptor] = [Retry(), Hedge(), CircuitBreaker(), ConcurrencyLimit(5), RateLimit("9/second")]

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import redis
 
-PATIENCE = 20  # seconds
+from tests.support.patience import PATIENCE
 
 
 class RedisServer:

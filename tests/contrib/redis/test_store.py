@@ -23,8 +23,9 @@ from interpose.contrib.redis.script import SCRIPT
 from interpose.interceptors import Limit, RateLimit
 from interpose.interceptors.keys import by_metadata
 from interpose.testing import PLACES, Echo, FakeClock, FaultProxy, Place, Stub, ok, play
-from tests.contrib.redis.server import PATIENCE, LosingProxy, RedisServer, client_of, free_port
+from tests.contrib.redis.server import LosingProxy, RedisServer, client_of, free_port
 from tests.interceptors.driving import requests
+from tests.support.patience import PATIENCE
 
 pytestmark = pytest.mark.needs("redis")
 

@@ -26,7 +26,7 @@ import pytest
 from tests.support.needs import GO_SOURCES, INTEROP, JARS
 
 HERE = Path(__file__).parent
-PATIENCE = 60.0  # seconds after which a program counts as hung; they start slowly on a busy machine
+STARTING_LIMIT = 60.0  # seconds after which a program counts as hung; they start slowly on a busy machine
 
 Command = Callable[[Path], list[str]]  # what runs the program; a folder for what is compiled
 
@@ -148,6 +148,6 @@ def running(command: list[str], target: str) -> Iterator[Foreign]:
             yield Foreign(process)
             assert process.stdin is not None
             process.stdin.close()
-            process.wait(PATIENCE)
+            process.wait(STARTING_LIMIT)
         finally:
             process.kill()

@@ -20,8 +20,7 @@ from interpose.interceptors import Retry
 from interpose.testing import Echo
 from interpose.testing.echo import Attempt, Stub, path
 from tests.support.needs import JARS
-
-PATIENCE = 10.0  # seconds after which a call or an attempt counts as hung
+from tests.support.patience import PATIENCE
 
 
 @dataclass(frozen=True)

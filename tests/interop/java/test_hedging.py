@@ -9,18 +9,9 @@ from pathlib import Path
 import pytest
 
 from interpose.interceptors.retry import ATTEMPT
-from tests.interop.java.clients import (
-    PATIENCE,
-    Client,
-    Ending,
-    Java,
-    Job,
-    Peer,
-    ours_asyncio,
-    ours_sync,
-    running_java,
-)
+from tests.interop.java.clients import Client, Ending, Java, Job, Peer, ours_asyncio, ours_sync, running_java
 from tests.interop.java.scenarios import SCENARIOS, Scenario, Story, table
+from tests.support.patience import PATIENCE
 
 # Seconds of the hedging delay. What goes wrong at one pace is played again at the next, where the pauses of a busy
 # machine count for less.

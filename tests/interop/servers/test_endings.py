@@ -19,10 +19,11 @@ from google.rpc import status_pb2
 from interpose import Kind, errors, intercept_channel
 from interpose.interceptors import AccessLog, CircuitBreaker, Deadline, PropagateContext, RequestId, Retry
 from tests.interop import page
-from tests.interop.calling import NAMES, PATIENCE, SERVICE, STACKS
+from tests.interop.calling import NAMES, SERVICE, STACKS
 from tests.interop.clients.endings import ABORTED, FAILED, NOT_ASKED, OVERSIZED, SOLD_OUT, Case
 from tests.interop.clients.jobs import MAKES, go_built
 from tests.interop.servers.foreign import running
+from tests.support.patience import PATIENCE
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
