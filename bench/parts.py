@@ -115,8 +115,22 @@ class _Ready(logging.Formatter):
         return str(record.msg)
 
 
-ALONE: dict[str, Callable[[], Play]] = {name: partial(spans, share) for name, share in SPANS.items()} | {
-    RECORD: records
+def measurements() -> Play:
+    """What the SDK does with the two durations of an RPC."""
+    instrument = full.meters().get_meter("bench").create_histogram("rpc.server.call.duration", "s")
+    attributes = {"rpc.system.name": "grpc", "rpc.method": METHOD[1:], "rpc.status_code": "OK"}
+
+    def both() -> None:
+        instrument.record(0.001, attributes)
+        instrument.record(0.001, attributes)
+
+    return both
+
+
+ALONE: dict[str, Callable[[], Play]] = {
+    **{name: partial(spans, share) for name, share in SPANS.items()},
+    "the SDK's two measurements alone": measurements,
+    RECORD: records,
 }
 """What is counted without an RPC around it."""
 
