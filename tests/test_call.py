@@ -215,7 +215,7 @@ def test_what_cannot_be_hedged() -> None:
     """A handler cannot be hedged, nor can a call by what is no function."""
     with pytest.raises(ValueError, match="only calls of a client can be hedged"):
         SERVED.hedged(copies=2, delay=0)
-    with pytest.raises(TypeError, match="verdict and ready must be functions, not 0 and None"):
+    with pytest.raises(TypeError, match="verdict and ready must be functions, not an int and None"):
         CALL.hedged(copies=2, delay=0, verdict=0)  # type: ignore[arg-type]  # what is tested
 
 
@@ -265,7 +265,7 @@ def test_taps_of_initial_metadata() -> None:
 
 def test_a_hook_is_a_function() -> None:
     """Anything else is refused where it is given, by name."""
-    with pytest.raises(TypeError, match=r"requests must be a function of one message, not 'text'"):
+    with pytest.raises(TypeError, match=r"requests must be a function of one message, not a str"):
         CALL.tap(requests="text")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"responses must be a function"):
         CALL.map(responses=5)  # type: ignore[arg-type]

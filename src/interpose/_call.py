@@ -11,6 +11,7 @@ import grpc
 
 from interpose import errors
 from interpose._clock import FOREVER, Clock
+from interpose._kind import kind_of
 from interpose._metadata import Metadata
 from interpose._method import Kind, Method, Side
 from interpose._scope import Scope
@@ -298,7 +299,7 @@ class Call:
         if self.side is Side.SERVER:
             raise ValueError("with_compression: requests come from the client; a handler calls context.set_compression")
         if not isinstance(compression, (grpc.Compression, NoneType)):
-            raise TypeError(f"with_compression: give a grpc.Compression or None, not {compression!r}")
+            raise TypeError(f"with_compression: give a grpc.Compression or None, not {kind_of(compression)}")
         return self._copy("_compression", compression)
 
     def with_wait_for_ready(self, wait: bool | None) -> Call:
@@ -309,7 +310,7 @@ class Call:
         if self.side is Side.SERVER:
             raise ValueError("with_wait_for_ready: the connection is there; only a client can wait for one")
         if not isinstance(wait, (bool, NoneType)):
-            raise TypeError(f"with_wait_for_ready: give True, False or None, not {wait!r}")
+            raise TypeError(f"with_wait_for_ready: give True, False or None, not {kind_of(wait)}")
         return self._copy("_wait_for_ready", wait)
 
     def with_credentials(self, credentials: grpc.CallCredentials | None) -> Call:
@@ -358,7 +359,7 @@ class Call:
                 f"hedged: copies must be 2 or more and delay 0 or more seconds, not {copies!r} and {delay!r}"
             )
         if not all(hook is None or callable(hook) for hook in (verdict, ready)):
-            raise TypeError(f"hedged: verdict and ready must be functions, not {verdict!r} and {ready!r}")
+            raise TypeError(f"hedged: verdict and ready must be functions, not {kind_of(verdict)} and {kind_of(ready)}")
         buffer = self._asks.buffer
         if buffer is None and self.kind.request_streaming:
             buffer = DEFAULT_BUFFER  # each copy needs the whole stream
@@ -416,7 +417,7 @@ class Call:
         asks = self._asks
         for name, hook in (("requests", requests), ("responses", responses), ("initial_metadata", initial)):
             if hook is not None and not callable(hook):
-                raise TypeError(f"{name} must be a function of one message, not {hook!r}")
+                raise TypeError(f"{name} must be a function of one message, not {kind_of(hook)}")
         # An outer interceptor comes first on the way out and last on the way back.
         return self._ask(
             requests=asks.requests if requests is None else (*asks.requests, Hook(changes, requests)),
@@ -485,5 +486,5 @@ class Begun(Call):
 
 def _number(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number of seconds, not {value!r}")
+        raise TypeError(f"{name} must be a number of seconds, not {kind_of(value)}")
     return value

@@ -42,6 +42,7 @@ import grpc.aio
 
 from interpose import errors
 from interpose._call import Call, Hedging, Overflowed
+from interpose._kind import kind_of
 from interpose._method import Method
 from interpose._outcome import Outcome
 from interpose._patterns import Patterns
@@ -256,7 +257,7 @@ def when(condition: Condition, *interceptors: Interceptor) -> Chain:
     """
     if not (isinstance(condition, str | Iterable) or callable(condition)) or isinstance(condition, bytes):
         raise TypeError(
-            f"when: the condition must be a pattern, a list of them, or a function of the Method, not {condition!r}"
+            f"when: the condition must be a pattern, a list of them, or a function of the Method, not {kind_of(condition)}"
         )
     for interceptor in interceptors:
         check(interceptor)
@@ -481,7 +482,13 @@ def body_of(interceptor: Any) -> Any:
 
 
 def _refuse(interceptor: Any, fault: str) -> NoReturn:
-    raise TypeError(f"{interceptor!r} {fault}")
+    # Not with what it is: that may be a secret, also as an argument of a partial.
+    if isinstance(interceptor, list | tuple):
+        shown = f"[{named(interceptor)}]"
+    else:
+        has_name = callable(interceptor) or hasattr(interceptor, "__qualname__")
+        shown = name_of(interceptor) if has_name else kind_of(interceptor)
+    raise TypeError(f"{shown} {fault}")
 
 
 # --- driving --------------------------------------------------------------------------------------------------------
@@ -680,7 +687,8 @@ def _verdict(layer: Layer, ending: BaseException, told: Outcome | None) -> Outco
     if outcome is None:
         return told or _fault(layer, "ended without a yield: `yield call` sends it, a returned Outcome answers it")
     if not isinstance(outcome, Outcome):
-        return _fault(layer, f"returned {outcome!r:.100}: return an Outcome, or nothing", None, told)
+        did = f"returned {kind_of(outcome)}: return the outcome, or outcome.with_response(message)"
+        return _fault(layer, did, None, told)
     return outcome._after(told)
 
 
@@ -688,7 +696,7 @@ def _misuse(asked: Any, told: Outcome | None, resends: int) -> str | None:
     """What is wrong with what a flow yielded, if anything is."""
     if not isinstance(asked, Call | Through):
         hint = "; a coroutine is awaited with `yield from wait(…)`" if inspect.isawaitable(asked) else ""
-        return f"yielded {asked!r:.100}: yield the call, or a changed copy of it{hint}"
+        return f"yielded {kind_of(asked)}: yield the call, or a changed copy of it{hint}"
     if told is not None and not (told.replayable or (isinstance(asked, Call) and asked._asks.resumes)):
         return "sent the call again although it cannot be sent twice: check outcome.replayable"
     if resends > MAX_RESENDS:

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, SupportsIndex, TypeAlias, overload
 
+from interpose._kind import kind_of
+
 Pair: TypeAlias = tuple[str, str | bytes]
 
 
@@ -114,10 +116,10 @@ def _restored(pairs: tuple[tuple[str, str | bytes], ...]) -> Metadata:
 def _checked(pair: Any) -> Pair:
     """One pair as it can travel: key in lower case, value of the type its key asks for."""
     if not (isinstance(pair, tuple) and len(pair) == 2):
-        raise ValueError(f'metadata is made of (key, value) pairs, not of {pair!r}: write ("x-key", "value")')
+        raise ValueError(f'metadata is made of (key, value) pairs, not of {kind_of(pair)}: write ("x-key", "value")')
     key, value = pair
     if not isinstance(key, str):
-        raise ValueError(f"metadata key {key!r} is not text: write it as a str")
+        raise ValueError(f"a metadata key is {kind_of(key)}, not text: write it as a str")
     key = key.lower()
     if not _KEY.fullmatch(key):
         raise ValueError(f"metadata key {key!r} may hold only the characters 0-9 a-z _ - . and not be empty")
@@ -127,17 +129,15 @@ def _checked(pair: Any) -> Pair:
         )
     if key.endswith("-bin"):
         if not isinstance(value, bytes):
-            raise ValueError(
-                f"metadata value of {key!r} must be bytes, not {type(value).__name__}: keys in -bin carry bytes"
-            )
+            raise ValueError(f"metadata value of {key!r} must be bytes, not {kind_of(value)}: keys in -bin carry bytes")
         return Metadatum(key, value)
     if isinstance(value, bytes):  # as grpc does; what is no ASCII is refused below
         value = value.decode("latin-1")
     if not isinstance(value, str):
-        raise ValueError(f"metadata value of {key!r} must be text, not {type(value).__name__}: write str(…)")
+        raise ValueError(f"metadata value of {key!r} must be text, not {kind_of(value)}: write str(…)")
     if not _VALUE.fullmatch(value):
         raise ValueError(
-            f"metadata value of {key!r} has characters other than printable ASCII: {value!r}; "
+            f"metadata value of {key!r} has characters other than printable ASCII; "
             f"percent-encode it, or send bytes under '{key}-bin'"
         )
     return Metadatum(key, value)

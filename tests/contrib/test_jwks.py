@@ -420,7 +420,7 @@ def test_a_child_fetches_for_itself(keys: KeyServer, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ({"source": ""}, "source must be an https URL or the path of a file, not ''"),
+        ({"source": ""}, "source must be an https URL or the path of a file, not a str"),
         ({"source": None}, "source must be an https URL or the path of a file, not None"),
         ({"source": "ftp://a.example/keys"}, "source must be an https URL or the path of a file"),
         ({"source": "file:///etc/keys"}, "source must be an https URL or the path of a file"),
@@ -433,7 +433,7 @@ def test_a_child_fetches_for_itself(keys: KeyServer, monkeypatch: pytest.MonkeyP
         ({"cooldown": -1}, "cooldown must be above 0"),
         ({"timeout": "5"}, "timeout must be above 0 .* not '5'"),
         ({"max_bytes": 0}, "max_bytes must be a whole number from 1 to 1073741824, not 0"),
-        ({"ssl": True}, "ssl must be an ssl.SSLContext or None, not True"),
+        ({"ssl": True}, "ssl must be an ssl.SSLContext or None, not a bool"),
         ({"clock": None}, r"clock must have a method now\(\), not be None"),
         ({"source": "http://a.example", "refresh": 0, "timeout": 0}, "source .*; refresh .*; timeout "),
     ],

@@ -457,7 +457,7 @@ def test_many_methods_are_not_remembered() -> None:
     ("verifiers", "options", "complaint"),
     [
         ((), {}, "give at least one verifier"),
-        (("token",), {}, "a verifier must be a function of Credentials, not 'token'"),
+        (("token",), {}, r"a verifier must be a function of Credentials, not a str: write StaticTokens\(\{…\}\)$"),
         ((StaticTokens,), {}, "StaticTokens is a class: give an instance"),
         ((TOKENS,), {"public": "/shop.v1.Orders"}, "public '/shop.v1.Orders' names no method: write"),
         ((TOKENS,), {"public": [1]}, "public 1 is no text"),

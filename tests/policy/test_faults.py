@@ -199,7 +199,7 @@ ENTRIES: list[tuple[Any, str]] = [
     ({"service_config": 7}, ".service_config: is not an object"),
     ("interpose:nothing", ': "interpose:nothing" cannot be imported: AttributeError: '),
     ("no_such_module:x", ': "no_such_module:x" cannot be imported: ModuleNotFoundError: '),
-    ("tests.policy.interceptors:not_an_interceptor", ": 7 is no function: an interceptor is a generator function"),
+    ("tests.policy.interceptors:not_an_interceptor", ": an int is no function: an interceptor is a generator function"),
     ({"a:b": {}}, '["a:b"]: there is no interceptor "a:b"'),
     ({"Coalesce": 5}, ".Coalesce: takes its options as a table, not 5"),
     (

@@ -276,3 +276,15 @@ def test_an_application_that_fails_at_its_start() -> None:
 
     assert process.returncode == 1
     assert "KeyError: 'no database'" in err
+
+
+def test_the_page_has_every_flag() -> None:
+    """And none that is not there; of a pair of flags, the one that changes something."""
+    page = (Path(__file__).parents[2] / "docs" / "serve.md").read_text(encoding="utf-8")
+    table = page[page.index("\n## Options\n") :]
+    flags = {option for action in parser()._actions for option in action.option_strings if option.startswith("--")}
+
+    on_the_page = set(re.findall(r"`(--[a-z-]+)", table))
+
+    assert on_the_page <= flags
+    assert flags - on_the_page <= {"--help", "--health", "--reflection", "--no-channelz"}

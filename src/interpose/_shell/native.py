@@ -13,6 +13,7 @@ from interpose import errors
 from interpose._call import Call
 from interpose._clock import FOREVER, Clock
 from interpose._flow import NO_WAITING, Driver, Layers, Wait
+from interpose._kind import kind_of
 from interpose._method import Kind, Method
 from interpose._outcome import OK, Outcome, told_by
 from interpose._shell.codec import encoder, guarded
@@ -197,6 +198,6 @@ def no_waiting(step: Wait) -> TypeError:
     if type(step.awaitable).__name__ == "async_generator_asend":  # of the interceptor itself
         return TypeError(f"interceptor {step.asker} is an `async def` generator, and this server is a sync one")
     return TypeError(
-        f"interceptor {step.asker} waits for {step.awaitable!r:.100}, and {NO_WAITING}: "
+        f"interceptor {step.asker} waits for {kind_of(step.awaitable)}, and {NO_WAITING}: "
         "pass it the plain value, from the sync version of what made it"
     )

@@ -19,6 +19,7 @@ from interpose import errors
 from interpose._background import Background
 from interpose._clock import FOREVER, SYSTEM, Clock
 from interpose._flow import wait
+from interpose._kind import kind_of
 from interpose.contrib.signing_keys import MAX_KEYS, Key, Keys, read_set
 from interpose.mechanisms.addresses import is_loopback
 from interpose.mechanisms.options import CLOCK, check_options, must_be, option, ruled, seconds, whole
@@ -58,7 +59,8 @@ def _is_url(source: str | Path) -> bool:
 
 
 def _source_faults(name: str, source: object) -> Iterator[str]:
-    text = f"{name} must be an https URL or the path of a file, not {source!r:.200}"
+    # Not with what it is: a URL may hold a password, and keys may be given in its place.
+    text = f"{name} must be an https URL or the path of a file, not {kind_of(source)}"
     if not isinstance(source, (str, Path)) or not str(source):
         yield text
         return
@@ -110,7 +112,7 @@ class Jwks:
     timeout: float = option(5.0, seconds(FOREVER))
     max_bytes: int = option(MAX_BYTES, whole(1, 1 << 30))
     ssl: SSLContext | None = option(
-        None, must_be("an ssl.SSLContext or None", lambda ssl: isinstance(ssl, (SSLContext, NoneType)))
+        None, must_be("an ssl.SSLContext or None", lambda ssl: isinstance(ssl, (SSLContext, NoneType)), shown=kind_of)
     )
     clock: Clock = option(SYSTEM, CLOCK)
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from interpose import errors
 from interpose._identity import Credentials, Identity
+from interpose._kind import name_or_kind
 from interpose.contrib.jwks import Jwks, JwksState
 from interpose.contrib.signing_keys import HMAC_BYTES, KINDS, Key, Keys, given_keys, key_of
 from interpose.mechanisms.lru import Lru
@@ -28,6 +29,7 @@ __all__ = ["Jwks", "JwksState", "Jwt", "JwtState"]
 
 LEEWAY = 10.0  # seconds that clocks may differ
 MOST_LEEWAY = 600.0
+LONGEST_ALGORITHM = 8  # characters; far shorter than a secret that is good for one
 KEPT = 4096  # verified tokens
 MAX_SHOWN = 64  # characters in the log of what a token says
 LATEST = 1e12  # seconds since 1970; some 30,000 years from now
@@ -326,7 +328,7 @@ def _algorithm_requirements(names: list[Any]) -> Iterator[tuple[bool, str]]:
         else:
             yield (
                 isinstance(name, str) and name in KINDS,
-                f"algorithms must be made of {', '.join(KINDS)}, not {name!r}",
+                f"algorithms must be made of {', '.join(KINDS)}, not {name_or_kind(name, LONGEST_ALGORITHM)}",
             )
     secret = [isinstance(name, str) and name in HMAC_BYTES for name in names]
     yield (

@@ -155,7 +155,8 @@ def given_keys(given: Any) -> Iterable[tuple[str, Any, str | None]]:
     if isinstance(given, Mapping) and isinstance(given.get("keys"), (list, tuple)):
         given = list(given["keys"])
     if isinstance(given, Mapping) and "kty" not in given:
-        return [(f"keys[{kid!r:.40}]", key, kid) for kid, key in given.items()]
+        # By its place: a secret may be in the wrong column.
+        return [(f"entry {place} of keys", key, kid) for place, (kid, key) in enumerate(given.items(), 1)]
     if isinstance(given, (list, tuple)):
         return [(f"keys[{place}]", key, None) for place, key in enumerate(given)]
     return [("keys", given, None)]

@@ -9,6 +9,7 @@ from typing import Any
 import grpc
 
 from interpose._details import sendable
+from interpose._kind import kind_of
 
 try:
     from google.protobuf import any_pb2, descriptor_pool, message, message_factory
@@ -34,7 +35,7 @@ def pack(code: grpc.StatusCode, details: str, messages: Sequence[Any]) -> bytes:
         elif isinstance(part, message.Message):
             status.details.add().Pack(part)
         else:
-            raise TypeError(f"rich error details are protobuf messages, not {part!r:.100}: put text into the details")
+            raise TypeError(f"rich error details are protobuf messages, not {kind_of(part)}: put text into the details")
     packed: bytes = status.SerializeToString()
     return packed
 

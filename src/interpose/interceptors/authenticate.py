@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ from interpose._call import Call
 from interpose._executed import is_downstream, not_executed
 from interpose._flow import Flow, name_of, wait
 from interpose._identity import Credentials, Found, Identity, Verifier
+from interpose._kind import kind_of
 from interpose._method import Method, Side
 from interpose._patterns import listed, patterns
 from interpose._served import Served
@@ -174,8 +175,13 @@ class Authenticate:
 def _verifier_requirements(verifiers: tuple[Any, ...]) -> Iterator[tuple[bool, str]]:
     yield bool(verifiers), "give at least one verifier, like StaticTokens({token: 'subject'}) or a function"
     for one in verifiers:
-        yield callable(one), f"a verifier must be a function of Credentials, not {one!r:.100}"
+        yield callable(one), f"a verifier must be a function of Credentials, not {kind_of(one)}{_hint(one)}"
         yield not isinstance(one, type), f"{name_of(one)} is a class: give an instance"
+
+
+def _hint(one: object) -> str:
+    """What to write for tokens that were given as they are; which is never shown, since it would be in a log."""
+    return ": write StaticTokens({…})" if isinstance(one, (Mapping, str)) else ""
 
 
 def _awaited(found: Any) -> Generator[Any, Any, Identity | None]:
@@ -189,4 +195,4 @@ def _as_identity(found: Found) -> Identity | None:
         return found
     if isinstance(found, str):
         return Identity(found)
-    raise TypeError(f"a verifier gives an Identity, a text or None, not a {type(found).__name__}")
+    raise TypeError(f"a verifier gives an Identity, a text or None, not {kind_of(found)}")

@@ -20,6 +20,7 @@ from interpose._call import Call
 from interpose._clock import FOREVER, Clock
 from interpose._flow import Flow, wait
 from interpose._identity import AUTHORIZATION, is_token
+from interpose._kind import kind_of
 from interpose._method import Side, Target
 from interpose._outcome import Outcome
 from interpose.interceptors.guarding import is_async
@@ -62,7 +63,7 @@ class Token:
             (is_token(self.text), "text must be a text of letters, digits and -._~+/ only"),
             (
                 seconds is None or (number and 0 < seconds <= FOREVER),
-                f"expires_in must be a number of seconds above 0, or None, not {seconds!r:.40}",
+                f"expires_in must be a number of seconds above 0, or None, not {seconds if number else kind_of(seconds)}",
             ),
         )
 
@@ -340,7 +341,7 @@ class BearerToken:
             raise TypeError("a provider that gives an awaitable must be an `async def` function")
         token = Token(given) if isinstance(given, str) else given
         if not isinstance(token, Token):
-            raise TypeError(f"a provider gives a Token or a text, not a {type(token).__name__}")
+            raise TypeError(f"a provider gives a Token or a text, not {kind_of(token)}")
         now, lasts = clock.now(), math.inf if token.expires_in is None else token.expires_in
         renew = now + lasts - min(self.refresh_before, lasts / 2)
         self._held = _Held(f"Bearer {token.text}", renew, now + lasts, clock)

@@ -14,6 +14,7 @@ from interpose import errors
 from interpose._call import Call
 from interpose._clock import SYSTEM, Clock
 from interpose._flow import Flow
+from interpose._kind import kind_of
 from interpose._method import Kind, Side
 from interpose._outcome import Outcome
 from interpose.interceptors.keys import by_target
@@ -245,7 +246,7 @@ class CircuitBreaker:
 
     def _breaker(self, key: str) -> Breaker:
         if not isinstance(key, str):
-            raise TypeError(f"CircuitBreaker: key must give a text, not {key!r:.100}")
+            raise TypeError(f"CircuitBreaker: key must give a text, not {kind_of(key)}")
         mode = self._mode
         breaker = self._held.get(key) if self._held else None
         if breaker is None:

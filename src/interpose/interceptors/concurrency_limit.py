@@ -19,6 +19,7 @@ from interpose._call import Call
 from interpose._clock import SYSTEM
 from interpose._executed import not_executed
 from interpose._flow import Flow, wait
+from interpose._kind import kind_of
 from interpose._method import Kind, Method, Side
 from interpose._patterns import Patterns, listed, patterns
 from interpose.mechanisms.concurrency import Aimd, Algorithm, Fixed, Gradient, Limiter, Vegas, Window
@@ -272,7 +273,7 @@ class ConcurrencyLimit:
             return _whole(call.metadata.get(priority))
         given = priority(call)
         if not isinstance(given, int):
-            raise TypeError(f"ConcurrencyLimit: priority must give a whole number, not {given!r:.100}")
+            raise TypeError(f"ConcurrencyLimit: priority must give a whole number, not {kind_of(given)}")
         return given
 
     def _partition_of(self, call: Call) -> str | None:
@@ -280,7 +281,7 @@ class ConcurrencyLimit:
             return None
         given = self.partition(call)
         if not isinstance(given, str):
-            raise TypeError(f"ConcurrencyLimit: partition must give a text, not {given!r:.100}")
+            raise TypeError(f"ConcurrencyLimit: partition must give a text, not {kind_of(given)}")
         return given
 
     # - giving it back -

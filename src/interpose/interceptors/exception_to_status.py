@@ -14,6 +14,7 @@ from interpose._call import Call
 from interpose._clock import DEADLINE_TOLERANCE
 from interpose._executed import is_downstream
 from interpose._flow import Fitted, Flow
+from interpose._kind import kind_of
 from interpose._metadata import Metadata
 from interpose._method import CLIENT, Method
 from interpose._outcome import Outcome
@@ -131,7 +132,7 @@ class ExceptionToStatus:
             return answer
         if _is_failure(answer):
             return of(answer)(within(_text(error), MAX_DETAILS))
-        self._report("%s mapped %s to %r, which is no status", rule, type(error).__name__, answer)
+        self._report("%s mapped %s to %s, which is no status", rule, type(error).__name__, kind_of(answer))
         return None
 
     def _unexpected(

@@ -13,6 +13,7 @@ from grpc import StatusCode
 from interpose import errors
 from interpose._call import Call
 from interpose._flow import Flow, wait
+from interpose._kind import kind_of
 from interpose._method import Method
 from interpose._outcome import Outcome
 from interpose.mechanisms.options import check_options, hook, is_function_or_none, must_be, option, ruled
@@ -44,7 +45,7 @@ def _answer_faults(name: str, answer: object) -> Iterator[str]:
     if answer is None:
         yield f"{name} must be a message, a list of messages, or a function of (call, outcome)"
     if isinstance(answer, Iterator):
-        yield f"{name} must be a list of messages, not {answer!r}: an iterator would answer one RPC"
+        yield f"{name} must be a list of messages, not {kind_of(answer)}: an iterator would answer one RPC"
     if isinstance(answer, type):
         yield f"{name} must be a message or a function of (call, outcome), not the class {answer!r}"
 

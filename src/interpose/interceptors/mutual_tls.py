@@ -9,6 +9,7 @@ from typing import Any
 
 from interpose import errors
 from interpose._identity import Credentials, Identity, Name
+from interpose._kind import name_or_kind
 from interpose.mechanisms.options import insist
 
 # Where grpc puts the names of a client's certificate, by their kind. `peer_spiffe_id` is not read: it is missing where
@@ -17,6 +18,7 @@ PROPERTIES = {"uri": "peer_uri", "dns": "peer_dns", "email": "peer_email", "ip":
 SPIFFE = "spiffe"
 COMMON_NAME = "common_name"
 KINDS = (*PROPERTIES, SPIFFE, COMMON_NAME)
+LONGEST_KIND = max(map(len, KINDS))
 
 MAX_NAMES = 100  # of one certificate
 MAX_NAME = 2048  # characters; SPIFFE allows its ids as many bytes
@@ -50,7 +52,10 @@ class MutualTls:
         insist(
             "MutualTls",
             (bool(kinds), "subject must name at least one kind of names, like 'spiffe'"),
-            *((kind in KINDS, f"subject must be made of {', '.join(KINDS)}, not {kind!r:.100}") for kind in kinds),
+            *(
+                (kind in KINDS, f"subject must be made of {', '.join(KINDS)}, not {name_or_kind(kind, LONGEST_KIND)}")
+                for kind in kinds
+            ),
         )
         self._kinds = kinds
 

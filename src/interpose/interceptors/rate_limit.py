@@ -21,6 +21,7 @@ from interpose._call import NOTHING, Call
 from interpose._clock import SYSTEM, Clock
 from interpose._executed import not_executed
 from interpose._flow import Flow, wait
+from interpose._kind import kind_of
 from interpose._metadata import Pair
 from interpose._method import Side
 from interpose.interceptors.keys import by_identity
@@ -66,7 +67,7 @@ def bounded(key: object) -> str | None:
         return digest(key) if len(key) <= MAX_CACHED else digest.__wrapped__(key)
     if key is None:
         return None
-    raise TypeError(f"RateLimit: key must give a text, or None for a call that is not limited, not {key!r:.100}")
+    raise TypeError(f"RateLimit: key must give a text, or None for a call that is not limited, not {kind_of(key)}")
 
 
 @lru_cache(4096)

@@ -54,11 +54,16 @@ def insist(owner: str, *requirements: tuple[bool, str]) -> None:
 # - rules -
 
 
-def must_be(what: str, holds: Callable[[Any], bool], why: str = "") -> Rule:
-    """A value for which this holds. what: in words, as what to write. why: behind them."""
+def must_be(
+    what: str, holds: Callable[[Any], bool], why: str = "", *, shown: Callable[[Any], str] = "{!r:.200}".format
+) -> Rule:
+    """A value for which this holds. what: in words, as what to write. why: behind them.
+
+    shown: the refused value in the error; where it may be a secret, only its kind.
+    """
 
     def faults(name: str, value: Any) -> Iterable[str]:
-        return () if holds(value) else (f"{name} must be {what}, not {value!r:.200}{why}",)
+        return () if holds(value) else (f"{name} must be {what}, not {shown(value)}{why}",)
 
     return faults
 

@@ -93,6 +93,10 @@ class Options:
                 not (self.uds and (self.workers or 1) > 1),
                 "workers share a port, but no unix socket: give a port, or workers=1",
             ),
+            *(
+                ("-----BEGIN" not in str(getattr(self, name)), f"{name} must be the path of a file, not what is in it")
+                for name in ("tls_key", "tls_cert", "tls_client_ca")
+            ),
             (
                 (self.tls_key is None) == (self.tls_cert is None),
                 "tls_key and tls_cert go together: give both, as files in PEM",

@@ -18,6 +18,7 @@ from redis.cluster import ClusterNode, RedisCluster
 from redis.exceptions import NoScriptError, RedisError
 from redis.retry import Retry
 
+from interpose._kind import kind_of
 from interpose.contrib.redis.script import SCRIPT, SHA, Question
 
 FAILURES = (RedisError, OSError, RuntimeError)  # RuntimeError: of asyncio, for a loop that is closed
@@ -60,12 +61,12 @@ def client_of(given: Any, asyncio: bool) -> tuple[Any, str]:
         if not isinstance(pool, POOLS):
             return (
                 given,
-                f"client must have a ConnectionPool, a BlockingConnectionPool or one of a Sentinel, not {pool!r}",
+                f"client must have a ConnectionPool, a BlockingConnectionPool or one of a Sentinel, not {kind_of(pool)}",
             )
         return given, ""
     if isinstance(given, (RedisCluster, AsyncRedisCluster)):
         return given, ""
-    return given, f"client must be a redis.Redis, one of redis.asyncio, a RedisCluster or a URL, not {given!r:.100}"
+    return given, f"client must be a redis.Redis, one of redis.asyncio, a RedisCluster or a URL, not {kind_of(given)}"
 
 
 def is_asyncio(client: Any) -> bool:
@@ -74,12 +75,14 @@ def is_asyncio(client: Any) -> bool:
 
 
 def _from_url(url: str, asyncio: bool) -> tuple[Any, str]:
-    hint = 'write it like "redis://host:6379/0", "rediss://…" or "unix:///run/redis.sock"'
+    hint = (
+        'write it like "redis://host:6379/0", "rediss://…" or "unix:///run/redis.sock", with % for signs in a password'
+    )
     try:
         parts = urlsplit(url)
         client = (redis.asyncio.Redis if asyncio else redis.Redis).from_url(url)
-    except ValueError as error:
-        return None, f"the URL is not one of Redis: {error}; {hint}"
+    except ValueError:  # its text may quote a part of the password
+        return None, f"the URL is not one of Redis; {hint}"
     # Without a host redis-py would take its own.
     return client, "" if parts.hostname or (
         parts.scheme == "unix" and parts.path
