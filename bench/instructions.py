@@ -151,11 +151,7 @@ def added(counts: Mapping[str, float], stem: str) -> tuple[float, ...]:
 
 def per_call(arm: Arm, more: int = MORE) -> float:
     """Instructions of one RPC."""
-    return each_of("bench.instructions", arm.mode, arm.side, arm.family, arm.count, more=more)
-
-
-def each_of(*program: object, more: int = MORE) -> float:
-    """Instructions of one loop of a program of ours, which is given how many it makes."""
+    program = ("bench.instructions", arm.mode, arm.side, arm.family, arm.count)
     return (counted(*program, more) - counted(*program, FEWER)) / (more - FEWER)
 
 

@@ -1,8 +1,7 @@
 """`python -m bench.parts`: what each part of a stack takes on both sides, in instructions and without a network.
 
 Client and server are played: the call of a sync stub that is answered at once, and a handler that is given what that stub
-sent. All parts run in one process under valgrind's callgrind, which writes its counts whenever that process asks for the id
-of its parent. It repeats within some hundred instructions, whatever else the machine does.
+sent. It repeats within some hundred instructions, whatever else the machine does.
 
 `python -m bench.parts Tracing` counts those that have this in their name; `python -m bench.parts play Tracing` plays them,
 and valgrind counts from outside.
@@ -12,16 +11,10 @@ from __future__ import annotations
 
 import gc
 import logging
-import os
-import re
-import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import Context
 from functools import partial
-from pathlib import Path
-from statistics import median
 from typing import Any
 
 import grpc
@@ -33,21 +26,16 @@ from bench.fakes.sync import FakeChannel, FakeContext, FakeUnaryUnary
 from bench.families.ours import noop
 from bench.hot import Details
 from bench.instructions import can_count
-from bench.processes import ROOT, command
+from bench.marks import counted, marked
 from bench.stack_instructions import SPANS, spans
 from interpose import Interceptor, intercept_channel, server_interceptor
 
 NOTHING = "a flow that does nothing"
 RECORD = "`logging` alone, with two records and lines that are ready"
 
-LOOPS, TIMES = 50, 3
+LOOPS = 50
 WARM = 100
 """RPCs before the first that counts: chains are compiled, and Python has specialized its code."""
-
-MARK = "getppid"
-"""The function of the C library at whose call callgrind writes what it has counted since the last."""
-
-_TOTAL = re.compile(r"^(?:totals|summary): (\d+)", re.MULTILINE)
 
 Play = Callable[[], object]
 
@@ -134,42 +122,17 @@ ALONE: dict[str, Callable[[], Play]] = {name: partial(spans, share) for name, sh
 
 
 def play_all(wanted: str) -> None:
-    """Play the parts that have this in their name, and the one to compare with, with marks around; print their names."""
+    """Play the parts that have this in their name, and the one to compare with."""
     for name, play in parts().items():
-        if wanted not in name and name != NOTHING:
-            continue
-        for _ in range(WARM):
-            play()
-        gc.collect()
-        gc.freeze()
-        for _ in range(TIMES):
-            os.getppid()
-            for _ in range(LOOPS):
+        if wanted in name or name == NOTHING:
+            for _ in range(WARM):
                 play()
-            os.getppid()
-        print(name, flush=True)
+            gc.collect()
+            gc.freeze()
+            marked(name, play, LOOPS)
 
 
 # --- from outside -----------------------------------------------------------------------------------------------------
-
-
-def counted(wanted: str) -> dict[str, float]:
-    """Instructions by part: the median of `TIMES`. wanted: see `play_all`."""
-    with tempfile.TemporaryDirectory() as directory:
-        valgrind = ["valgrind", "--tool=callgrind", f"--dump-before={MARK}", f"--callgrind-out-file={directory}/counts"]
-        line = [*valgrind, *command("bench.parts", "play", wanted)]
-        names = subprocess.run(line, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()  # noqa: S603 - our own
-        counts = iter([*_counts(Path(directory))])
-    return {name: median([next(counts) for _ in range(TIMES)]) / LOOPS for name in names}
-
-
-def _counts(directory: Path) -> Iterator[int]:
-    """What was counted between two marks, in order: every second of the files, since the others are of between."""
-    files = sorted(directory.glob("counts.*"), key=lambda file: int(file.suffix[1:]))
-    for file in files[1::2]:
-        total = _TOTAL.search(file.read_text())
-        assert total is not None
-        yield int(total[1])
 
 
 def table(counts: Mapping[str, float]) -> Iterator[str]:
@@ -186,7 +149,15 @@ def main(wanted: str = "") -> None:
     """Count, and print."""
     if not can_count():
         raise SystemExit("it takes valgrind: apt-get install valgrind")
-    print("\n".join([*(f"- {what}: {value}" for what, value in about().items()), "", *table(counted(wanted))]))
+    print(
+        "\n".join(
+            [
+                *(f"- {what}: {value}" for what, value in about().items()),
+                "",
+                *table(counted(LOOPS, "bench.parts", "play", wanted)),
+            ]
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 The rows of `bench.stacks`, and what of them is the SDK's own: a raw RPC beside which a span of each side begins and ends.
 
-`python -m bench.stack_instructions sync STACK LOOPS` makes the RPCs of one stack; valgrind counts from outside.
+`python -m bench.stack_instructions sync` makes the RPCs of one mode, stack after stack; valgrind counts from outside.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from google.protobuf.wrappers_pb2 import StringValue
 
 from bench import full, stacks
 from bench.about import about
-from bench.instructions import CODEC, WARM, can_count, each_of
+from bench.instructions import CODEC, WARM, can_count
+from bench.marks import amarked, counted, marked
 from bench.places import MODES, Mode
 from bench.processes import pin
 from bench.serve import METHOD
 from bench.stacks import Stack
 
-LOOPS = 700
-"""Repeats within some 5,000 instructions of 600,000 and more."""
+LOOPS = 60
+"""Three times over; repeats within some 5,000 instructions of 600,000 and more."""
 
 SPANS = {"SDK span alone, not sampled": 0.0, "SDK span alone, sampled": 1.0}
 """A span of the client and one of the server, below it, and nothing else."""
@@ -35,7 +36,7 @@ SPANS = {"SDK span alone, not sampled": 0.0, "SDK span alone, sampled": 1.0}
 
 
 def perform(mode: Mode, name: str, loops: int) -> None:
-    """Make that many RPCs."""
+    """Make that many RPCs, and count them."""
     with tempfile.TemporaryDirectory() as directory:
         target = f"unix:{directory}/s"
         if mode == "sync":
@@ -80,11 +81,16 @@ def _perform_sync(stack: Stack, target: str, loops: int, beside: Callable[[], ob
     channel: Any = stacks.sync_channel(stack, target)
     call = channel.unary_unary(METHOD, *CODEC, _registered_method=True)
     message = StringValue(value="x" * 32)
-    for left in range(WARM + loops):
+
+    def play() -> None:
         call(message)
         beside()
-        if left == WARM:
-            gc.freeze()
+
+    for _ in range(WARM):
+        play()
+    gc.collect()
+    gc.freeze()
+    marked(stack.name, play, loops)
     channel.close()
     server.stop(None).wait()
 
@@ -94,11 +100,16 @@ async def _perform_aio(stack: Stack, target: str, loops: int, beside: Callable[[
     channel: Any = stacks.aio_channel(stack, target)
     call = channel.unary_unary(METHOD, *CODEC, _registered_method=True)
     message = StringValue(value="x" * 32)
-    for left in range(WARM + loops):
+
+    async def play() -> None:
         await call(message)
         beside()
-        if left == WARM:
-            gc.freeze()
+
+    for _ in range(WARM):
+        await play()
+    gc.collect()
+    gc.freeze()
+    await amarked(stack.name, play, loops)
     await channel.close()
     await server.stop(None)
 
@@ -131,18 +142,15 @@ def main() -> None:
     """Count, and print."""
     if not can_count():
         raise SystemExit("it takes valgrind: apt-get install valgrind")
-    found: dict[str, dict[str, float]] = {mode: {} for mode in MODES}
-    for mode in MODES:
-        for name in names(mode):
-            found[mode][name] = each_of("bench.stack_instructions", mode, name, more=LOOPS)
-            print(f"{mode}, {name}: {found[mode][name]:,.0f}", file=sys.stderr, flush=True)
+    found = {mode: counted(LOOPS, "bench.stack_instructions", mode) for mode in MODES}
     print("\n".join([*(f"- {what}: {value}" for what, value in about().items()), "", *table(found)]))
 
 
 if __name__ == "__main__":
     match sys.argv[1:]:
-        case [("sync" | "aio") as mode, name, loops]:
+        case [("sync" | "aio") as mode]:
             pin()
-            perform(mode, name, int(loops))
+            for name in names(mode):
+                perform(mode, name, LOOPS)
         case _:
             main()

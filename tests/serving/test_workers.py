@@ -16,6 +16,7 @@ import pytest
 
 import interpose
 from interpose.serving import CannotServe, Options, worker
+from interpose.serving.metrics import VARIABLE
 from tests.serving.driving import STARTING, Client, Shop, serve
 from tests.serving.test_command import FOLDER, LEAN, line_of, started
 
@@ -80,8 +81,9 @@ def test_a_worker_that_cannot_start_ends_the_command() -> None:
     assert "serving on" not in err
 
 
-def test_workers_end_with_their_supervisor() -> None:
+def test_workers_end_with_their_supervisor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that is killed leaves no worker behind: they drain when they notice, at once."""
+    monkeypatch.setenv(VARIABLE, str(tmp_path))  # or its folder for metrics would be left behind
     with started("command_app:slow", *LEAN, "--workers", "1") as process:
         line = line_of(process, "serving on")
         process.kill()

@@ -15,9 +15,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from tests.support.patience import PATIENCE
-
 ROOT = Path(__file__).parents[2]
+LONGEST = 50  # whole seconds, as `alarm` takes them; a program that needs longer is ended
 
 # None of these starts a thread or opens a channel when it is imported: that would not survive a fork.
 IMPORTED = ("asyncio", "grpc.aio", "google.protobuf.message", "interpose.interceptors", "interpose.testing")
@@ -60,7 +59,7 @@ def _serve() -> dict[str, Any] | None:
 
 def _become(program: dict[str, Any]) -> None:
     """Be an interpreter that was started with this program: as `__main__`, in its folder, with nothing to read."""
-    signal.alarm(PATIENCE)
+    signal.alarm(LONGEST)
     os.chdir(program["folder"])
     sys.path[0] = program["folder"]
     for stream, path in ((0, os.devnull), (1, os.devnull), (2, program["errors"])):

@@ -33,7 +33,7 @@ def _quick(items: Items) -> Items:
 
 
 def _interop(items: Items) -> Items:
-    return [item for item in items if _marked(item, "needs", "rare")]
+    return [item for item in items if _marked(item, "needs", "rare", "peers")]
 
 
 PARTS: dict[str, Callable[[Items], Items]] = {
@@ -61,6 +61,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "alone: it needs the machine to itself, and runs last, after all others")
+    config.addinivalue_line("markers", "peers: it fills cells of docs/peers.md, so `make interop` runs it too")
     config.addinivalue_line("markers", "rare: only `make interop` runs it, since it takes long and seldom changes")
     config.addinivalue_line("markers", "slow: it takes more than a second of CPU, and `make quick` leaves it out")
 

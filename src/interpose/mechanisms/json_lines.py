@@ -121,14 +121,14 @@ class JsonLines:
         self, stream: TextIO | None = None, *, level: int = logging.INFO, name: str = "interpose.access"
     ) -> None:
         # None where a process has no stderr, which is a fault like any other.
-        stream = cast(TextIO, sys.stderr if stream is None else stream)
+        out = cast("TextIO", sys.stderr if stream is None else stream)
         insist(
             "JsonLines",
-            (_is_stream(stream), f"stream must be an open text stream, like sys.stdout, not {stream!r:.100}"),
+            (_is_stream(out), f"stream must be an open text stream, like sys.stdout, not {out!r:.100}"),
             (type(level) is int, f"level must be one of logging, like logging.INFO, not {level!r}"),
             (isinstance(name, str), f"name must be text, like 'interpose.access', not {name!r}"),
         )
-        self._stream = stream
+        self._stream = out
         self._level = level
         self._name = name
 

@@ -27,7 +27,7 @@ from tests.interop.wire import saying
 from tests.protos.compiled import compile_ruled
 from tests.serving.driving import STARTING
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.peers, pytest.mark.slow, pytest.mark.timeout(240)]
 
 APP = Path(__file__).with_name("app")
 TABLE = "a Python server ends it with"

@@ -25,7 +25,7 @@ from tests.interop.clients.jobs import MAKES, go_built
 from tests.interop.servers.foreign import running
 from tests.support.patience import PATIENCE
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.peers, pytest.mark.slow, pytest.mark.timeout(240)]
 
 HERE = Path(__file__).parent
 TABLE = "the server ends it with"
