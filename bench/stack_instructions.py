@@ -135,7 +135,7 @@ def _cell(counts: Mapping[str, float], name: str) -> str:
     if name not in counts:
         return "–"
     count, raw = counts[name], counts[stacks.RAW]
-    return f"{count / 1000:.0f} k" if name == stacks.RAW else f"+{(count - raw) / 1000:.0f} k, ×{count / raw:.2f}"
+    return f"{count / 1000:.0f} k" if name == stacks.RAW else f"{(count - raw) / 1000:+.0f} k, ×{count / raw:.2f}"
 
 
 def main() -> None:
