@@ -260,6 +260,8 @@ def when(condition: Condition, *interceptors: Interceptor) -> Chain:
             f"when: the condition must be a pattern, a list of them, or a function of the Method, not {kind_of(condition)}"
         )
     for interceptor in interceptors:
+        if isinstance(interceptor, str):
+            raise TypeError('when: the pattern comes first: when("/shop.v1.Orders/*", Retry())')
         check(interceptor)
     if callable(condition):
         return When(condition, interceptors)

@@ -136,8 +136,8 @@ def test_the_scheme_is_blind_to_case(scheme: str) -> None:
     ("metadata", "reason"),
     [
         ([], "no credentials that a verifier knows"),
-        ([("authorization", f"Basic {SECRET}")], "no credentials that a verifier knows"),
-        ([("authorization", SECRET)], "no credentials that a verifier knows"),
+        ([("authorization", f"Basic {SECRET}")], 'a verifier knows: authorization is not of the form "Bearer …"'),
+        ([("authorization", SECRET)], 'a verifier knows: authorization is not of the form "Bearer …"'),
         ([("authorization", "Bearer")], "a token with characters that no token has"),
         ([("authorization", f"Bearer  {SECRET}")], "a token with characters that no token has"),
         ([("authorization", f"Bearer {SECRET} more")], "a token with characters that no token has"),

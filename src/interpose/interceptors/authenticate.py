@@ -11,7 +11,7 @@ from interpose import context, errors
 from interpose._call import Call
 from interpose._executed import is_downstream, not_executed
 from interpose._flow import Flow, name_of, wait
-from interpose._identity import Credentials, Found, Identity, Verifier
+from interpose._identity import AUTHORIZATION, Credentials, Found, Identity, Verifier
 from interpose._kind import kind_of
 from interpose._method import Method, Side
 from interpose._patterns import listed, patterns
@@ -160,7 +160,7 @@ class Authenticate:
                 if not isinstance(error, errors.Unauthenticated) or is_downstream(error):
                     raise self._refused(call, blamed(name, error), fault=True) from None
                 reasons.append(f"{name}: {error.details()}")
-        raise self._refused(call, "; ".join(reasons) or "no credentials that a verifier knows", fault=False)
+        raise self._refused(call, "; ".join(reasons) or _unknown(credentials), fault=False)
 
     def _refused(self, call: Call, reason: str, *, fault: bool) -> errors.Unauthenticated:
         """Note a refusal; gives what the caller gets."""
@@ -182,6 +182,13 @@ def _verifier_requirements(verifiers: tuple[Any, ...]) -> Iterator[tuple[bool, s
 def _hint(one: object) -> str:
     """What to write for tokens that were given as they are; which is never shown, since it would be in a log."""
     return ": write StaticTokens({…})" if isinstance(one, (Mapping, str)) else ""
+
+
+def _unknown(credentials: Credentials) -> str:
+    """Why no verifier has said anything."""
+    shown = [str(value).lower() for value in credentials.metadata.get_all(AUTHORIZATION)]
+    hint = "" if not shown or shown[0].startswith("bearer ") else f': {AUTHORIZATION} is not of the form "Bearer …"'
+    return f"no credentials that a verifier knows{hint}"
 
 
 def _awaited(found: Any) -> Generator[Any, Any, Identity | None]:
