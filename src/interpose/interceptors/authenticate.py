@@ -5,12 +5,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from interpose import context, errors
 from interpose._call import Call
 from interpose._executed import is_downstream, not_executed
-from interpose._flow import Flow, name_of, wait
+from interpose._flow import Belongs, Flow, name_of, wait
 from interpose._identity import AUTHORIZATION, Credentials, Found, Identity, Verifier
 from interpose._kind import kind_of
 from interpose._method import Method, Side
@@ -88,6 +88,8 @@ class Authenticate:
     ValueError listing every fault of these.
     """
 
+    belongs: ClassVar = Belongs(Side.SERVER, "Authenticate belongs on a server: a channel takes BearerToken")
+
     public: str | Iterable[str] = field(metadata=ruled(patterns))
     max_token: int = field(metadata=ruled(whole(1, LONGEST_TOKEN)))
     on_refuse: Callable[[UnauthenticatedDetails], object] | None = field(metadata=ruled(hook("UnauthenticatedDetails")))
@@ -106,8 +108,8 @@ class Authenticate:
         self._tally = Tally("accepted", "public", "refused", "faults")
 
     def __call__(self, call: Call) -> Flow:
-        if call.side is Side.CLIENT:
-            raise errors.Internal("Authenticate belongs on a server: a channel takes BearerToken", local=True)
+        if call.side is not self.belongs.side:
+            raise errors.Internal(self.belongs.text, local=True)
         context.set_identity(None)  # whatever was there before is of another call
         if self._public.get(call.method):
             self._tally.add("public")
