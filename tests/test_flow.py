@@ -134,7 +134,7 @@ STARTED_ASYNC = passes_async(CALL)
 
 BAD: dict[str, tuple[Any, str]] = {
     "None": (None, "None is no function: an interceptor is a generator function"),
-    "text": ("passes", "a str is no function"),
+    "text": ("passes", "a str is no function|when: the pattern comes first"),
     "list": ([passes], r"is a list of interceptors: give them one by one, with a star in front: \*stack"),
     "tuple": ((passes,), "is a list of interceptors"),
     "server interceptor": (server_interceptor(passes), r"is an object for servers: give it to grpc\.server"),
@@ -192,7 +192,7 @@ def test_what_is_none(take: Callable[[Any], object], given: Any, said: str) -> N
     """TypeError at once, wherever it is given, which says what was given and what to do."""
     with pytest.raises(TypeError, match=said) as refusal:
         take(given)
-    assert any(name in str(refusal.value) for name in (name_of(given), "None", "passes"))
+    assert any(name in str(refusal.value) for name in (name_of(given), "None", "passes", "pattern"))
 
 
 @pytest.mark.parametrize("interceptor", GOOD_ASYNC.values(), ids=GOOD_ASYNC)
@@ -517,3 +517,9 @@ def test_one_that_cannot_be_fitted(place: Place, caplog: pytest.LogCaptureFixtur
     assert reply.code is grpc.StatusCode.INTERNAL
     assert "Clumsy raised KeyError when it was fitted to a method" in reply.details
     assert "Clumsy raised KeyError" in caplog.text
+
+
+def test_a_pattern_behind_its_interceptors() -> None:
+    """The error has the order that is right."""
+    with pytest.raises(TypeError, match="when: the pattern comes first"):
+        when(passes, "/shop.v1.Orders/*")  # type: ignore[arg-type]

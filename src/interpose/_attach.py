@@ -9,7 +9,8 @@ import grpc.aio
 
 from interpose import aio, sync
 from interpose._clock import SYSTEM, Clock
-from interpose._flow import Interceptor, check, check_fit, check_sync, named
+from interpose._flow import Interceptor, check, check_fit, check_side, check_sync, named
+from interpose._method import Side
 from interpose._shell.channel import stacked
 from interpose._shell.handlers import refuse_late
 
@@ -23,7 +24,7 @@ def intercept_channel(channel: C, *interceptors: Interceptor, clock: Clock = SYS
     channel: a `grpc.Channel` or a `grpc.aio.Channel`; what comes back is one of the same kind, with everything it can do.
     clock: time for deadlines and delays; tests hand in their own.
 
-    TypeError for anything that is no channel or no interceptor.
+    TypeError for anything that is no channel or no interceptor. ValueError for an interceptor that belongs on a server.
     """
     if not isinstance(channel, grpc.Channel | grpc.aio.Channel):
         raise TypeError(
@@ -32,6 +33,7 @@ def intercept_channel(channel: C, *interceptors: Interceptor, clock: Clock = SYS
         )
     for interceptor in interceptors:
         check(interceptor)
+    check_side(interceptors, Side.CLIENT)
     wrapped: Any
     if isinstance(channel, grpc.Channel):
         check_sync(interceptors)
@@ -57,7 +59,8 @@ def intercept_server(server: S, *interceptors: Interceptor, clock: Clock = SYSTE
     It costs less than `server_interceptor`, since handlers are wrapped when they are registered, and outcomes say so
     when the server's `stop()` ended an RPC.
 
-    TypeError for anything that is no server or no interceptor. ValueError for a server that has handlers already.
+    TypeError for anything that is no server or no interceptor. ValueError for a server that has handlers already, or an
+    interceptor that belongs on a channel.
     """
     if not isinstance(server, grpc.Server | grpc.aio.Server):
         raise TypeError(
@@ -66,6 +69,7 @@ def intercept_server(server: S, *interceptors: Interceptor, clock: Clock = SYSTE
         )
     for interceptor in interceptors:
         check(interceptor)
+    check_side(interceptors, Side.SERVER)
     refuse_late(server)
     wrapped: Any
     if isinstance(server, grpc.Server):
@@ -106,8 +110,9 @@ def server_interceptor(*interceptors: Interceptor, clock: Clock = SYSTEM) -> Ser
     The first is outermost. One object serves any number of servers, of both kinds. An `async def` generator runs on
     asyncio servers only; a sync server answers its RPCs with INTERNAL, and the log says so at the first one.
 
-    TypeError for anything that is no interceptor.
+    TypeError for anything that is no interceptor. ValueError for one that belongs on a channel.
     """
     for interceptor in interceptors:
         check(interceptor)
+    check_side(interceptors, Side.SERVER)
     return ServerInterceptor(interceptors, clock)

@@ -43,7 +43,7 @@ import grpc.aio
 from interpose import errors
 from interpose._call import Call, Hedging, Overflowed
 from interpose._kind import kind_of
-from interpose._method import Method
+from interpose._method import Method, Side
 from interpose._outcome import Outcome
 from interpose._patterns import Patterns
 from interpose._unmatched import Unmatched
@@ -105,6 +105,13 @@ class Fitted(NamedTuple):
 
     layer: Layer | None
     innermost: Layer | None = None
+
+
+class Belongs(NamedTuple):
+    """The one side that an interceptor is for, as its attribute `belongs`. text: what to say of it on the other side."""
+
+    side: Side
+    text: str
 
 
 class Race:
@@ -260,6 +267,8 @@ def when(condition: Condition, *interceptors: Interceptor) -> Chain:
             f"when: the condition must be a pattern, a list of them, or a function of the Method, not {kind_of(condition)}"
         )
     for interceptor in interceptors:
+        if isinstance(interceptor, str):
+            raise TypeError('when: the pattern comes first: when("/shop.v1.Orders/*", Retry())')
         check(interceptor)
     if callable(condition):
         return When(condition, interceptors)
@@ -452,6 +461,16 @@ def check_fit(interceptors: tuple[Interceptor, ...], asyncio: bool) -> None:
             check_fit(interceptor.interceptors, asyncio)
         elif fault := unfit(interceptor, asyncio):
             raise TypeError(fault)
+
+
+def check_side(interceptors: tuple[Interceptor, ...], side: Side) -> None:
+    """ValueError if one of them belongs on the other side; on this one it would end every call."""
+    for interceptor in interceptors:
+        belongs: Belongs | None = getattr(interceptor, "belongs", None)
+        if is_fixed(interceptor):
+            check_side(interceptor.interceptors, side)
+        elif isinstance(belongs, Belongs) and belongs.side is not side:
+            raise ValueError(belongs.text)
 
 
 def unfit(interceptor: Interceptor, asyncio: bool) -> str | None:

@@ -49,7 +49,7 @@ class Unmatched:
         """No more methods will be seen, or there were enough."""
         if self._seen:
             for glob in list(self._waiting):
-                self._report(glob, f"has matched no method so far ({len(self._seen)} were used)")
+                self._report(glob, f"has matched no method so far (methods used: {len(self._seen)})")
         self._seen.clear()
 
     def _report(self, glob: str, fault: str) -> None:

@@ -22,7 +22,7 @@ from interpose.interceptors import (
     require,
 )
 from interpose.interceptors.authorize import REFUSAL
-from interpose.testing import Place, Stub, failed, incoming, play
+from interpose.testing import PLACES, Place, Stub, failed, incoming, play
 from tests.facts.serving import KINDS, serving
 from tests.interceptors.driving import requests
 from tests.interceptors.identities import known, served_by
@@ -312,8 +312,9 @@ def test_a_scope_that_is_none_is_refused(scope: Any) -> None:
         Identity("ann", [scope])  # type: ignore[arg-type]  # what the test is about
 
 
+@pytest.mark.parametrize("place", [place for place in PLACES if place.side is Side.SERVER], ids=str)
 def test_a_refused_place_is_every_place(place: Place) -> None:
-    """On a server the call is denied before its handler, on a client it is not sent; nowhere does it pass."""
+    """On every server the call is denied before its handler."""
     with place.open(Authorize(require())) as rpc:
         assert not rpc.call(*requests(place)).ok
         assert not rpc.attempts

@@ -390,7 +390,7 @@ def test_a_dry_run_lets_all_pass(caplog: pytest.LogCaptureFixture) -> None:
     assert limit.snapshot() == RateLimitState(
         limits=(Rate(1, per=3600),), admitted=3, delayed=0, unchecked=0, refused=2, keys=1
     )
-    assert "RateLimit would have refused 1 calls" in caplog.text
+    assert "RateLimit would have refused 1 call" in caplog.text
 
 
 def test_the_log_has_a_line_a_minute(caplog: pytest.LogCaptureFixture) -> None:
@@ -405,7 +405,7 @@ def test_the_log_has_a_line_a_minute(caplog: pytest.LogCaptureFixture) -> None:
 
     lines = [record.getMessage() for record in caplog.records]
     assert lines == [
-        "RateLimit has refused 1 calls since its last warning; the last one met 1/day",
+        "RateLimit has refused 1 call since its last warning; the last one met 1/day",
         "RateLimit has refused 3 calls since its last warning; the last one met 1/day",
     ]
 

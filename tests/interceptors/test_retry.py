@@ -68,7 +68,7 @@ def test_it_gives_up_after_the_last_attempt(place: Place) -> None:
     assert len(rpc.attempts) == outcome.attempts == 3
     assert (outcome.code, outcome.details) == (UNAVAILABLE, "refusal 3")
     assert outcome.error is not None
-    assert outcome.error.__notes__ == ["Retry: attempt 3 was the last"]
+    assert outcome.error.__notes__ == ["Retry: attempt 3 was the last: all 3 were made"]
     if not is_server(place):  # grpc.aio's own client may tell INTERNAL when a stream is refused unread
         assert (reply.code, reply.details) == (UNAVAILABLE, "refusal 3")
         assert reply.error is not None

@@ -86,7 +86,7 @@ def test_each_attempt_has_its_time(kind: Kind) -> None:
     played = testing.play(retry, [HANG, ...], kind=kind, clock=clock)
 
     assert (played.outcome.code, len(played.sent), played.elapsed) == (DEADLINE_EXCEEDED, 3, 8)
-    assert notes(played.outcome) == ["Retry: attempt 3 was the last"]
+    assert notes(played.outcome) == ["Retry: attempt 3 was the last: all 3 were made"]
 
 
 def test_the_deadline_of_the_rpc_is_not_an_attempts_time() -> None:
@@ -160,7 +160,7 @@ def test_a_stream_that_makes_no_progress_is_given_up() -> None:
 
     assert len(played.sent) == 3
     assert played.outcome.details == "the last"
-    assert notes(played.outcome) == ["Retry: attempt 3 was the last"]
+    assert notes(played.outcome) == ["Retry: attempt 3 was the last: 2 attempts brought no message"]
 
 
 def test_it_goes_on_for_much_longer_than_any_call_is_retried() -> None:

@@ -137,7 +137,7 @@ def test_after_enough_methods_it_is_reported(warned: Any) -> None:
 
     (message,) = warned()
     assert message.startswith(
-        "when(['/a.B/*', '/shop.*/*'], require_token): /a.B/* has matched no method so far (16 were"
+        "when(['/a.B/*', '/shop.*/*'], require_token): /a.B/* has matched no method so far (methods used: 16"
     )
     assert not guard.unmatched._seen
 
@@ -154,4 +154,4 @@ async def test_when_a_channel_is_closed_it_is_reported(warned: Any) -> None:
     intercept_channel(grpc.insecure_channel("localhost:1"), guards[0]).close()
 
     assert ["/sync.B/*" in text or "/aio.B/*" in text for text in warned()] == [True, True]
-    assert "has matched no method so far (1 were used)" in warned()[0]
+    assert "has matched no method so far (methods used: 1)" in warned()[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -92,9 +92,12 @@ def never(token: str, call: Call) -> None:
             lambda: Metadata([("x-a", f"{SECRET}é")]),
             "metadata value of 'x-a' has characters other than printable ASCII; ",
         ),
-        (lambda: Metadata([(SECRET,)]), "pairs, not of a tuple"),
-        (lambda: intercept_channel(grpc.insecure_channel("unix:x"), {SECRET: 1}), "a dict is no function"),
-        (lambda: intercept_channel(grpc.insecure_channel("unix:x"), partial(never, SECRET)), "never never yields"),
+        (lambda: Metadata(cast("Any", [(SECRET,)])), "pairs, not of a tuple"),
+        (lambda: intercept_channel(grpc.insecure_channel("unix:x"), cast("Any", {SECRET: 1})), "a dict is no function"),
+        (
+            lambda: intercept_channel(grpc.insecure_channel("unix:x"), cast("Any", partial(never, SECRET))),
+            "never never yields",
+        ),
         (lambda: Call(Method("/a/b", Kind.UNARY_UNARY)).map(requests=SECRET), "of one message, not a str"),  # type: ignore[arg-type]
     ],
 )

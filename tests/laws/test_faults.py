@@ -195,7 +195,7 @@ def test_returning_nonsense_is_internal(word: Any) -> None:
     outcome = Player().play(returns)
 
     assert blamed(outcome, name_of(returns))
-    assert "return an Outcome" in outcome.details
+    assert "return the outcome" in outcome.details
 
 
 def test_never_yielding_is_internal() -> None:

@@ -254,9 +254,9 @@ def test_a_guard_on_the_wrong_side_is_a_fault(tmp_path: Path) -> None:
 def test_the_sides_of_batteries_are_known() -> None:
     """Those that end every call on a side by themselves, as their source says, and no others."""
     source = "".join(file.read_text("utf-8") for file in Path(interpose.__file__).parent.rglob("*.py"))
-    said = re.findall(r'errors.Internal\(\s*"(\w+) belongs on a (server|channel):', source)
+    said = re.findall(r'Belongs\(Side.(\w+), "(\w+) belongs on a ', source)
 
-    assert {name: Side.SERVER if place == "server" else Side.CLIENT for name, place in said} == OF_SIDE
+    assert {name: Side[side] for side, name in said} == OF_SIDE
 
 
 @pytest.mark.parametrize(

@@ -235,7 +235,7 @@ def test_a_third_signal_kills() -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == "begun\n"
         process.send_signal(signal.SIGTERM)
-        line_of(process, "stopping: 1 calls under way")
+        line_of(process, "stopping: 1 call under way")
         process.send_signal(signal.SIGINT)
         code = pending.code()
         process.send_signal(signal.SIGTERM)
@@ -264,7 +264,7 @@ def test_handlers_that_do_not_end_do_not_keep_the_process() -> None:
 
     assert code.name == "UNAVAILABLE"
     assert process.returncode == 0
-    assert "left 1 handlers behind that do not end" in err
+    assert "left 1 handler behind, still running" in err
 
 
 @pytest.mark.slow

@@ -11,8 +11,8 @@ from functools import partial
 from typing import Any
 
 from interpose._clock import SYSTEM, Clock
-from interpose._flow import Interceptor, Layers, check, check_sync, layers, named
-from interpose._method import Kind, Method, Target
+from interpose._flow import Interceptor, Layers, check, check_side, check_sync, layers, named
+from interpose._method import Kind, Method, Side, Target
 from interpose._native_interceptors import aio, sync
 from interpose._shell.native import Pauses, Route
 from interpose.mechanisms.lru import Registry
@@ -37,10 +37,12 @@ def native_interceptors(*interceptors: Interceptor, asyncio: bool = False, clock
       protobuf and for bytes. A buffered request stream counts other messages by their size in memory.
     - On asyncio the hook passes no compression on: a call that asks for one ends with INTERNAL.
 
-    TypeError for what is no interceptor, and for an `async def` generator without `asyncio=True`.
+    TypeError for what is no interceptor, and for an `async def` generator without `asyncio=True`. ValueError for an
+    interceptor that belongs on a server.
     """
     for interceptor in interceptors:
         check(interceptor)
+    check_side(interceptors, Side.CLIENT)
     if not asyncio:
         check_sync(interceptors)
     route, name = _Stack(interceptors, clock).route, f"native_interceptors({named(interceptors)})"

@@ -5,13 +5,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from interpose import context, errors
 from interpose._call import Call
 from interpose._executed import is_downstream, not_executed
-from interpose._flow import Flow, name_of, wait
-from interpose._identity import Credentials, Found, Identity, Verifier
+from interpose._flow import Belongs, Flow, name_of, wait
+from interpose._identity import AUTHORIZATION, Credentials, Found, Identity, Verifier
 from interpose._kind import kind_of
 from interpose._method import Method, Side
 from interpose._patterns import listed, patterns
@@ -88,6 +88,8 @@ class Authenticate:
     ValueError listing every fault of these.
     """
 
+    belongs: ClassVar = Belongs(Side.SERVER, "Authenticate belongs on a server: a channel takes BearerToken")
+
     public: str | Iterable[str] = field(metadata=ruled(patterns))
     max_token: int = field(metadata=ruled(whole(1, LONGEST_TOKEN)))
     on_refuse: Callable[[UnauthenticatedDetails], object] | None = field(metadata=ruled(hook("UnauthenticatedDetails")))
@@ -106,8 +108,8 @@ class Authenticate:
         self._tally = Tally("accepted", "public", "refused", "faults")
 
     def __call__(self, call: Call) -> Flow:
-        if call.side is Side.CLIENT:
-            raise errors.Internal("Authenticate belongs on a server: a channel takes BearerToken", local=True)
+        if call.side is not self.belongs.side:
+            raise errors.Internal(self.belongs.text, local=True)
         context.set_identity(None)  # whatever was there before is of another call
         if self._public.get(call.method):
             self._tally.add("public")
@@ -160,7 +162,7 @@ class Authenticate:
                 if not isinstance(error, errors.Unauthenticated) or is_downstream(error):
                     raise self._refused(call, blamed(name, error), fault=True) from None
                 reasons.append(f"{name}: {error.details()}")
-        raise self._refused(call, "; ".join(reasons) or "no credentials that a verifier knows", fault=False)
+        raise self._refused(call, "; ".join(reasons) or _unknown(credentials), fault=False)
 
     def _refused(self, call: Call, reason: str, *, fault: bool) -> errors.Unauthenticated:
         """Note a refusal; gives what the caller gets."""
@@ -182,6 +184,13 @@ def _verifier_requirements(verifiers: tuple[Any, ...]) -> Iterator[tuple[bool, s
 def _hint(one: object) -> str:
     """What to write for tokens that were given as they are; which is never shown, since it would be in a log."""
     return ": write StaticTokens({…})" if isinstance(one, (Mapping, str)) else ""
+
+
+def _unknown(credentials: Credentials) -> str:
+    """Why no verifier has said anything."""
+    shown = [str(value).lower() for value in credentials.metadata.get_all(AUTHORIZATION)]
+    hint = "" if not shown or shown[0].startswith("bearer ") else f': {AUTHORIZATION} is not of the form "Bearer …"'
+    return f"no credentials that a verifier knows{hint}"
 
 
 def _awaited(found: Any) -> Generator[Any, Any, Identity | None]:

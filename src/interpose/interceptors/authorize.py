@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 from interpose import context, errors
 from interpose._call import Call
 from interpose._executed import is_downstream, not_executed
-from interpose._flow import Flow, name_of, wait
+from interpose._flow import Belongs, Flow, name_of, wait
 from interpose._identity import Identity, is_scope
 from interpose._method import Method, Side
 from interpose._patterns import EVERYTHING, faults_of
@@ -118,6 +118,8 @@ class Authorize:
     ValueError listing every fault of these.
     """
 
+    belongs: ClassVar = Belongs(Side.SERVER, "Authorize belongs on a server: give it to intercept_server")
+
     def __init__(
         self,
         policy: Rule | Mapping[str, Rule],
@@ -139,8 +141,8 @@ class Authorize:
         self._tally = Tally("allowed", "denied", "faults")
 
     def __call__(self, call: Call) -> Flow:
-        if call.side is Side.CLIENT:
-            raise errors.Internal("Authorize belongs on a server: give it to intercept_server", local=True)
+        if call.side is not self.belongs.side:
+            raise errors.Internal(self.belongs.text, local=True)
         rule = self._table.get(call.method)
         if rule is not anyone:
             yield from self._judge(rule, context.identity(), call)

@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from contextvars import ContextVar
 from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 
 import grpc
 from grpc import StatusCode
@@ -18,7 +18,7 @@ from interpose import errors
 from interpose._background import Background
 from interpose._call import Call
 from interpose._clock import FOREVER, Clock
-from interpose._flow import Flow, wait
+from interpose._flow import Belongs, Flow, wait
 from interpose._identity import AUTHORIZATION, is_token
 from interpose._kind import kind_of
 from interpose._method import Side, Target
@@ -161,6 +161,8 @@ class BearerToken:
     ValueError listing every fault of these.
     """
 
+    belongs: ClassVar = Belongs(Side.CLIENT, "BearerToken belongs on a channel: a server takes Authenticate")
+
     provider: Provider = field(metadata=ruled(_provider_faults))
     _: KW_ONLY
     refresh_before: float = option(REFRESH_BEFORE, must_be("a number of seconds, 0 or more", _is_before))
@@ -179,11 +181,8 @@ class BearerToken:
         self._tally = Tally("fetched", "failures", "refused", "resent")
 
     def __call__(self, call: Call) -> Flow:
-        if call.side is Side.SERVER:
-            raise errors.Internal(
-                "BearerToken belongs on a channel: a server takes Authenticate",
-                local=True,
-            )
+        if call.side is not self.belongs.side:
+            raise errors.Internal(self.belongs.text, local=True)
         if AUTHORIZATION in call.metadata:
             yield call
             return None

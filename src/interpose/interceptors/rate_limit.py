@@ -30,6 +30,7 @@ from interpose.mechanisms.gcra import Gcra, Together
 from interpose.mechanisms.options import FLAG, check_options, hook, insist, is_flag, is_whole, must_be, option, optional
 from interpose.mechanisms.rate import Rate
 from interpose.mechanisms.seldom import Seldom
+from interpose.mechanisms.text import counted
 
 __all__ = [
     "Limit",
@@ -406,7 +407,9 @@ class RateLimit:
         count = self._warned.happened(now)
         if count:
             did = "would have refused" if self.dry_run else "has refused"
-            _log.warning("RateLimit %s %d calls since its last warning; the last one met %s", did, count, rate)
+            _log.warning(
+                "RateLimit %s %s since its last warning; the last one met %s", did, counted(count, "call"), rate
+            )
 
     def _tell(self, details: RefusalDetails) -> None:
         assert self.on_refuse is not None

@@ -51,6 +51,7 @@ from interpose.mechanisms.options import (
     ruled,
 )
 from interpose.mechanisms.pushback import NO_MORE
+from interpose.mechanisms.text import counted
 
 __all__ = ["ATTEMPT", "BY_CONVENTION", "Retry", "RetryDetails", "RetryState"]
 
@@ -232,7 +233,10 @@ class Retry:
         worth = self._is_worth_it(course.call, outcome)
         asked = None if outcome.ok and not worth else asked_by_server(outcome)
         self._report(course.call.clock.now(), outcome, worth, asked)
-        if not worth or course.number + 1 >= self.attempts:
+        if not worth:
+            return None
+        if course.number + 1 >= self.attempts:
+            course.obstacle = self._used_up(course) if self.attempts > 1 else ""
             return None
         if not (course.received or outcome.replayable):
             course.obstacle = _gone(course.call, outcome)
@@ -250,6 +254,12 @@ class Retry:
         number = course.count(asked is None)
         call = course.watched(numbered(call, number), outcome).after(pause)
         return RetryDetails(call=call, outcome=outcome, number=number, pause=pause)
+
+    def _used_up(self, course: _Course) -> str:
+        """That all attempts were made; of a stream that went on, all since its last message."""
+        if course.received:
+            return f"{counted(self.attempts - 1, 'attempt')} brought no message"
+        return f"all {self.attempts} were made"
 
     # - is it worth it? -
 

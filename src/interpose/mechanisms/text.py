@@ -16,6 +16,11 @@ def _shown(character: str) -> str:
     return character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
 
 
+def counted(number: int, noun: str) -> str:
+    """A number and its noun, as in "1 call" and "2 calls"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def within(text: str, most: int) -> str:
     """The text if it takes at most `most` bytes of UTF-8, else as much of its start as fits beside a mark."""
     encoded = text.encode("utf-8", "replace")

@@ -13,6 +13,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from interpose.mechanisms.text import counted
 from interpose.serving import standard
 from interpose.serving.drain import NO_NEW_CALLS, drain, play_on_loop
 from interpose.serving.ending import end_on_loop
@@ -62,7 +63,7 @@ class OnLoop:
             await self._start()
             ready()
             await self._first_signal()
-            _log.info("stopping: %d calls under way", len(self._site.running))
+            _log.info("stopping: %s under way", counted(len(self._site.running), "call"))
             await play_on_loop(drain(self, options.drain_delay, options.timeout_graceful_shutdown))
         _log.info("stopped")
         return not self._site.running
@@ -140,7 +141,7 @@ class OnLoop:
     async def end(self) -> None:
         self._opened.stopping()
         if self._site.running:
-            _log.warning("ending %d calls that are still running", len(self._site.running))
+            _log.warning("ending %s, still running", counted(len(self._site.running), "call"))
         await self._end(self._site.running)
 
     async def _end(self, running: dict[Any, Any]) -> None:
@@ -151,7 +152,7 @@ class OnLoop:
         while self._site.running and asyncio.get_running_loop().time() < until and not await self._either(GLANCE):
             pass
         if self._site.running:
-            _log.warning("left %d handlers behind that do not end", len(self._site.running))
+            _log.warning("left %s behind, still running", counted(len(self._site.running), "handler"))
 
     async def stop(self) -> None:
         await self._native.stop(0)

@@ -12,6 +12,7 @@ from time import monotonic
 
 import grpc
 
+from interpose.mechanisms.text import counted
 from interpose.serving import standard
 from interpose.serving.drain import NO_NEW_CALLS, drain, play
 from interpose.serving.ending import end
@@ -45,7 +46,7 @@ class Threads:
             ready()
             if self._first() == BROKEN:
                 raise RuntimeError("the server has ended by itself: grpc's log says why")
-            _log.info("stopping: %d calls under way", len(self._site.running))
+            _log.info("stopping: %s under way", counted(len(self._site.running), "call"))
             play(drain(self, options.drain_delay, options.timeout_graceful_shutdown))
         _log.info("stopped")
         return not self._site.running
@@ -116,14 +117,14 @@ class Threads:
         self._opened.stopping()
         cut = [context for context in list(self._site.running) if end(context)]
         if cut:
-            _log.warning("ended %d calls that were still running", len(cut))
+            _log.warning("ended %s, still running", counted(len(cut), "call"))
 
     def left(self, seconds: float) -> None:
         until = monotonic() + seconds
         while self._site.running and monotonic() < until and self._noted(GLANCE) != SIGNAL:
             pass
         if self._site.running:
-            _log.warning("left %d handlers behind that do not end", len(self._site.running))
+            _log.warning("left %s behind, still running", counted(len(self._site.running), "handler"))
 
     def stop(self) -> None:
         self._native.stop(0).wait(CLEAN_UP)

@@ -26,6 +26,7 @@ from interpose._method import Kind, Method, Side
 from interpose._outcome import Outcome
 from interpose._scope import Scope
 from interpose._shell.native import cancelled, pause_of, time_left
+from interpose.mechanisms.text import counted
 from interpose.testing.acting import NEVER, Acting, out_of_time, unsent
 from interpose.testing.acts import Act, Script
 from interpose.testing.clock import FakeClock
@@ -262,7 +263,7 @@ class _Player:
         if self._script.left:
             raise ScriptError(
                 f"{name_of(interceptor)} ended with {played.outcome!r}, and {len(self._script.left)} of "
-                f"{_counted(len(self._script), 'act')} are left. What it did:\n{played}"
+                f"{counted(len(self._script), 'act')} are left. What it did:\n{played}"
             )
         played.responses = self._received()
         return played
@@ -346,7 +347,7 @@ class _Player:
         act: Act | Outcome | None = self._script.take()
         if act is None:
             raise ScriptError(
-                f"the script has {_counted(len(self._script), 'act')}, and one call more was sent, {call!r} with "
+                f"the script has {counted(len(self._script), 'act')}, and one call more was sent, {call!r} with "
                 f"{_plain(call.metadata)!r:.200}. What came before:\n{self.played}"
             )
         return act
@@ -440,10 +441,6 @@ _step.close()  # or 3.13 warns that it was never awaited
 def _plain(metadata: Metadata) -> tuple[tuple[str, str | bytes], ...]:
     """The pairs as a test writes them."""
     return tuple((key, value) for key, value in metadata)
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 # --- hedged calls -----------------------------------------------------------------------------------------------------
