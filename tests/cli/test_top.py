@@ -56,8 +56,19 @@ def test_addresses(page: Served, run: Run, path: str) -> None:
     assert run("top", url, "--limit", 1).out.count("\n") == 2
 
 
-def test_a_terminal_is_painted_again_and_again(page: Served) -> None:
+def test_a_dumb_terminal_is_shown_one_look(page: Served, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of an editor or a log of CI, on which nothing can be painted over."""
+    monkeypatch.setenv("TERM", "dumb")
+
+    ended = run("top", f"127.0.0.1:{page.port}", terminal=True)
+
+    assert ended.status == 0
+    assert "/shop.v1.Orders/Get" in ended.out
+
+
+def test_a_terminal_is_painted_again_and_again(page: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     """A head, the table, what is watched, and why there was no answer; until Ctrl-C. No name steers the terminal."""
+    monkeypatch.setenv("TERM", "xterm")
     state = top.read(top.address_of(f"127.0.0.1:{page.port}"))
 
     def states() -> Iterator[tuple[top.State, str]]:

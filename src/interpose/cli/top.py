@@ -43,12 +43,12 @@ State = dict[str, Any]
 def command(target: str, part: str, limit: int, interval: float, once: bool, as_json: bool) -> None:
     """Show the methods of the process whose page `rpcz` is at TARGET: host:port, or a URL.
 
-    At a terminal it looks again and again, until Ctrl-C. Latencies are those of the last minute.
+    At a terminal that can be painted over it looks again and again, until Ctrl-C. Latencies are those of the last minute.
     """
     address = f"{address_of(target)}?{urlencode({'filter': part, 'limit': limit})}"
     if as_json:
         write_json(read(address))
-    elif once or not is_terminal():
+    elif once or not is_terminal() or Console().is_dumb_terminal:
         _print(read(address))
     else:
         first = read(address)
