@@ -59,6 +59,7 @@ def test_addresses(page: Served, run: Run, path: str) -> None:
 def test_a_dumb_terminal_is_shown_one_look(page: Served, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """As of an editor or a log of CI, on which nothing can be painted over."""
     monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setenv("COLUMNS", "200")
 
     ended = run("top", f"127.0.0.1:{page.port}", terminal=True)
 
