@@ -1,6 +1,7 @@
 """What each test of a server is given: a path for its socket, and a log that is put back."""
 
 import logging
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,14 @@ def log_put_back() -> Iterator[None]:
     level = log.level
     yield
     log.setLevel(level)
+
+
+@pytest.fixture(autouse=True)
+def hears_its_terminal() -> Iterator[None]:
+    """SIGHUP is as in a terminal, though the suite may run under nohup, where servers leave it ignored."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture(autouse=True)
