@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import tomllib
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -35,4 +36,10 @@ def _version(package: str) -> str:
     try:
         return version(package)
     except PackageNotFoundError:
-        return "not installed"
+        return f"{_declared()}, from its source" if package == "interpose" else "not installed"
+
+
+def _declared() -> str:
+    """The version of this checkout, which is measured without being installed."""
+    project = tomllib.loads(Path(__file__).parents[1].joinpath("pyproject.toml").read_text("utf-8"))["project"]
+    return str(project["version"])
