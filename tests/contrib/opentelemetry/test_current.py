@@ -102,7 +102,8 @@ def test_the_span_is_current_in_a_handler(
     assert seen
     assert set(seen) == {span.span_id}
     assert span.status == ("CANCELLED" if kind == "unary_stream" else "OK")
-    assert not caplog.records  # "Failed to detach context", for one
+    # "Failed to detach context", for one. What grpc itself says of a client that has gone comes when it comes.
+    assert not [record for record in caplog.records if record.name.startswith(("opentelemetry", "interpose"))]
 
 
 @pytest.mark.parametrize("sort", ["sync", "plain", "async"])
