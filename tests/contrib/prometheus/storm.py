@@ -18,7 +18,7 @@ from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.core import Metric
 from prometheus_client.openmetrics.exposition import generate_latest
 
-from interpose import intercept_channel, intercept_server
+from interpose import Call, Flow, intercept_channel, intercept_server
 from interpose.contrib.opentelemetry import OtelMetrics
 from interpose.contrib.prometheus import PrometheusMetrics
 from interpose.interceptors import CircuitBreaker, ConcurrencyLimit, Hedge, RateLimit, Retry
@@ -26,6 +26,7 @@ from interpose.mechanisms.budget import Unlimited
 from interpose.mechanisms.window import calls
 from interpose.testing import FakeClock, ok, play
 from tests.interceptors.driving import failing, incoming
+from tests.support.patience import PATIENCE
 
 TICK = 15  # seconds, between two scrapes
 TICKS = 24  # of each phase: six minutes, one more than the alert rules look back
@@ -73,6 +74,8 @@ class Storm:
         self._otel = OtelMetrics(MeterProvider([reader], shutdown_on_exit=False))
         self._slow = PrometheusMetrics(**options)
         self._slots = ConcurrencyLimit(1, queue=0, exempt=[f"/{SERVICE}/{name}" for name in ("Get", "Search", "Ping")])
+        self._quiet = threading.Condition()
+        self._under_way = 0  # RPCs at the server
         self._released = threading.Event()  # the rest of a stream
         self._released.set()
         self._store = Store()
@@ -92,7 +95,7 @@ class Storm:
         shared = RateLimit("1/second", store=self._store)  # type: ignore[arg-type]  # a bare one
         self.metrics.watch("server", limit, shared, self._slots)
         with futures.ThreadPoolExecutor(4) as pool:
-            stack = self.metrics, self._otel, limit, shared, self._slots
+            stack = self._noted, self.metrics, self._otel, limit, shared, self._slots
             server = intercept_server(grpc.server(pool), *stack, clock=self.clock)
             unary = grpc.unary_unary_rpc_method_handler(self._answer)
             stream = grpc.unary_stream_rpc_method_handler(self._watch)
@@ -102,6 +105,22 @@ class Storm:
             server.start()
             yield f"127.0.0.1:{port}"
             server.stop(None).wait()
+
+    def _noted(self, call: Call) -> Flow:
+        with self._quiet:
+            self._under_way += 1
+        try:
+            yield call
+        finally:
+            with self._quiet:
+                self._under_way -= 1
+                self._quiet.notify()
+
+    def _pass_time(self) -> None:
+        """Move the clock while nothing is under way: the copy of a search that lost may outlive the search."""
+        with self._quiet:
+            assert self._quiet.wait_for(lambda: self._under_way == 0, PATIENCE)
+            self.clock.advance(TICK)
 
     def _answer(self, request: bytes, context: grpc.ServicerContext) -> bytes:
         if request == b"missing":
@@ -147,7 +166,7 @@ class Storm:
 
     def tick(self) -> None:
         """What happens in a quarter of a minute."""
-        self.clock.advance(TICK)
+        self._pass_time()
         for _ in range(GETS):
             self._get(b"get")
         for _ in range(SEARCHES):
