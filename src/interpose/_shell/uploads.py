@@ -27,7 +27,7 @@ class Source(ABC):
         """The reader's attempt is over, and it waits no more. Is everything that was read still here?"""
 
 
-class Requests:
+class Requests(ABC):
     """The request stream of an RPC: what its application sends, from which each attempt makes its upload."""
 
     __slots__ = ("_encode", "_messages", "_source")
@@ -48,9 +48,9 @@ class Requests:
             return self.once(self._messages, call, self._encode)
         return self.kept(self._source, Packing(call, self._encode))
 
+    @abstractmethod
     def _keep(self, replay: Replay) -> Any:
         """From here on messages are kept: where they are read from."""
-        raise NotImplementedError
 
     @property
     def repeatable(self) -> bool:
