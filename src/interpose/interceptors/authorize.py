@@ -141,8 +141,7 @@ class Authorize:
         self._tally = Tally("allowed", "denied", "faults")
 
     def __call__(self, call: Call) -> Flow:
-        if call.side is not self.belongs.side:
-            raise errors.Internal(self.belongs.text, local=True)
+        self.belongs.check(call)
         rule = self._table.get(call.method)
         if rule is not anyone:
             yield from self._judge(rule, context.identity(), call)
