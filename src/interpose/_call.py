@@ -323,7 +323,7 @@ class Call:
         if self.side is Side.SERVER:
             raise ValueError("with_credentials: only a client sends credentials; a server reads call.metadata")
         if not isinstance(credentials, (grpc.CallCredentials, NoneType)):
-            raise TypeError(f"with_credentials: give grpc.CallCredentials or None, not {type(credentials).__name__}")
+            raise TypeError(f"with_credentials: give grpc.CallCredentials or None, not {kind_of(credentials)}")
         return self._copy("_credentials", credentials)
 
     def with_request(self, message: Any) -> Call:

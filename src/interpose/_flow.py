@@ -113,6 +113,11 @@ class Belongs(NamedTuple):
     side: Side
     text: str
 
+    def check(self, call: Call) -> None:
+        """INTERNAL for a call of the other side: a flow may hold interceptors that no stack was asked about."""
+        if call._side is not self.side:
+            raise errors.Internal(self.text, local=True)
+
 
 class Race:
     """A step: start these lanes one `delay` after the other; the first good answer wins.

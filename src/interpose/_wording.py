@@ -126,9 +126,8 @@ def sent_by_peer(debug_error_string: str) -> bool:
     return _PEER.search(debug_error_string) is not None
 
 
-_ON_ARRIVAL = re.compile(
-    _REMOVED + "CLIENT: Received", re.IGNORECASE
-)  # here the peer is named, though it is not to blame
+# Here the peer is named, though it is not to blame.
+_ON_ARRIVAL = re.compile(_REMOVED + "CLIENT: Received", re.IGNORECASE)
 
 
 def made_here(code: StatusCode, details: str, debug_error_string: str) -> bool:

@@ -6,7 +6,7 @@ import grpc
 import pytest
 
 from interpose import Kind
-from interpose._shell.handlers import MAX_METHODS, Compiled, function_of, kind_of, with_function
+from interpose._shell.handlers import MAX_METHODS, Compiled, function_of, kind_served, with_function
 
 MAKE = {kind: getattr(grpc, f"{kind.value}_rpc_method_handler") for kind in Kind}
 
@@ -25,7 +25,7 @@ def test_a_handler_keeps_all_but_its_function(kind: Kind) -> None:
     handler = MAKE[kind](serve, str.upper, str.lower)
     changed = with_function(handler, other)
 
-    assert kind_of(handler) is kind_of(changed) is kind
+    assert kind_served(handler) is kind_served(changed) is kind
     assert function_of(handler) is serve
     assert function_of(changed) is other
     assert changed.request_deserializer is handler.request_deserializer

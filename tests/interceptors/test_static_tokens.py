@@ -67,10 +67,10 @@ def test_tokens_are_not_kept() -> None:
         ({"": "ann"}, "token 1 must be a text of letters, digits"),
         ({"fine": ANN, "two words": ANN}, "token 2 must be a text of letters, digits"),
         ({b"bytes": "ann"}, "token 1 must be a text of letters, digits"),
-        ({"token": ""}, "the owner of token 1 must be an Identity or a text, not str"),
-        ({"token": None}, "the owner of token 1 must be an Identity or a text, not NoneType"),
-        ({"a b": "s3cret", "s3cret": 1}, "token 1 must .*; the owner of token 2 .* not int$"),
-        ({"fine": b"s3cret"}, "the owner of token 1 must be an Identity or a text, not bytes"),
+        ({"token": ""}, "the owner of token 1 must be an Identity or a text, not an empty one"),
+        ({"token": None}, "the owner of token 1 must be an Identity or a text, not None"),
+        ({"a b": "s3cret", "s3cret": 1}, "token 1 must .*; the owner of token 2 .* not an int$"),
+        ({"fine": b"s3cret"}, "the owner of token 1 must be an Identity or a text, not a bytes"),
     ],
 )
 def test_what_is_no_table_is_refused(given: Any, complaint: str) -> None:

@@ -30,9 +30,8 @@ def test_no_pause_beyond_the_deadline(asyncio: bool, kind: Kind) -> None:
         calling = threading.Thread(target=rpc.call, args=("a",), kwargs={"timeout": 10})
         calling.start()
         assert asked.wait(10)
-        for _ in range(
-            11
-        ):  # to one second beyond the deadline; in steps, since the pause may begin after the first ones
+        # To one second beyond the deadline; in steps, since the pause may begin after the first ones.
+        for _ in range(11):
             clock.advance(1)
             if ended.wait(0.1):
                 break

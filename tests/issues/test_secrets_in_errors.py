@@ -24,7 +24,7 @@ MISPLACED: dict[str, tuple[Callable[[], object], str]] = {
     "a token as a verifier": (lambda: Authenticate(SECRET), "not a str: write StaticTokens({…})"),  # type: ignore[arg-type]
     "a list of tokens as a verifier": (lambda: Authenticate([SECRET]), "of Credentials, not a list"),  # type: ignore[arg-type]
     "a list of tokens as a table": (lambda: StaticTokens([SECRET]), "tokens must be a dict"),  # type: ignore[arg-type]
-    "a list as the owner of a token": (lambda: StaticTokens({"a": [SECRET]}), "or a text, not list"),  # type: ignore[dict-item]
+    "a list as the owner of a token": (lambda: StaticTokens({"a": [SECRET]}), "or a text, not a list"),  # type: ignore[dict-item]
     "a token as a provider": (lambda: BearerToken(SECRET), "provider must be a function"),  # type: ignore[arg-type]
     "a token and its time, the wrong way round": (lambda: Token(3600, SECRET), "or None, not a str"),  # type: ignore[arg-type]
     "a secret as an algorithm": (lambda: Jwt(SECRET, algorithms=[SECRET]), "algorithms must be made of"),

@@ -86,9 +86,8 @@ class Module:
         self.functions: dict[str, list[Function]] = {}
         self.constants: dict[str, ast.expr] = {}
         self.imports: dict[str, str] = {}
-        self.seeds: list[
-            tuple[ast.AST, Function | None]
-        ] = []  # where messages begin, each with the function that it is in
+        # Where messages begin, each with the function that it is in.
+        self.seeds: list[tuple[ast.AST, Function | None]] = []
         self.literals: list[Text] = []
         self._read(self.tree, None)
         for statement in self.tree.body:

@@ -104,14 +104,14 @@ def _raised(node: ast.AST) -> Iterator[str]:
         yield from _raised(child)
 
 
-def kind_of(parameter: inspect.Parameter) -> str:
+def annotation_of(parameter: inspect.Parameter) -> str:
     """The annotation, as it is written."""
     return str(parameter.annotation)
 
 
 def is_function(parameter: inspect.Parameter) -> bool:
     """May a user give a function of their own?"""
-    return "Callable" in kind_of(parameter) or parameter.name.startswith("on_")
+    return "Callable" in annotation_of(parameter) or parameter.name.startswith("on_")
 
 
 def shown(number: float) -> re.Pattern[str]:
@@ -142,7 +142,7 @@ def test_numbers_have_units() -> None:
         for one in constructors_and_functions()
         for parameter in one.parameters
         if parameter.name != "now"  # everywhere seconds of a clock: docs/own-parts.md
-        if ("float" in kind_of(parameter) and not is_function(parameter) and not UNIT.search(one.doc))
+        if ("float" in annotation_of(parameter) and not is_function(parameter) and not UNIT.search(one.doc))
         or ("bytes" in parameter.name and not re.search(r"\b(bytes?|KiB)\b", one.doc))
     ]
 

@@ -1,15 +1,11 @@
 """check: every fault of a policy file at once, each with its line, its field, and what to write instead."""
 
-import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-import interpose
-from interpose import Side
 from interpose.policy import PolicyError, check, load
-from interpose.policy.registry import OF_SIDE
 from tests.policy.files import faults, written
 
 BAD = """{
@@ -249,14 +245,6 @@ def test_a_guard_on_the_wrong_side_is_a_fault(tmp_path: Path) -> None:
         "policy.json:5: client[1].Authorize: Authorize is for the other side; put it into the section server",
         "policy.json:9: server[0]: BearerToken is for the other side; put it into the section client",
     ]
-
-
-def test_the_sides_of_batteries_are_known() -> None:
-    """Those that end every call on a side by themselves, as their source says, and no others."""
-    source = "".join(file.read_text("utf-8") for file in Path(interpose.__file__).parent.rglob("*.py"))
-    said = re.findall(r'Belongs\(Side.(\w+), "(\w+) belongs on a ', source)
-
-    assert {name: Side[side] for side, name in said} == OF_SIDE
 
 
 @pytest.mark.parametrize(

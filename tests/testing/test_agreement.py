@@ -276,9 +276,8 @@ class End:
 
 
 def end(outcome: Outcome, messages: list[str], sent: list[Any]) -> End:
-    text_of_grpc = outcome.details.startswith(
-        ("Exception ", "Unexpected ")
-    )  # on a handler's exception; each stack has its own
+    # On a handler's exception; each stack has its own.
+    text_of_grpc = outcome.details.startswith(("Exception ", "Unexpected "))
     return End(
         outcome.code,
         "in grpc's words" if text_of_grpc else outcome.details,

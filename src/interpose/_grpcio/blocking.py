@@ -14,9 +14,8 @@ from interpose import errors
 from interpose._metadata import Metadata
 from interpose._outcome import OK, Ended
 
-Send: TypeAlias = Callable[
-    ..., tuple[Any, Ended]
-]  # request, timeout, metadata, … → response; raises what it fails with
+# request, timeout, metadata, … → response; raises what it fails with
+Send: TypeAlias = Callable[..., tuple[Any, Ended]]
 
 
 class State:

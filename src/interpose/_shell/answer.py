@@ -238,9 +238,8 @@ class Answer:
         assert self._call is not None
         kind = self._call._method.kind
         received, sent = (self.received if kind.request_streaming else 1), self.sent
-        begun = self._initial is not None or (
-            kind.response_streaming and sent
-        )  # what the client has cannot be sent again
+        # What the client has cannot be sent again.
+        begun = self._initial is not None or (kind.response_streaming and sent)
         replayable = not begun and not (kind.request_streaming and received)
         elapsed = self.clock.now() - (self._started or 0.0)
         if error is None and gone is None and self._abort is None and self._code in (None, OK):

@@ -12,6 +12,7 @@ from weakref import WeakSet
 
 from interpose import errors
 from interpose._details import can_be_details
+from interpose._kind import kind_of
 from interpose._messages import Pass
 
 _log = logging.getLogger("interpose")
@@ -50,7 +51,7 @@ def bytes_of(message: Any, encode: Callable[[Any], bytes]) -> bytes:
     except BaseException as error:
         raise errors.Internal("Exception serializing request!", local=True) from error
     if not isinstance(data, bytes):  # grpc.aio would end the call without a word, or not at all
-        raise errors.Internal(f"the serializer gave {type(data).__name__}, not bytes", local=True)
+        raise errors.Internal(f"the serializer gave {kind_of(data)}, not bytes", local=True)
     return data
 
 

@@ -40,7 +40,7 @@ class Endpoint:
         asyncio: bool,
         declared: bool = False,
     ) -> None:
-        self.method = Method(name, kind_of(handler), declared=declared, clock=clock)
+        self.method = Method(name, kind_served(handler), declared=declared, clock=clock)
         self.layers: Layers = layers(interceptors, self.method, asyncio=asyncio)
         self.handler = function_of(handler)
 
@@ -74,19 +74,19 @@ class Compiled:
         return made
 
 
-def kind_of(handler: Any) -> Kind:
+def kind_served(handler: Any) -> Kind:
     """The kind of RPC that a handler serves: what it says, never what its response looks like."""
     return Kind.of(handler.request_streaming, handler.response_streaming)
 
 
 def function_of(handler: Any) -> Any:
     """The handler's function."""
-    return getattr(handler, _ATTRIBUTE[kind_of(handler)])
+    return getattr(handler, _ATTRIBUTE[kind_served(handler)])
 
 
 def with_function(handler: Any, function: Any, *, deserializer: Any = None, serializer: Any = None) -> Any:
     """The handler with another function; and with these (de)serializers, or its own in a form that grpc can handle."""
-    return _MAKE[kind_of(handler)](
+    return _MAKE[kind_served(handler)](
         function,
         deserializer or guarded(handler.request_deserializer),
         serializer or guarded(handler.response_serializer),

@@ -115,7 +115,7 @@ def answered(outcome: Outcome, method: Method) -> tuple[Outcome, Iterator[Any] |
     try:
         return outcome, iter(outcome._response)
     except Exception:
-        answer = type(outcome._response).__name__
+        answer = kind_of(outcome._response)
         fault = f"an interceptor answered {method} with {answer}: a response stream needs an iterable of messages"
         return Outcome.failure(errors.Internal(fault, local=True)), None
 

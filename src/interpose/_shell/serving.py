@@ -15,7 +15,7 @@ from interpose._flow import Chain, Interceptor, named
 from interpose._method import Method
 from interpose._served import Served
 from interpose._shell.answer import Stop
-from interpose._shell.handlers import generics, kind_of
+from interpose._shell.handlers import generics, kind_served
 
 
 class Registered:
@@ -29,7 +29,7 @@ class Registered:
     def add(self, handlers: Mapping[str, Any], prefix: str = "") -> None:
         """Handlers by the names of their methods, with this in front."""
         for name, handler in handlers.items():
-            self._methods[f"{prefix}{name}"] = Method(f"{prefix}{name}", kind_of(handler))
+            self._methods[f"{prefix}{name}"] = Method(f"{prefix}{name}", kind_served(handler))
 
     def add_generic(self, handlers: Iterable[Any]) -> None:
         """Generic handlers. grpc's own, of one service, are known by the table that they have; others may serve anything."""

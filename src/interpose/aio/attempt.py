@@ -97,9 +97,8 @@ class Attempt(shell.Attempt):
         native = self.native
         try:
             code = at_once(native.code())
-        except (
-            KeyError
-        ):  # pragma: no cover  a number that is no code: only older versions of grpcio have no word for it
+        except KeyError:  # pragma: no cover
+            # A number that is no code: only older versions of grpcio have no word for it.
             code = grpc.StatusCode.UNKNOWN
         if code is grpc.StatusCode.INTERNAL and str(at_once(native.debug_error_string())).startswith(SEND_FAILED):
             return False

@@ -157,9 +157,8 @@ def _outcome(context: ServicerContext, error: BaseException | None, response: An
     """How an attempt of the handler ended."""
     gone = None
     task = asyncio.current_task()
-    cancelled = (
-        task is not None and task.cancelling()
-    )  # even if the handler swallowed it and answered: no client listens
+    # Even if the handler swallowed it and answered: no client listens.
+    cancelled = task is not None and task.cancelling()
     if cancelled or isinstance(error, grpc.aio.InternalError):  # a write failed: grpc is about to say that it is over
         gone = context.why_gone()
     elif isinstance(error, asyncio.CancelledError):
@@ -260,9 +259,8 @@ def _streaming(endpoint: Endpoint, record: type[ServicerContext]) -> Behavior:
                     context.sent = sent  # when_over may come while we are suspended
                     try:
                         yield message
-                    except (
-                        GeneratorExit
-                    ):  # grpc dropped us while it was writing: the callback has passed the end to the flows
+                    except GeneratorExit:
+                        # grpc dropped us while it was writing: the callback has passed the end to the flows.
                         await rpc.close(messages)
                         return
             except BaseException as raised:

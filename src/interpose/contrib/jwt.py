@@ -197,9 +197,8 @@ class Jwt:
             raise errors.Unauthenticated(f"a token with the algorithm {_said(algorithm)}, which is not accepted")
         if not (kid is None or isinstance(kid, str)):
             raise errors.Unauthenticated("a token with a kid that is no text")
-        if (
-            "crit" in header or "b64" in header
-        ):  # RFC 7515, 4.1.11: what is critical and not understood makes it invalid
+        # RFC 7515, 4.1.11: what is critical and not understood makes it invalid.
+        if "crit" in header or "b64" in header:
             raise errors.Unauthenticated("a token with extensions that are critical to it")
         return _Header(algorithm, kid)
 
@@ -273,9 +272,8 @@ def _parts(token: str) -> tuple[str, ...]:
 
 def _decoded(part: str) -> bytes:
     try:
-        return a2b_base64(
-            part.replace("-", "+").replace("_", "/") + "=="
-        )  # urlsafe_b64decode takes three times as long
+        # `urlsafe_b64decode` takes three times as long.
+        return a2b_base64(part.replace("-", "+").replace("_", "/") + "==")
     except ValueError:
         raise errors.Unauthenticated("a token that is no JWT") from None
 

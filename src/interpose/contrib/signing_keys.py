@@ -17,6 +17,7 @@ try:
 except ImportError as missing:
     raise ImportError('JSON Web Tokens need packages more: pip install "interpose[jwt]"') from missing
 
+from interpose._kind import kind_of
 from interpose.mechanisms.text import one_line
 
 OVERLAP = 60.0  # seconds that a key is good for after it has left the set
@@ -94,7 +95,7 @@ def _kind_of(material: Any) -> str:
         case _:
             if "Private" in type(material).__name__:
                 raise BadKey("a private key: give the public one, a verifier needs no more")
-            raise BadKey(f"no key: {type(material).__name__}")
+            raise BadKey(kind_of(material))
 
 
 def key_of(given: Any, kid: str | None = None) -> Key:

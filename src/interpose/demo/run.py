@@ -39,9 +39,8 @@ from interpose.demo.stack import (
 SYNC, ASYNCIO = STACKS = ("sync", "asyncio")
 
 Place = tuple[str, Side]
-Progress = Callable[
-    [str, int], Tell
-]  # asked once per leg, with its name and its calls; what it gives is called for each call
+# Asked once per leg, with its name and its calls; what it gives is called for each call.
+Progress = Callable[[str, int], Tell]
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from interpose import context
 from interpose._call import Call
 from interpose._flow import Fitted, Flow
 from interpose._metadata import Metadata
-from interpose._method import Kind, Method, Side
+from interpose._method import SERVER, Kind, Method, Side
 from interpose._outcome import OK, Outcome
 from interpose.errors import StatusError
 from interpose.mechanisms.json_lines import JsonFormatter, JsonLines, rfc3339
@@ -36,8 +36,6 @@ LOGGER = "interpose.access"
 STARTED, FINISHED = "started call", "finished call"
 REQUEST = {Side.SERVER: "request received", Side.CLIENT: "request sent"}
 RESPONSE = {Side.SERVER: "response sent", Side.CLIENT: "response received"}
-
-SERVER = Side.SERVER
 
 SUBJECT = "auth.sub"  # go-grpc-middleware's examples of auth have this name for it
 

@@ -108,8 +108,7 @@ class Authenticate:
         self._tally = Tally("accepted", "public", "refused", "faults")
 
     def __call__(self, call: Call) -> Flow:
-        if call.side is not self.belongs.side:
-            raise errors.Internal(self.belongs.text, local=True)
+        self.belongs.check(call)
         context.set_identity(None)  # whatever was there before is of another call
         if self._public.get(call.method):
             self._tally.add("public")

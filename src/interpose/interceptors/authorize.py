@@ -11,6 +11,7 @@ from interpose._call import Call
 from interpose._executed import is_downstream, not_executed
 from interpose._flow import Belongs, Flow, name_of, wait
 from interpose._identity import Identity, is_scope
+from interpose._kind import kind_of
 from interpose._method import Method, Side
 from interpose._patterns import EVERYTHING, faults_of
 from interpose._served import Served
@@ -141,8 +142,7 @@ class Authorize:
         self._tally = Tally("allowed", "denied", "faults")
 
     def __call__(self, call: Call) -> Flow:
-        if call.side is not self.belongs.side:
-            raise errors.Internal(self.belongs.text, local=True)
+        self.belongs.check(call)
         rule = self._table.get(call.method)
         if rule is not anyone:
             yield from self._judge(rule, context.identity(), call)
@@ -201,7 +201,7 @@ class Authorize:
             raise self._denied(call, identity, blamed(_said(rule), error), fault=True) from None
         if verdict is not True:
             fault = verdict is not False
-            what = f"gave {type(verdict).__name__}, not True or False" if fault else "does not allow it"
+            what = f"gave {kind_of(verdict)}, not True or False" if fault else "does not allow it"
             raise self._denied(call, identity, f"{_said(rule)} {what}", fault=fault)
 
     def _denied(

@@ -181,8 +181,7 @@ class BearerToken:
         self._tally = Tally("fetched", "failures", "refused", "resent")
 
     def __call__(self, call: Call) -> Flow:
-        if call.side is not self.belongs.side:
-            raise errors.Internal(self.belongs.text, local=True)
+        self.belongs.check(call)
         if AUTHORIZATION in call.metadata:
             yield call
             return None

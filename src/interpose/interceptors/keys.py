@@ -6,10 +6,9 @@ from collections.abc import Callable
 
 from interpose import context
 from interpose._call import Call
-from interpose._method import Side
+from interpose._method import CLIENT
 from interpose.mechanisms import addresses
 
-_CLIENT = Side.CLIENT
 _real_ip = context._real_ip.get
 _identity = context._identity.get
 
@@ -30,7 +29,7 @@ def by_peer(call: Call) -> str:
     Not for each connection, which cost a client nothing. All that come through a unix socket are one. On a client there
     is one for each target.
     """
-    if call._side is _CLIENT:
+    if call._side is CLIENT:
         return str(call.method.target or "")
     address = _real_ip()
     return addresses.holder_of_peer(call.peer or "") if address is None else addresses.holder(address)
@@ -38,7 +37,7 @@ def by_peer(call: Call) -> str:
 
 def by_identity(call: Call) -> str:
     """One key for each caller whose identity is known, and `by_peer` for all others; on a client for each target."""
-    identity = None if call._side is _CLIENT else _identity()
+    identity = None if call._side is CLIENT else _identity()
     return by_peer(call) if identity is None else f"{identity.issuer or ''}\0{identity.subject}"
 
 

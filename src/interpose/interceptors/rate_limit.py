@@ -431,11 +431,11 @@ def refusal(call: Call, retry_in: float, told: Iterable[Pair] = ()) -> RateLimit
 
 def _told(rates: Sequence[Rate], keys: Keys, early: Early) -> tuple[Pair, ...]:
     """What the client gets of the limit that is nearest: one value per key, for grpc-js joins several to one text."""
-    counted = [(rate, by / NANOSECONDS) for rate, key, by in zip(rates, keys, early, strict=True) if key is not None]
-    if not counted:
+    limits = [(rate, by / NANOSECONDS) for rate, key, by in zip(rates, keys, early, strict=True) if key is not None]
+    if not limits:
         return ()
     left, rate, by = min(
-        ((_left(rate, by), rate, by) for rate, by in counted), key=lambda one: (one[0], one[1].count / one[1].per)
+        ((_left(rate, by), rate, by) for rate, by in limits), key=lambda one: (one[0], one[1].count / one[1].per)
     )
     reset = by + rate.at_once * rate.per / rate.count
     return (LIMIT, str(rate.count)), (REMAINING, str(left)), (RESET, str(math.ceil(reset)))

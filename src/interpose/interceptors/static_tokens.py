@@ -8,6 +8,7 @@ from hmac import compare_digest
 
 from interpose import errors
 from interpose._identity import Credentials, Identity, is_token
+from interpose._kind import kind_of
 from interpose.mechanisms.options import insist
 
 
@@ -35,7 +36,7 @@ class StaticTokens:
             *(
                 (
                     isinstance(owner, Identity) or (isinstance(owner, str) and bool(owner)),
-                    f"the owner of token {place} must be an Identity or a text, not {type(owner).__name__}",
+                    f"the owner of token {place} must be an Identity or a text, not {_shown(owner)}",
                 )
                 for place, owner in enumerate(tokens.values() if table else (), 1)
             ),
@@ -59,6 +60,11 @@ class StaticTokens:
 
     def __repr__(self) -> str:
         return f"<StaticTokens of {len(self._owners)}>"
+
+
+def _shown(owner: object) -> str:
+    """What was given as an owner, which may be a secret in the wrong place."""
+    return "an empty one" if owner == "" else kind_of(owner)
 
 
 def _digest(token: str) -> bytes:

@@ -16,7 +16,7 @@ from interpose.mechanisms.json_fields import suggestion
 from interpose.policy.choice import ByTarget, Choice, Row
 from interpose.policy.document import HIDDEN, At, FromEnv, Node, Odd, has_secret, listed, plain, quoted
 from interpose.policy.forms import WRONG, Imports
-from interpose.policy.registry import OF_SIDE, batteries
+from interpose.policy.registry import batteries
 
 METHODS, TARGETS, SERVICE_CONFIG = "methods", "targets", "service_config"
 TABLES = (METHODS, TARGETS)
@@ -83,8 +83,8 @@ class Builder:
             hint = "" if isinstance(name, FromEnv) else suggestion(name, known)
             at.fault_of_name(f"there is no interceptor {quoted(name)}{hint or listed(batteries())}")
             return WRONG
-        if OF_SIDE.get(name, self.side) is not self.side:
-            at.fault_of_name(f"{name} is for the other side; put it into the section {OF_SIDE[name].value}")
+        if maker.side is not None and maker.side is not self.side:
+            at.fault_of_name(f"{name} is for the other side; put it into the section {maker.side.value}")
             return WRONG
         return self._once(name, options, place, lambda: maker.read(options, self._imports))
 

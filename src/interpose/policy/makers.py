@@ -12,6 +12,8 @@ from importlib import import_module
 from types import FunctionType
 from typing import Any
 
+from interpose._flow import Belongs
+from interpose._method import Side
 from interpose.mechanisms.json_fields import suggestion
 from interpose.mechanisms.shown import given
 from interpose.policy.document import HIDDEN, At, Node, has_secret, listed, quoted
@@ -45,6 +47,15 @@ class Maker:
     def call(self) -> Any:
         """The class or function. ImportError, with the line that installs it, if its extra is not there."""
         return getattr(import_module(self.module), self.name)
+
+    @cached_property
+    def side(self) -> Side | None:
+        """The one side that it is for; None if it is for both, or cannot be imported."""
+        try:
+            belongs: Belongs | None = getattr(self.call, "belongs", None)
+        except ImportError:  # which `read` makes a fault of
+            return None
+        return None if belongs is None else belongs.side
 
     @cached_property
     def options(self) -> dict[str, Option]:

@@ -18,7 +18,6 @@ from grpc import StatusCode
 import interpose.interceptors
 from interpose._clock import Clock
 from interpose._identity import Identity, Verifier
-from interpose._method import Side
 from interpose.interceptors import authorize, circuit_breaker, keys, rate_limit
 from interpose.interceptors.access_log import Redactor, Sink
 from interpose.interceptors.rate_limit import Limit
@@ -54,9 +53,6 @@ OF_EXTRAS = {
     "Tracing": "interpose.contrib.opentelemetry",
     "Validate": "interpose.contrib.validate",
 }
-
-# Batteries for one side only, and end every call on the other.
-OF_SIDE = {"Authenticate": Side.SERVER, "Authorize": Side.SERVER, "BearerToken": Side.CLIENT}
 
 # Options that are lengths of time, wherever their annotation is a number. tests/policy compares them with the docstrings.
 SECONDS = {

@@ -18,10 +18,8 @@ _log = logging.getLogger("interpose")
 STOP, RENEW, READY, ENDED = "stop", "renew", "ready", "ended"
 LISTEN = 1.0  # seconds; a signal that the system gives to another thread is noticed after so long at most
 QUICK = 10.0  # seconds; a worker that dies sooner is likely to do so again
-FIRST_PAUSE, LONGEST_PAUSE = (
-    0.5,
-    30.0,
-)  # seconds before a worker that died so quickly is started anew; doubled each time
+# Seconds before a worker that died so quickly is started anew; doubled each time.
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 
 
 class Worker(Protocol):

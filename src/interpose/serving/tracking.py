@@ -16,7 +16,7 @@ import grpc
 import grpc.aio
 
 from interpose._method import Kind
-from interpose._shell.handlers import Compiled, function_of, generics, kind_of
+from interpose._shell.handlers import Compiled, function_of, generics, kind_served
 from interpose.serving.options import CannotServe
 
 Running: TypeAlias = dict[Any, Any]  # grpc's contexts of the RPCs under way; on asyncio with the task of each
@@ -120,7 +120,7 @@ class Tracked(_Tracked, grpc.Server):
     def _compile(self, handler: Any, name: str) -> Any:
         self._check(handler)
         function = function_of(handler)
-        behavior = plain(function, kind_of(handler), self._running)
+        behavior = plain(function, kind_served(handler), self._running)
         if self._pool is not None and getattr(function, "experimental_non_blocking", False):
             # grpc's health service sends under its lock, for which the serving thread may wait that the send needs.
             quiet = _non_blocking(function, self._running, None, self._sender)
@@ -143,13 +143,13 @@ class TrackedOnLoop(_Tracked, grpc.aio.Server):
     def _get(self, handler: Any, name: str, declared: bool = False) -> Any:
         if is_async(function_of(handler)):
             return super()._get(handler, name, declared)
-        behavior = plain(function_of(handler), kind_of(handler), self._running, current_task())
+        behavior = plain(function_of(handler), kind_served(handler), self._running, current_task())
         return made(handler, behavior)
 
     def _compile(self, handler: Any, name: str) -> Any:
         function = function_of(handler)
         if not is_async(function):  # of a server that was ready: its task is not known
-            return made(handler, plain(function, kind_of(handler), self._running))
+            return made(handler, plain(function, kind_served(handler), self._running))
         around = _generating if inspect.isasyncgenfunction(function) else _awaiting
         return made(handler, functools.update_wrapper(around(function, self._running), function))
 
@@ -182,7 +182,7 @@ def is_async(function: Behavior) -> bool:
 
 def made(handler: Any, behavior: Behavior) -> Any:
     """The handler with another function."""
-    return _MAKE[kind_of(handler)](behavior, handler.request_deserializer, handler.response_serializer)
+    return _MAKE[kind_served(handler)](behavior, handler.request_deserializer, handler.response_serializer)
 
 
 def plain(function: Behavior, kind: Kind, running: Running, task: Task[Any] | None = None) -> Behavior:

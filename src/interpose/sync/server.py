@@ -83,11 +83,9 @@ def _next(driver: Driver, step: Any, waiter: Waiter, context: ServicerContext) -
                 step = waiter(driver, step)
         if not isinstance(step, Call):
             return step
-        gone = (
-            None
-            if step._asks is NOTHING or not step._asks.delay
-            else _slept(step._asks.delay, context, threading.Event())
-        )
+        gone = None
+        if step._asks is not NOTHING and step._asks.delay:
+            gone = _slept(step._asks.delay, context, threading.Event())
         context.begin(step)
         if gone is None:
             return step

@@ -46,6 +46,6 @@ AIO_WAYS: dict[str, Callable[[Any], Any]] = {**WAYS, "passes, in public": lambda
 
 
 def in_public(channel: grpc.aio.Channel, *interceptors: Interceptor) -> grpc.aio.Channel:
-    """As with a grpcio without the private parts that unary calls are sent through (interpose/aio/direct.py)."""
+    """As with a grpcio without the private parts that unary calls are sent through (interpose/_grpcio/direct.py)."""
     with mock.patch.object(direct, "PARTS", None):
         return intercept_channel(channel, *interceptors)

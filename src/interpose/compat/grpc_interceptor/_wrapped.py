@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from interpose._shell.handlers import _MAKE, Compiled, function_of, kind_of
+from interpose._shell.handlers import _MAKE, Compiled, function_of, kind_served
 
 Wrap: TypeAlias = Callable[[Any, Any, str], Any]  # of interceptor, handler and method name: another handler
 
@@ -57,4 +57,4 @@ def remade(handler: Any, behave: Any) -> Any:
     pool = getattr(function_of(handler), "experimental_thread_pool", None)
     if pool is not None:
         behave.experimental_thread_pool = pool
-    return _MAKE[kind_of(handler)](behave, handler.request_deserializer, handler.response_serializer)
+    return _MAKE[kind_served(handler)](behave, handler.request_deserializer, handler.response_serializer)

@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 from grpc import aio as grpc_aio
 
-from interpose._shell.handlers import kind_of
+from interpose._shell.handlers import kind_served
 from interpose.compat.grpc_interceptor._shapes import Reading, Written, shaped
 from interpose.compat.grpc_interceptor._wrapped import behaviour, remade, wrapped
 
@@ -88,7 +88,7 @@ class AsyncServerInterceptor(grpc_aio.ServerInterceptor, metaclass=abc.ABCMeta):
 
 
 def _wrap_async(interceptor: AsyncServerInterceptor, handler: Any, name: str) -> Any:
-    kind, function = kind_of(handler), behaviour(handler)
+    kind, function = kind_served(handler), behaviour(handler)
     writes = kind.response_streaming and inspect.iscoroutinefunction(function)
     method = shaped(function, kind)
 

@@ -186,10 +186,8 @@ class _Traced:
             return None, None
         context = extracted(call.metadata, before)
         span = self._arriving.start(context)
-        if (
-            not span.get_span_context().is_valid
-        ):  # nothing traces, here or where it comes from; but there may be baggage
-            attach(context)
+        if not span.get_span_context().is_valid:
+            attach(context)  # nothing traces, here or where it comes from; but there may be baggage
             return None, None
         rpc = Rpc(span, before, span.is_recording())
         attach(context_of(rpc, context))

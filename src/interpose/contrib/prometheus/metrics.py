@@ -14,7 +14,7 @@ from prometheus_client import REGISTRY
 
 from interpose._call import Call
 from interpose._flow import Flow, Interceptor, check
-from interpose._method import Kind, Method, Side
+from interpose._method import SERVER, Kind, Method, Side
 from interpose._patterns import Patterns, listed, patterns
 from interpose.contrib.prometheus.collector import Counted, MethodState, Options
 from interpose.contrib.prometheus.counts import MethodCounts
@@ -29,8 +29,6 @@ MAX_STACK = 100  # characters of the name of a stack
 
 _log = logging.getLogger("interpose")
 _counted: WeakKeyDictionary[Any, Counted] = WeakKeyDictionary()  # by registry
-
-SERVER = Side.SERVER
 
 
 # - what holds of its options -
