@@ -197,14 +197,14 @@ class Counted:
         def each(one: Series, value: Callable[[MethodCounts], float]) -> Metric:
             return self._family(one, ((counts.labels, value(counts)) for counts in all_counts))
 
-        # Ends before starts: never more of them, and what ends meanwhile is still in flight.
-        handled, ended = self._handled(series.handled, all_counts), {one.labels: one.handled for one in all_counts}
-        started = {one.labels: one.started for one in all_counts}
-        yield each(series.started, lambda counts: started[counts.labels])
+        # Ends before starts: never more of them. What ends between the two looks at a method is still in flight.
+        handled = self._handled(series.handled, all_counts)
+        ended_and_started = {one.labels: (one.handled, one.started) for one in all_counts}
+        yield each(series.started, lambda counts: ended_and_started[counts.labels][1])
         yield handled
         yield each(requests, lambda counts: messages[counts.labels][0])
         yield each(responses, lambda counts: messages[counts.labels][1])
-        yield each(series.in_flight, lambda counts: max(started[counts.labels] - ended[counts.labels], 0))
+        yield each(series.in_flight, lambda counts: _in_flight(*ended_and_started[counts.labels]))
         yield each(series.refused, lambda counts: counts.refused)
         if series.attempts is not None:
             yield each(series.attempts, lambda counts: counts.attempts)
@@ -249,6 +249,10 @@ class Counted:
             [_as_go(bound), up_to, exemplar_of(seen)]
             for bound, up_to, seen in zip((*self._bounds, float("inf")), counts.buckets(), last, strict=True)
         ]
+
+
+def _in_flight(ended: int, started: int) -> int:
+    return max(started - ended, 0)
 
 
 _as_go: Callable[[float], str] = utils.floatToGoString  # dashboards select buckets by this text
