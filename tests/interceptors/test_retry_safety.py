@@ -285,6 +285,18 @@ def test_the_convention_does_not_ask_the_proto_less(generated: Generated) -> Non
     assert sent(retry, failed(INTERNAL), method="/interpose.tests.idempotency.Ledger/Put") == 2
 
 
+# --- a response without a status ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("details", ["Stream removed", "Stream removed (Data frame with END_STREAM flag received)"])
+@pytest.mark.parametrize(("code", "attempts"), [(UNAVAILABLE, 2), (grpc.StatusCode.UNKNOWN, 2), (INTERNAL, 1)])
+def test_a_proxy_that_answered_counts_by_either_code(code: Any, attempts: int, details: str) -> None:
+    """By UNAVAILABLE, which its HTTP status would have been, and by UNKNOWN, which the caller sees and may have listed."""
+    retry = Retry(2, codes={code}, safe=True)
+
+    assert sent(retry, failed(grpc.StatusCode.UNKNOWN, details)) == attempts
+
+
 # --- sizes --------------------------------------------------------------------------------------------------------------
 
 
