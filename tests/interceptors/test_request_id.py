@@ -168,6 +168,19 @@ def test_a_malformed_id_is_replaced(value: str) -> None:
         assert sent.metadata.get_all(KEY) == ["fresh"]
 
 
+def test_a_malformed_id_of_the_request_at_hand_is_replaced() -> None:
+    """An application may make one that is good for its own log alone: calls of the handler have a fresh one."""
+    sent: list[Call] = []
+
+    def handler(call: Call) -> Flow:
+        sent.extend(play(RequestId(make=lambda: "fresh"), outgoing(), Outcome())[0])
+        yield call
+
+    play(chain(RequestId(make=lambda: "two words"), handler), incoming(), Outcome())
+
+    assert [call.metadata.get_all(KEY) for call in sent] == [["fresh"]]
+
+
 @given(st.from_regex(r"[A-Za-z0-9._~+/=:@\-]{1,128}", fullmatch=True))
 def test_every_id_of_the_alphabet_is_kept(value: str) -> None:
     """1 to 128 characters of it; and the call goes on as it is, not as a copy."""
