@@ -133,23 +133,32 @@ STARTED = passes(CALL)
 STARTED_ASYNC = passes_async(CALL)
 
 BAD: dict[str, tuple[Any, str]] = {
-    "None": (None, "None is no function: an interceptor is a generator function"),
-    "text": ("passes", "a str is no function|when: the pattern comes first"),
-    "list": ([passes], r"is a list of interceptors: give them one by one, with a star in front: \*stack"),
-    "tuple": ((passes,), "is a list of interceptors"),
-    "server interceptor": (server_interceptor(passes), r"is an object for servers: give it to grpc\.server"),
-    "class": (Passes, r"is a class: give an instance, Passes\(…\)"),
-    "native": (Native(), r"is a native grpc interceptor: give it to grpc\.intercept_channel"),
-    "native server": (NativeServer(), "is an object for servers"),
-    "native class": (Native, r"is a class: give an instance, Native\(…\)"),
-    "running": (STARTED, "is a generator that already runs: give the function, without calling it"),
-    "running async": (STARTED_ASYNC, "is a generator that already runs"),
-    "forgot to yield": (forgets, "never yields: an interceptor is a generator function, and `outcome = yield call`"),
-    "forgot to yield, async": (forgets_async, "is a coroutine function without a yield: write `outcome = yield call`"),
-    "lambda": (lambda call: call, "never yields"),
-    "lambda of a flow": (lambda call, to=passes: to(call), "never yields"),
-    "partial": (functools.partial(forgets), "never yields"),
-    "builtin": (print, "never yields"),
+    "None": (None, "^None is no function: an interceptor is a generator function"),
+    "text": ("passes", "^a str is no function|^when: the pattern comes first"),
+    "list": ([passes], r"^\[passes\] is a list of interceptors: give them one by one, with a star in front: \*stack"),
+    "tuple": ((passes,), r"^\[passes\] is a list of interceptors"),
+    "server interceptor": (
+        server_interceptor(passes),
+        r"^a ServerInterceptor is an object for servers: give it to grpc\.server",
+    ),
+    "class": (Passes, r"^Passes is a class: give an instance, Passes\(…\)"),
+    "native": (Native(), r"^a Native is a native grpc interceptor: give it to grpc\.intercept_channel"),
+    "native server": (NativeServer(), "^a NativeServer is an object for servers"),
+    "native class": (Native, r"^Native is a class: give an instance, Native\(…\)"),
+    "running": (STARTED, "^passes is a generator that already runs: give the function, without calling it"),
+    "running async": (STARTED_ASYNC, "^passes_async is a generator that already runs"),
+    "forgot to yield": (
+        forgets,
+        "^forgets never yields: an interceptor is a generator function, and `outcome = yield call`",
+    ),
+    "forgot to yield, async": (
+        forgets_async,
+        "^forgets_async is a coroutine function without a yield: write `outcome = yield call`",
+    ),
+    "lambda": (lambda call: call, "^<lambda> never yields"),
+    "lambda of a flow": (lambda call, to=passes: to(call), "^<lambda> never yields"),
+    "partial": (functools.partial(forgets), "^forgets never yields"),
+    "builtin": (print, "^print never yields"),
 }
 
 
@@ -190,9 +199,8 @@ def calls_server(interceptor: Any) -> object:
 @pytest.mark.parametrize(("given", "said"), BAD.values(), ids=BAD)
 def test_what_is_none(take: Callable[[Any], object], given: Any, said: str) -> None:
     """TypeError at once, wherever it is given, which says what was given and what to do."""
-    with pytest.raises(TypeError, match=said) as refusal:
+    with pytest.raises(TypeError, match=said):
         take(given)
-    assert any(name in str(refusal.value) for name in (name_of(given), "None", "passes", "pattern"))
 
 
 @pytest.mark.parametrize("interceptor", GOOD_ASYNC.values(), ids=GOOD_ASYNC)
