@@ -103,6 +103,8 @@ class Module:
         """Note what is in a part of the tree."""
         for child in ast.iter_child_nodes(node):
             inside = function
+            if isinstance(child, ast.Expr) and isinstance(child.value, ast.Constant):
+                continue  # a docstring, which could keep a row of the page alive that no message has
             if isinstance(child, TEXTS):
                 self.literals.append(child)
             elif isinstance(child, FUNCTIONS):

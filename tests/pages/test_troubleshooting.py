@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.pages import messages
-from tests.pages.messages import LEFT_OUT, ROOT, SOURCE, Message, of
+from tests.pages.messages import LEFT_OUT, ROOT, SOURCE, Message, Module, of
 
 PAGE = ROOT / "docs" / "troubleshooting.md"
 ROW = re.compile(r"^\| (?P<texts>`.*?) \| (?P<remedy>.+) \|$", re.MULTILINE)
@@ -151,6 +151,7 @@ def say(log, name):
         "… is no option here",
         "… is to blame for it",
     ]
+    assert not [text for text in Module.of(tmp_path / "module.py", tmp_path).every_text() if "docstring" in text.text]
 
 
 def test_rooms_that_are_left_out_are_there() -> None:
