@@ -133,9 +133,12 @@ def test_the_cause_of_a_log_that_cannot_be_configured_is_said() -> None:
         logs.configure("info", config)
 
 
-def test_a_log_from_a_dictionary_keeps_our_own() -> None:
+@pytest.mark.parametrize("form", ["dictionary", "JSON"])
+def test_a_log_from_a_dictionary_keeps_our_own(form: str, tmp_path: Path) -> None:
     """logging by itself silences each logger that is there before and not named: the start line would be lost."""
+    (tmp_path / "log.json").write_text('{"version": 1}')
+
     with bare_root():
-        logs.configure("info", {"version": 1})
+        logs.configure("info", {"version": 1} if form == "dictionary" else str(tmp_path / "log.json"))
 
     assert not logging.getLogger("interpose").disabled
