@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 import pytest
+from opentelemetry import trace
 
 from interpose import chain, context
 from interpose.contrib.opentelemetry import Tracing
@@ -60,6 +61,12 @@ def test_without_a_span_there_are_none() -> None:
 
     assert kept.ids == [(None, None)]
     assert context.trace_ids() is None
+
+
+def test_ids_have_all_of_their_digits() -> None:
+    """Also small ones: one id in sixteen begins with a zero."""
+    with trace.use_span(trace.NonRecordingSpan(trace.SpanContext(1, 2, is_remote=False))):
+        assert context.trace_ids() == (f"{1:032}", f"{2:016}")
 
 
 def test_the_api_is_not_imported_for_it() -> None:
