@@ -199,3 +199,11 @@ def test_what_is_taken_reaches_the_peer(place: Place) -> None:
     assert reply.ok
     for key in ("a", "x.y_z-0", "sum-bin"):
         assert rpc.attempts[0].values(key) == pairs.get_all(key)
+
+
+def test_a_pair_of_ours_is_behind_the_others() -> None:
+    """As one that `with_pairs` adds: of a key that occurs twice, the last one is the newest."""
+    pairs = Metadata([("a", "1"), ("b", "2")])._plus("a", "3")
+
+    assert list(pairs) == [("a", "1"), ("b", "2"), ("a", "3")]
+    assert pairs.get_all("a") == ["1", "3"]
