@@ -170,4 +170,4 @@ def test_an_answer_that_is_no_stream(place: Place) -> None:
         replies = [rpc.call("a", timeout=PATIENCE) for _ in range(2)]
 
     assert {reply.code for reply in replies} == {grpc.StatusCode.INTERNAL}
-    assert replies[0].details.endswith("with int: a response stream needs an iterable of messages")
+    assert replies[0].details.endswith("with an int: a response stream needs an iterable of messages")
