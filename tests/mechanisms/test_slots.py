@@ -73,7 +73,7 @@ def test_nobody_overtakes_one_that_waits() -> None:
     slots = Slots(1, 1)
     slots.take()
     (waiting,) = asking(slots, 0)
-    slots.put_down()
+    slots.give(settle=lambda: None)
 
     assert not slots.take()
     slots.settle()
@@ -178,7 +178,7 @@ class Model(RuleBasedStateMachine):
         if self.fast:
             self.fast -= 1
             if deferred:
-                self.slots.put_down()
+                self.slots.give(settle=lambda: None)
                 self.slots.settle()
             else:
                 self.slots.give()

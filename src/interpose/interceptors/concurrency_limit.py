@@ -214,7 +214,7 @@ class ConcurrencyLimit:
         try:
             outcome = yield call
         except BaseException:
-            self._dropped(partition)
+            self._slots.give(partition, self._settle_soon)  # the flow was closed
             raise
         if meter is not None and method.kind is Kind.UNARY_UNARY:
             meter.ended(outcome._code, began, method.clock.now())
@@ -297,14 +297,9 @@ class ConcurrencyLimit:
             yield call.tap(responses=give)
         except BaseException:
             if held:
-                self._dropped(held.pop())
+                self._slots.give(held.pop(), self._settle_soon)
             raise
         give()
-
-    def _dropped(self, partition: str | None) -> None:
-        """A flow was closed."""
-        if self._slots.put_down(partition):
-            self._settle_soon()
 
     def _settle_soon(self) -> None:
         """Let others go on, but on another thread: here the garbage collector may have come in the middle of a lock."""
@@ -338,15 +333,18 @@ class Meter:
 
     def ended(self, code: StatusCode, began: float, now: float) -> None:
         """A unary call has ended that still holds its slot."""
-        if self._due is None:
-            self._due = began + LENGTH
+        due = self._due
+        if due is None:
+            due = self._due = began + LENGTH
         if code is not StatusCode.OK:
             if code is not StatusCode.DEADLINE_EXCEEDED:
                 return  # a failure may be quick, and says nothing of the load
             self._dropped += 1
         self._times.append(now - began)
-        self._most = max(self._most, self._slots.taken)
-        if now >= self._due and len(self._times) >= FEWEST:
+        taken = self._slots.taken
+        if taken > self._most:
+            self._most = taken
+        if now >= due and len(self._times) >= FEWEST:
             self._slots.do(partial(self._update, now))
 
     def _update(self, now: float) -> None:

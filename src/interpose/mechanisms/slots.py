@@ -86,17 +86,13 @@ class Slots:
         self._changes.add(partial(self._enter, asked))
         self.settle()
 
-    def give(self, partition: str | None = None) -> None:
-        """Give back a slot."""
-        if self.put_down(partition):
-            self.settle()
-
-    def put_down(self, partition: str | None = None) -> bool:
-        """Give back a slot, and leave it to `settle` who is next; True if that is needed. For finalizers."""
+    def give(self, partition: str | None = None, settle: Callable[[], object] | None = None) -> None:
+        """Give back a slot. settle: who lets the next one have it, for finalizers; by default that is done at once."""
         if partition is not None:
             self._changes.add(partial(self._less, partition))
         self._free.append(None)
-        return partition is not None or bool(self._queue) or self._made > self.limit
+        if partition is not None or self._queue or self._made > self.limit:
+            (settle or self.settle)()
 
     def leave(self, asked: Asked) -> None:
         """It waits no longer; a slot that it was just given goes to another. `settle` is to follow."""
