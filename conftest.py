@@ -1,3 +1,3 @@
 """How the suite is run: in parts, with what the system has, and with how many examples. Fixtures: tests/conftest.py."""
 
-pytest_plugins = [f"tests.support.{what}" for what in ("parts", "needs", "examples", "collector", "reports")]
+pytest_plugins = [f"tests.support.{what}" for what in ("parts", "needs", "examples", "collector", "reports", "workers")]
