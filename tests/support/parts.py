@@ -46,7 +46,7 @@ PARTS: dict[str, Callable[[Items], Items]] = {
 
 
 def _marked(item: pytest.Item, *markers: str) -> bool:
-    return any(item.get_closest_marker(marker) for marker in markers)
+    return any(marker.name in markers for marker in item.iter_markers())  # get_closest_marker looks anew for each name
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
