@@ -71,7 +71,7 @@ suite() {
     shift
     say "Tests that share the machine"
     together=0
-    $program --part=together --numprocesses=auto --dist=loadfile --no-loadscope-reorder "$@" || together=$?
+    $program --part=together --hypothesis-profile=short --numprocesses=auto --dist=loadfile --no-loadscope-reorder "$@" || together=$?
     [ "$together" != 2 ] || return 2   # interrupted
     say "Tests that need the machine to themselves"
     alone=0

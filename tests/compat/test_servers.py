@@ -19,10 +19,10 @@ AIO_SHAPES = (*KINDS, "stream_unary_written", "unary_stream_written", "stream_st
 
 
 def beginning_with(outermost: str, shape: str) -> list[tuple[str, ...]]:
-    """The stacks for a shape. The pairs are dealt among the shapes: each runs on one sync server, and one or two of asyncio."""
+    """The stacks for a shape. Those of two and three are dealt: each runs on one sync server, and one or two of asyncio."""
     hand = AIO_SHAPES.index(shape) % len(KINDS)
-    dealt = [pair for number, pair in enumerate(permutations(NAMES, 2)) if number % len(KINDS) == hand]
-    return [stack for stack in [*ALONE, *dealt, *STACKS] if "".join(stack[:1]) == outermost]
+    dealt = [*permutations(NAMES, 2), *STACKS][hand :: len(KINDS)]
+    return [stack for stack in [*ALONE, *dealt] if "".join(stack[:1]) == outermost]
 
 
 @pytest.mark.parametrize("outermost", ["", *NAMES])

@@ -70,7 +70,7 @@ def served(register: Callable[[grpc.Server], None]) -> Iterator[str]:
             server.stop(None).wait()
 
 
-@pytest.mark.alone  # a message that came late would end the stream
+@pytest.mark.slow
 @pytest.mark.parametrize(("messages", "code"), [(1, UNKNOWN), (7, grpc.StatusCode.OK)])
 def test_what_keeps_a_stream_alive(messages: int, code: grpc.StatusCode, tmp_path: Path) -> None:
     """Messages that come in time do; pings of the connection do not."""
@@ -80,7 +80,7 @@ def test_what_keeps_a_stream_alive(messages: int, code: grpc.StatusCode, tmp_pat
         context.add_callback(gone.set)
         for _ in range(messages):
             yield "news"
-            gone.wait(0.2)  # seven of them are longer than the time-out
+            gone.wait(0.6)  # seven of them are longer than the time-out; one is not, on a busy machine either
         gone.wait(PATIENCE if messages == 1 else 0)
 
     def register(server: grpc.Server) -> None:
@@ -88,7 +88,7 @@ def test_what_keeps_a_stream_alive(messages: int, code: grpc.StatusCode, tmp_pat
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Shop", {"Watch": handler}),))
 
     pings = [("grpc.keepalive_time_ms", 100), ("grpc.http2.max_pings_without_data", 0)]
-    changes = {"timeout server 1h": "timeout server 1s"}
+    changes = {"timeout server 1h": "timeout server 4s"}
     with (
         served(register) as server,
         haproxy(tmp_path, [server], changes) as target,

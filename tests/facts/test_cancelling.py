@@ -368,7 +368,7 @@ def test_cancel_after_an_early_break_is_told_at_once(way: Way) -> None:
 def test_streams_that_are_dropped_end_on_the_server(way: Way, read: bool) -> None:
     """Streams begun and dropped: an outcome for each, and the server is told of each."""
     gate, outcomes, told = Gate(), list[Outcome](), threading.Semaphore(0)
-    streams = 8  # fewer than the server has threads: each handler holds one
+    streams = 4  # fewer than the server has threads: each handler holds one
 
     def note(call: Call) -> Flow:
         outcomes.append((yield call))

@@ -20,7 +20,7 @@ from tests.mutants.seeded import AREAS, Mutant, mutants
 
 ROOT = Path(__file__).parents[2]
 QUICK = ("--part=quick", "--hypothesis-profile=quick")
-PARTS = {"quick": (QUICK,), "test": (("--part=together",), ("--part=alone",))}
+PARTS = {"quick": (QUICK,), "test": (("--part=together", "--hypothesis-profile=short"), ("--part=alone",))}
 LIMIT = 1800  # seconds for one run of pytest; a fault that makes the suite hang is caught by then
 
 

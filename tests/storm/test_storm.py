@@ -100,7 +100,7 @@ def test_under_overload_every_call_is_served_refused_or_too_late(sort: str) -> N
 @pytest.mark.slow
 def test_nothing_grows() -> None:
     """After each round of a storm there are no more threads, tasks and open flows than after the first."""
-    rests, broken = flat.run(2, 200)
+    rests, broken = flat.run(2, 120)
 
     assert broken == 0
     assert [rest.flows for rest in rests] == [0, 0, 0]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from hypothesis import settings
 from hypothesis import strategies as st
 
-# The number of examples for a law that asks for none of its own. 100 is what hypothesis itself takes.
-PROFILES = {"quick": 10, "default": 100, "thorough": 1000}
+# The number of examples for a law that asks for none of its own: of `make quick`, `make test`, `make test-all`, and by
+# hand. 100 is what hypothesis itself takes.
+PROFILES = {"quick": 10, "short": 40, "default": 100, "thorough": 1000}
 
 
 def pytest_configure() -> None:

@@ -10,10 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 from tests.support.coverings import covering
 
 Items = list[pytest.Item]
+
+TOGETHER = {"tests/demo"}  # folders whose files go to one worker
 
 
 def _whole(items: Items) -> Items:
@@ -63,7 +67,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "alone: it needs the machine to itself, and runs last, after all others")
     config.addinivalue_line("markers", "peers: it fills cells of docs/peers.md, so `make interop` runs it too")
     config.addinivalue_line("markers", "rare: only `make interop` runs it, since it takes long and seldom changes")
-    config.addinivalue_line("markers", "slow: it takes more than a second of CPU, and `make quick` leaves it out")
+    config.addinivalue_line("markers", "slow: it takes more than a second, and `make quick` leaves it out")
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -75,6 +79,20 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
         return None  # xdist reads it itself
     return (os.cpu_count() or 1) * (1 if config.getoption("part") == "whole" else 2)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling | None:
+    """With `--dist=loadfile`: the files of the demo go to one worker, for they look at one run of it."""
+    return Rooms(config, log) if config.getoption("dist") == "loadfile" else None
+
+
+class Rooms(LoadFileScheduling):
+    """A worker takes a file at a time, or all of a folder whose files share what takes long to make."""
+
+    def _split_scope(self, nodeid: str) -> str:  # what xdist has for subclasses to change
+        folder = nodeid.rpartition("/")[0]
+        return folder if folder in TOGETHER else super()._split_scope(nodeid)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -9,7 +9,7 @@ from interpose import Kind
 from tests.torture.book import CANCELLED, OK, OUTERMOST, Book, Layer
 from tests.torture.ledger import PLACES, differences, plans
 
-SHORT = 1_200  # RPCs, 200 of each pair of client and server; the long form has sixteen times as many
+SHORT = 600  # RPCs, 100 of each pair of client and server; the long form has thirty-two times as many
 
 
 @pytest.mark.slow
