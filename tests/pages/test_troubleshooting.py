@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,7 +14,8 @@ from tests.pages import messages
 from tests.pages.messages import LEFT_OUT, ROOT, SOURCE, Message, Module, of
 
 PAGE = ROOT / "docs" / "troubleshooting.md"
-ROW = re.compile(r"^\| (?P<texts>`.*?) \| (?P<remedy>.+) \|$", re.MULTILINE)
+HEADING = re.compile(r"^#+ (?P<title>.+)$", re.MULTILINE)
+ENTRY = re.compile(r"^### (?P<texts>`.+)\n\n(?P<remedy>(?:(?!#).+\n)*)", re.MULTILINE)
 TEXT = re.compile(r"(?P<ticks>`+) ?(?P<text>.+?) ?(?P=ticks)")
 
 MOST_FOR_ONE = 12  # messages that one text of the page may cover; more would say nothing
@@ -21,9 +23,9 @@ MOST_FOR_ONE = 12  # messages that one text of the page may cover; more would sa
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """Messages that differ in their names alone, or are parts of one other message: one row of the page for all."""
+    """Messages that differ in their names alone, or are parts of one other message: one entry of the page for all."""
 
-    row: str
+    entry: str
     pattern: str = ""
     files: str = ""
 
@@ -48,18 +50,19 @@ NO_MESSAGES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """texts: the parts of messages in the first cell. remedy: the second cell."""
+class Entry:
+    """texts: the parts of messages in a heading. remedy: the paragraph below."""
 
     texts: tuple[str, ...]
     remedy: str
 
 
 @cache
-def rows() -> tuple[Row, ...]:
+def entries() -> tuple[Entry, ...]:
     page = PAGE.read_text("utf-8")
     return tuple(
-        Row(tuple(found["text"] for found in TEXT.finditer(row["texts"])), row["remedy"]) for row in ROW.finditer(page)
+        Entry(tuple(found["text"] for found in TEXT.finditer(entry["texts"])), entry["remedy"])
+        for entry in ENTRY.finditer(page)
     )
 
 
@@ -73,8 +76,8 @@ def texts() -> dict[str, re.Pattern[str]]:
     """The texts of the page, each as what finds it: its … is whatever the message puts there."""
     return {
         text: re.compile(".*?".join(map(re.escape, text.strip("… ").split("…"))))
-        for row in rows()
-        for text in row.texts
+        for entry in entries()
+        for text in entry.texts
     }
 
 
@@ -88,37 +91,51 @@ def test_each_message_is_explained() -> None:
         and not any(pattern.search(message.text) for pattern in texts().values())
     ]
 
-    assert not missing, "add a row to docs/troubleshooting.md:\n" + "\n".join(missing)
+    assert not missing, "add a heading to docs/troubleshooting.md:\n" + "\n".join(missing)
 
 
 @pytest.mark.slow
-def test_each_row_is_still_said() -> None:
-    """A message that was reworded or taken away leaves no row behind."""
-    families, every = {family.row for family in FAMILIES}, messages.texts()
+def test_each_entry_is_still_said() -> None:
+    """A message that was reworded or taken away leaves no heading behind."""
+    families, every = {family.entry for family in FAMILIES}, messages.texts()
     stale = [text for text, pattern in texts().items() if text not in families and not any(map(pattern.search, every))]
 
     assert not stale
 
 
 @pytest.mark.slow
-def test_a_row_is_about_few_messages() -> None:
+def test_an_entry_is_about_few_messages() -> None:
     """A text of two words that is in each of them would explain none."""
     covered = {text: sum(bool(pattern.search(message.text)) for message in said()) for text, pattern in texts().items()}
 
     assert {text: count for text, count in covered.items() if count > MOST_FOR_ONE} == {}
 
 
-def test_each_row_has_a_remedy() -> None:
-    """More than a word beside the message."""
-    assert rows()
-    assert [row for row in rows() if len(row.remedy.split()) < 3] == []
+def test_each_entry_has_a_remedy() -> None:
+    """More than a word below the message."""
+    assert entries()
+    assert [entry for entry in entries() if len(entry.remedy.split()) < 3] == []
 
 
-@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.row)
+def test_each_heading_is_there_once() -> None:
+    """Two of the same words would get addresses that change when one of them moves."""
+    places = Counter(re.sub(r"\W+", " ", title).strip().lower() for title in HEADING.findall(PAGE.read_text("utf-8")))
+
+    assert [place for place, count in places.items() if count > 1] == []
+
+
+def test_each_message_is_there_once() -> None:
+    """One who searches for it is not sent to two remedies."""
+    assert [
+        text for text, count in Counter(text for entry in entries() for text in entry.texts).items() if count > 1
+    ] == []
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.entry)
 def test_a_family_is_on_the_page(family: Family) -> None:
-    """It has members, and one row for them."""
+    """It has members, and one entry for them."""
     assert any(family.has(message) for message in said())
-    assert any(family.row in row.texts for row in rows())
+    assert any(family.entry in entry.texts for entry in entries())
 
 
 def test_messages_are_found_in_the_source(tmp_path: Path) -> None:

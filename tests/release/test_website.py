@@ -55,3 +55,11 @@ def test_pages_keep_their_places(tmp_path: Path) -> None:
     assert all((tmp_path / "site" / name).is_file() for name in in_navigation())
     assert (tmp_path / "site/docs/pictures/storm-latency.svg").is_file()
     assert "::: interpose.errors" in (tmp_path / "site/reference/interpose.errors.md").read_text("utf-8")
+
+
+def test_a_page_with_sections_alone_in_its_contents_is_there() -> None:
+    """The template knows the page by its address."""
+    template = (ROOT / "website" / "theme" / "partials" / "toc-item.html").read_text("utf-8")
+
+    assert [f"{url}.md" for url in re.findall(r'page\.url == "(.+?)/"', template)] == ["docs/troubleshooting.md"]
+    assert "docs/troubleshooting.md" in sources()
