@@ -31,7 +31,7 @@ class Hook:
         self.asker: Any = None  # the interceptor that asked for it; the driver fills it in
 
 
-DEFAULT_BUFFER = 256 * 1024  # bytes; gRFC A6, default of the per-RPC retry buffer
+DEFAULT_BUFFER = 256 * 1024  # bytes; gRPC's core, default of grpc.per_rpc_retry_buffer_size
 
 
 class Overflowed(errors.ResourceExhausted):
@@ -398,7 +398,7 @@ class Call:
 
         Once they overflow nothing is kept and `outcome.replayable` is false. Client; unary requests need no buffer.
         Messages are kept as bytes; where a `map` has still to change them, as the objects that the application gave. By default
-        256 KiB, the per-RPC retry buffer of gRFC A6. ValueError for less than 0.
+        256 KiB, the per-RPC retry buffer of gRPC's core. ValueError for less than 0.
         """
         if max_bytes < 0:
             raise ValueError(f"buffered: max_bytes must be 0 or more, not {max_bytes!r}")

@@ -99,8 +99,8 @@ class Jwks:
     ssl:       an `ssl.SSLContext`, where the server's authority is not one of the usual.
     clock:     where the time is read; the one that was given to the server.
 
-    Defaults: 300 s, after which a new key is known even if no token has named it; cooldown 30 s; 5 s for a fetch; 256 KiB,
-    many times what such a document has.
+    Defaults: 300 s, as in PyJWT: after that a new key is known even if no token has named it. Cooldown 30 s and 5 s for a
+    fetch are those of jose for JavaScript. 256 KiB is many times what such a document has.
 
     ValueError listing every fault of these. Nothing is opened or fetched here.
     """

@@ -107,7 +107,7 @@ class Jwt:
         it raises refuses the call, as a fault.
 
     Defaults: leeway 10 s, for clocks that a time server sets; `exp` is required, or a token would be good for ever; 4096
-    tokens are kept.
+    tokens are kept, one for each caller of a busy server.
 
     ValueError listing every fault of these. Whatever is wrong with a token or with the keys, its call is refused with
     UNAUTHENTICATED.

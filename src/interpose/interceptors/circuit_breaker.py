@@ -144,8 +144,8 @@ class CircuitBreaker:
     on_transition: called with `TransitionDetails` after each change of mode, in order; what it raises is logged.
 
     `key` and `on_transition` run where a call begins or ends: on its thread, or in its event loop. What `key` raises ends the
-    call with INTERNAL. Defaults: 0.5 of at least 20 calls in 30 s opens it, 30 s until 3 probes; your own traffic decides
-    about all of them.
+    call with INTERNAL. Defaults: 0.5 of at least 20 calls opens it, as in Hystrix, counted over 30 s; 30 s until the
+    first probes, as in Envoy's outlier detection; 3 probes, since one could succeed by luck. Your own traffic decides.
 
     ValueError listing every fault of the options.
     """

@@ -164,7 +164,7 @@ class ConcurrencyLimit:
     on_shed:       called with `ShedDetails` after each refusal; what it raises is logged.
 
     The functions run where the RPC runs: on the thread of its handler, or in the event loop. What `priority` and `partition`
-    raise ends the call with INTERNAL. Defaults: `Gradient()`; 8 may wait for 0.1 s, a short queue; pushback 1 s.
+    raise ends the call with INTERNAL. Defaults: `Gradient()`; 8 may wait for 0.1 s, a short burst; pushback 1 s.
 
     ValueError listing every fault of the options.
     """

@@ -118,8 +118,8 @@ class Hedge:
     on_hedge: called with `HedgeDetails` when a copy has ended; what it raises is logged.
 
     `safe` runs where the RPC begins, `on_hedge` where a copy ends: on any thread, or in the event loop. What `safe` raises
-    ends the call with INTERNAL. Defaults: 2 copies, 0.05 s; measure your own calls, or give `quantile(0.95)`. 256 KiB is the
-    per-RPC retry buffer of gRFC A6.
+    ends the call with INTERNAL. Defaults: 2 copies; 0.05 s, more than a usual call takes: measure your own, or give
+    `quantile(0.95)`. 256 KiB is the per-RPC retry buffer of gRPC's core.
 
     ValueError listing every fault of the options.
     """

@@ -150,8 +150,8 @@ class Retry:
     The functions run where the RPC runs: on its thread, or in its event loop; for a stream on the thread that reads it, or
     on one of grpc's.
     What `safe` and `backoff` raise ends the call with the failure that it had.
-    Defaults: 4 attempts, and 0.1 s before the first retry, are those of the example in gRFC A6; 256 KiB is its per-RPC retry
-    buffer.
+    Defaults: 4 attempts, and 0.1 s before the first retry, are those of the example in gRFC A6; 256 KiB is the
+    per-RPC retry buffer of gRPC's core.
 
     ValueError listing every fault of the options.
 

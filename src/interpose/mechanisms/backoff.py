@@ -32,8 +32,8 @@ def exponential(
     random: gives numbers from 0 to below 1; it runs on the thread or in the loop of the RPC, and what it raises ends the
         retries.
 
-    Defaults: 0.1 s and 5 s, for calls between services; 2 doubles each pause; jitter 0.2 is that of gRFC A6. ValueError
-    listing every fault of these.
+    Defaults: 0.1 s, doubled by 2, is the example of gRFC A6, which has the jitter 0.2 as well; the cap of 5 s is stamina's.
+    ValueError listing every fault of these.
     """
     insist(
         "exponential",

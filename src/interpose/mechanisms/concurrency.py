@@ -16,7 +16,7 @@ from typing import NamedTuple, Protocol
 from interpose.mechanisms.options import insist, is_number, is_whole
 
 INITIAL = 20  # Netflix: initialLimit of each of the three
-MAXIMUM = 200  # Netflix: maxConcurrency
+MAXIMUM = 200  # Netflix: that of Gradient2Limit and AIMDLimit; VegasLimit has 1000, more than a Python process works on
 # Netflix has 20. A handler that costs CPU is best served a few at a time, and 20 at a time take 20 times as long.
 MINIMUM = 1
 MOST = 100_000
@@ -152,8 +152,8 @@ class Vegas(_Ranged):
 
     initial, minimum, maximum: whole numbers of calls, 1 to 100,000.
 
-    Defaults: initial 20 and maximum 200 are Netflix'; minimum 1, for handlers that cost CPU. ValueError listing every fault
-    of these.
+    Defaults: initial 20 is Netflix', maximum 200 that of the other two; minimum 1, for handlers that cost CPU. ValueError
+    listing every fault of these.
     """
 
     def __init__(self, initial: int = INITIAL, *, minimum: int = MINIMUM, maximum: int = MAXIMUM) -> None:

@@ -29,8 +29,8 @@ def quantile(share: float = 0.95, *, initial: float = 0.05, window: int = 200) -
     share: above 0, below 1. initial: seconds, until a tenth of the window, and no less than 16 calls, has been seen.
     window: calls, from 20 to 10,000.
 
-    Defaults: 0.95, so that one call in twenty is sent twice; 0.05 s as for `Hedge`; the last 200 calls. ValueError listing
-    every fault of these.
+    Defaults: 0.95, so that one call in twenty is sent twice; 0.05 s as for `Hedge`; the last 200 calls, of which 10 took
+    longer. ValueError listing every fault of these.
     """
     insist(
         "quantile",
