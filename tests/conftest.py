@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from interpose import context
+from interpose import _order, context
 from interpose.testing import PLACES, Place, no_leaks
 from tests.protos.compiled import Generated
 
@@ -22,7 +22,8 @@ def place(request: pytest.FixtureRequest) -> Place:
 
 @pytest.fixture(autouse=True)
 def outside_any_rpc() -> None:
-    """A test begins as an application does, whatever an earlier one left in the context they share."""
+    """A test begins as an application does, whatever an earlier one left in the context and the log they share."""
+    _order._said.clear()
     context._call.set(None)
     context._request_id.set(None)
     context._real_ip.set(None)

@@ -3,9 +3,8 @@
 import pytest
 from prometheus_client import CollectorRegistry
 
-import interpose
 from interpose import Call, Flow, chain, describe, interceptors, when
-from interpose._describe import RULES
+from interpose._order import RULES, Rule
 from interpose.contrib import opentelemetry
 from interpose.contrib.prometheus import PrometheusMetrics
 from interpose.contrib.validate import Validate
@@ -116,7 +115,7 @@ def test_the_order_of_the_page_is_well() -> None:
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: f"{rule.outer}-{rule.inner}")
-def test_each_mistake_is_told(rule: interpose._describe.Rule) -> None:
+def test_each_mistake_is_told(rule: Rule) -> None:
     """Whatever stands in between, once, and with its reason; the classes that a rule names are there."""
     told = describe(MADE[rule.outer], token, MADE[rule.inner], MADE[rule.inner])
 

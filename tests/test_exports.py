@@ -14,6 +14,7 @@ from interpose import context, errors
 
 PUBLIC = [
     "AsyncFlow",
+    "Belongs",
     "Call",
     "Flow",
     "Idempotency",

@@ -13,6 +13,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "interpose"
 NOUNS = {"_call", "_outcome", "_method", "_metadata", "_messages", "_flow", "errors", "context", "_clock"}
 # What both shells share.
 NOUNS |= {"_details", "_executed", "_kind", "_patterns", "_scope", "_unmatched", "_wording"}
+NOUNS |= {"_order"}  # what is known of interceptors by their names
 NOUNS |= {"_background", "_identity", "_served"}  # what guards share
 FRONT_DOOR = {"__init__", "__main__", "_attach", "_describe", "_serve"}
 

@@ -4,7 +4,7 @@ from interpose import context, errors
 from interpose._attach import intercept_channel, intercept_server, server_interceptor
 from interpose._call import Call
 from interpose._describe import describe
-from interpose._flow import AsyncFlow, Flow, Interceptor, chain, wait, when
+from interpose._flow import AsyncFlow, Belongs, Flow, Interceptor, chain, wait, when
 from interpose._metadata import Metadata
 from interpose._method import Idempotency, Kind, Method, Side
 from interpose._native_interceptors import native_interceptors
@@ -15,6 +15,7 @@ from interpose.errors import StatusError
 
 __all__ = [
     "AsyncFlow",
+    "Belongs",
     "Call",
     "Flow",
     "Idempotency",

@@ -11,6 +11,7 @@ from interpose import aio, sync
 from interpose._clock import SYSTEM, Clock
 from interpose._flow import Interceptor, check, check_fit, check_side, check_sync, named
 from interpose._method import Side
+from interpose._order import warn_of_order
 from interpose._shell.channel import stacked
 from interpose._shell.handlers import refuse_late
 
@@ -115,4 +116,5 @@ def server_interceptor(*interceptors: Interceptor, clock: Clock = SYSTEM) -> Ser
     for interceptor in interceptors:
         check(interceptor)
     check_side(interceptors, Side.SERVER)
+    warn_of_order(interceptors)
     return ServerInterceptor(interceptors, clock)

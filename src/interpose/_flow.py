@@ -108,13 +108,18 @@ class Fitted(NamedTuple):
 
 
 class Belongs(NamedTuple):
-    """The one side that an interceptor is for, as its attribute `belongs`. text: what to say of it on the other side."""
+    """The one side that an interceptor is for, as its attribute `belongs`. The other side's stacks refuse it: ValueError.
+
+        belongs = Belongs(Side.SERVER, "Maintenance belongs on a server: give it to intercept_server")
+
+    text: the error, which says where it belongs instead.
+    """
 
     side: Side
     text: str
 
     def check(self, call: Call) -> None:
-        """INTERNAL for a call of the other side: a flow may hold interceptors that no stack was asked about."""
+        """`errors.Internal` for a call of the other side: a flow may hold interceptors that no stack was asked about."""
         if call._side is not self.side:
             raise errors.Internal(self.text, local=True)
 

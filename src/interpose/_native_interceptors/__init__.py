@@ -14,6 +14,7 @@ from interpose._clock import SYSTEM, Clock
 from interpose._flow import Interceptor, Layers, check, check_side, check_sync, layers, named
 from interpose._method import Kind, Method, Side, Target
 from interpose._native_interceptors import aio, sync
+from interpose._order import warn_of_order
 from interpose._shell.native import Pauses, Route
 from interpose.mechanisms.lru import Registry
 
@@ -45,6 +46,7 @@ def native_interceptors(*interceptors: Interceptor, asyncio: bool = False, clock
     check_side(interceptors, Side.CLIENT)
     if not asyncio:
         check_sync(interceptors)
+    warn_of_order(interceptors)
     route, name = _Stack(interceptors, clock).route, f"native_interceptors({named(interceptors)})"
     return [hook(route, name) for hook in (aio.HOOKS if asyncio else sync.HOOKS)]
 

@@ -10,6 +10,7 @@ from interpose._call import Begun, Call
 from interpose._clock import Clock
 from interpose._flow import Interceptor, layers, named
 from interpose._method import Kind, Method, Target
+from interpose._order import warn_of_order
 from interpose._shell.codec import decoder
 from interpose._shell.native import Pauses, Route, deadline_of
 
@@ -70,6 +71,7 @@ def stacked(kind: type[Any], native: Any, interceptors: tuple[Interceptor, ...],
     """A channel or server of this kind of ours; put on one that has interceptors, those become the inner ones of one stack."""
     if isinstance(native, kind):
         native, interceptors = native._native, (*interceptors, *native._interceptors)
+    warn_of_order(interceptors)
     return kind(native, interceptors, clock)
 
 

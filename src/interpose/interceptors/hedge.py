@@ -171,7 +171,7 @@ class Hedge:
         if not safe and self.safe is None and self._unsafe.first(call.method.full_name):
             _log.info(
                 "Hedge sends %s once, without copies, since nothing says that it is safe to execute twice. If it is, set "
-                "idempotency_level in its proto, or write Hedge(safe=True) for it; docs/hedge.md",
+                'idempotency_level in its proto, or write Hedge(safe=True) for it; see "Hedge" in the documentation',
                 call.method,
             )
         return safe

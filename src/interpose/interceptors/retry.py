@@ -314,7 +314,7 @@ class Retry:
         if self._unsafe.first(course.call.method.full_name):
             _log.info(
                 "Retry does not send %s again, which ended with %s: %s. If it is, set idempotency_level in its proto, "
-                "or write Retry(safe=True) for it; docs/retry.md",
+                'or write Retry(safe=True) for it; see "Retry" in the documentation',
                 course.call.method,
                 outcome.code.name,
                 UNSAFE,

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from interpose._call import Call
 from interpose._flow import Chain, Fitted, Flow, Interceptor, Layers, is_async, layers, name_of, named, unfit
 from interpose._method import Method, Side
+from interpose._order import warn_of_order
 from interpose._served import Served
 from interpose._shell.serving import faults_of
 
@@ -69,6 +70,8 @@ class Live(Chain):
     def replace(self, stack: tuple[Interceptor, ...]) -> None:
         """Calls that begin from now on go through this stack."""
         self.interceptors = stack
+        if self._kinds:  # else a channel or server will look at it, once it is put on one
+            warn_of_order(stack)
 
 
 class _Compiled(Chain):

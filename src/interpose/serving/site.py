@@ -13,6 +13,7 @@ from interpose import aio, sync
 from interpose._attach import intercept_server
 from interpose._describe import describe
 from interpose._flow import Interceptor, named
+from interpose._order import warn_of_order
 from interpose._served import Served
 from interpose._shell.serving import check_served
 from interpose.serving import standard
@@ -115,11 +116,8 @@ class Site:
 
     def warn(self) -> None:
         """Say what is known to be wrong in the stack, a line for each; the stack in words for those who debug."""
-        in_words = describe(*self.stack)
-        _log.debug("%s", in_words)
-        for line in in_words.splitlines():
-            if line.startswith("!"):
-                _log.warning("interceptors: %s", line[2:])
+        _log.debug("%s", describe(*self.stack))
+        warn_of_order(tuple(self.stack))
 
 
 class Opened:
