@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -85,8 +86,8 @@ class Placed(NamedTuple):
     @property
     def kind(self) -> str:
         """The name of our class that it is of; empty for what a user wrote, which may have any name."""
-        ours = (each.__name__ for each in type(self.interceptor).__mro__ if each.__module__.startswith("interpose."))
-        return next(ours, "")
+        classes = inspect.getmro(type(self.interceptor))
+        return next((each.__name__ for each in classes if each.__module__.startswith("interpose.")), "")
 
     def sees(self, other: Placed) -> bool:
         """Is it certain that it sees every call that the other one sees?"""
