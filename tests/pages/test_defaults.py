@@ -30,7 +30,7 @@ def rows() -> list[Row]:
 
 
 def defaults() -> Iterator[str]:
-    """Those that are numbers other than 0 and 1, which say "none", "all" or "one"."""
+    """Those that are numbers other than 0 and 1, which mean "none", "all" or "one": the page begins with those that do not."""
     for one in constructors_and_functions():
         for parameter in one.parameters:
             if isinstance(parameter.default, (int, float)) and parameter.default not in (0, 1):
