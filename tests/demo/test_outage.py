@@ -10,17 +10,17 @@ import pytest
 
 pytest.importorskip("grpc_tools")
 
-from interpose import Side
+from interpose import Side, describe
 from interpose.demo import claims, outage, report
 from interpose.demo.interceptors import REQUEST_ID
 from interpose.demo.outage import (
     AFTER,
-    ALL,
     BARE,
     BEFORE,
     CALLS,
     CLIENTS,
     DURING,
+    HEDGE,
     PHASES,
     RETRY,
     SLOW,
@@ -33,7 +33,7 @@ from interpose.demo.stack import RETRIED, Stack
 from interpose.interceptors import Retry
 from interpose.mechanisms.backoff import exponential
 from interpose.mechanisms.budget import Unlimited
-from interpose.testing import ok, play
+from interpose.testing import FakeClock, ok, play
 
 pytestmark = pytest.mark.slow  # whole runs of the demo's scenes
 
@@ -79,6 +79,12 @@ def test_a_slow_answer_is_slow_for_who_does_not_hedge(passages: list[Passage]) -
         assert all(passage.asks[number].seconds > 0.9 * SLOW for number in slow)
 
 
+@pytest.mark.parametrize("client", CLIENTS)
+def test_the_order_of_each_stack_is_well(client: str) -> None:
+    """A demo shows what its pages recommend."""
+    assert "!" not in describe(*outage.client_stack(client, FakeClock()))
+
+
 # --- something is missing ---------------------------------------------------------------------------------------------
 
 
@@ -105,8 +111,8 @@ def lacking(name: str) -> Without:
     [
         (RETRY, lacking("Retry"), "before the outage, Retry answered"),
         (RETRY, unlimited, "in the outage, its budget kept the load"),
-        (ALL, lacking("CircuitBreaker"), "a circuit breaker spared"),
-        (ALL, lacking("Hedge"), "of the calls that had a slow answer"),
+        (HEDGE, lacking("CircuitBreaker"), "a circuit breaker spared"),
+        (HEDGE, lacking("Hedge"), "of the calls that had a slow answer"),
     ],
     ids=["Retry", "RetryBudget", "CircuitBreaker", "Hedge"],
 )
@@ -132,7 +138,7 @@ def test_a_breaker_that_stays_open_is_noticed(monkeypatch: pytest.MonkeyPatch) -
     passages = asyncio.run(outage.outage(lambda: None))
 
     broken = [claim.against for claim in claims.judge(Story(1, [], passages=passages)) if not claim.holds]
-    assert f"{ALL}: 40 of the last 40 calls failed" in broken
+    assert f"{HEDGE}: 40 of the last 40 calls failed" in broken
 
 
 # --- the parts --------------------------------------------------------------------------------------------------------
@@ -169,7 +175,7 @@ def test_normal_is_reached_with_the_last_failure() -> None:
     """Of the calls behind the recovery; milliseconds in the report, and 0 where none failed."""
     asks = [Ask(0, BEFORE, True, True, 0.5, 6.0), Ask(1, DURING, False, False, 0.1, 6.5)]
     asks += [Ask(2, AFTER, False, False, 0.1, 7.25), Ask(3, AFTER, True, False, 0.1, 7.5)]
-    slow = Passage(ALL, asks, {BEFORE: 1, DURING: 30, AFTER: 2}, recovered=7.0)
+    slow = Passage(HEDGE, asks, {BEFORE: 1, DURING: 30, AFTER: 2}, recovered=7.0)
     quick = Passage(BARE, [*asks[:2], asks[3]], {BEFORE: 1, DURING: 1, AFTER: 1}, recovered=7.0)
 
     first, second = report.survivors(Story(1, [], passages=[slow, quick]))

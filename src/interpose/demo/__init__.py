@@ -7,5 +7,5 @@ the stack and with it, and the table says what the difference was.
 Then orders pass three services that call each other, with one id, one deadline and one cancellation; and an
 order is refused with all that is wrong with it, field by field.
 
-At last three clients meet an outage: without the stack, with `Retry`, and with a circuit breaker and hedging as well.
+At last three clients meet an outage: without the stack, with `Retry`, and with `Hedge` and a circuit breaker.
 """

@@ -18,7 +18,7 @@ from interpose.demo.guards import CROWD, GOOD, GUEST, HASTY, STRANGER, Encounter
 from interpose.demo.interceptors import Fate, Faults, Sample
 from interpose.demo.load import Answer
 from interpose.demo.orders import MalformedOrder, violations
-from interpose.demo.outage import AFTER, ALL, BARE, BEFORE, CLIENTS, DURING, EVERY, RETRY, Passage, refused_once
+from interpose.demo.outage import AFTER, BARE, BEFORE, CLIENTS, DURING, EVERY, HEDGE, RETRY, Passage, refused_once
 from interpose.demo.refusals import MALFORMED
 from interpose.demo.run import STACKS, Leg, Story
 from interpose.demo.stack import ATTEMPTS, SHARE, rich_details
@@ -200,7 +200,7 @@ def _budgeted(story: Story) -> str:
 
 
 def _spared(story: Story) -> str:
-    for passage in _passages(story, ALL):
+    for passage in _passages(story, HEDGE):
         sent = sum(other.attempts[DURING] for other in _passages(story, RETRY))
         if passage.attempts[DURING] > (1 - SPARED) * sent:
             return f"{passage.attempts[DURING]} attempts came with it, {sent} without"
@@ -208,7 +208,7 @@ def _spared(story: Story) -> str:
 
 
 def _hedged(story: Story) -> str:
-    for passage in _passages(story, ALL):
+    for passage in _passages(story, HEDGE):
         slow = sum(other.slow() for other in _passages(story, RETRY))
         if 2 * passage.slow() >= slow:
             return f"{passage.slow()} calls had a slow answer with it, {slow} without"

@@ -43,7 +43,7 @@ RUNS = {SHOP: "sync", WAREHOUSE: "asyncio", CARRIER: "plain on asyncio"}
 
 OUTAGE = (
     f"An outage: first a server refuses one call in {EVERY} and is slow with another ({1000 * SLOW:.0f} ms), then it refuses",
-    "all, then it is well again. Retry and Hedge hide the small faults, and their budget keeps them from",
+    "all, then it is well again. Retry and Hedge hide the small faults, and their budgets keep them from",
     "adding to the large one. The circuit breaker spares the failing server most calls, at the price of",
     "a few more that fail, until its next probe finds the server well.",
 )
