@@ -17,7 +17,7 @@ from interpose._shell.handlers import refuse_late
 from interpose._shell.serving import Registered
 from interpose.interceptors import Authorize, require
 from interpose.serving import ending
-from interpose.sync import straight
+from interpose.sync import server
 from interpose.sync.context import ServicerContext
 from tests.facts.serving import Watch, serving
 from tests.support.patience import PATIENCE
@@ -67,7 +67,7 @@ def test_a_state_that_is_kept_as_we_know_it_is_read() -> None:
 
 def test_without_the_state_a_client_that_has_gone_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """`is_active()` is asked: an answer is OK, and one that its client did not wait for CANCELLED."""
-    monkeypatch.setattr(straight, "NATIVE", None)
+    monkeypatch.setattr(server, "NATIVE", None)
     begun = threading.Event()
 
     def handler(request: str, context: Any) -> str:

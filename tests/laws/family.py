@@ -110,6 +110,16 @@ def _adds(spec: Spec, log: Log, key: str) -> Interceptor:
     return adds
 
 
+def _says(spec: Spec, log: Log, key: str) -> Interceptor:
+    """What request ids and real addresses do: asks for nothing that the shell has to do."""
+
+    def says(call: Call) -> Flow:
+        with _watched(spec, log) as told:
+            told((yield call.with_metadata((key, "said")).with_request(f"{call.request}, {key}")))
+
+    return says
+
+
 def _retries(spec: Spec, log: Log, times: int) -> Interceptor:
     def retries(call: Call) -> Flow:
         with _watched(spec, log) as told:
@@ -230,6 +240,7 @@ def _hedges(spec: Spec, log: Log, copies: int) -> Interceptor:
 _BEHAVIOURS: dict[str, Callable[..., Interceptor]] = {
     "passes": _passes,
     "adds": _adds,
+    "says": _says,
     "retries": _retries,
     "insists": _insists,
     "replaces": _replaces,
@@ -258,6 +269,7 @@ BREAKING_AFTER: st.SearchStrategy[Spec] = st.one_of(  # bugs of those who had be
 HARMLESS: st.SearchStrategy[Spec] = st.one_of(
     st.just(("passes",)),
     st.tuples(st.just("adds"), st.sampled_from(["x-a", "x-bb"])),
+    st.tuples(st.just("says"), st.sampled_from(["x-a", "x-bb"])),
     st.just(("recovers",)),
     st.tuples(st.just("waits"), st.none(), st.booleans()),
 )

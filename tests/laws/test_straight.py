@@ -77,8 +77,8 @@ class AioNative(Native):
         raise grpc.aio.AbortError
 
 
-def does(did: Did, context: Any) -> str:
-    """What a handler does that is called once more."""
+def does(did: Did, request: Any, context: Any) -> str:
+    """What a handler does that is called once more; its answer has what it can see."""
     if did == DECIDES:
         context.set_details("decided")
         context.set_trailing_metadata((("x-decided", "1"),))
@@ -86,12 +86,15 @@ def does(did: Did, context: Any) -> str:
         raise ValueError("a bug")
     elif isinstance(did, grpc.StatusCode):
         raise errors.of(did)("from the handler")
-    return f"the response to {context.peer()}"
+    current = current_call()
+    assert current is not None
+    seen = request, current.request, current.metadata, context.invocation_metadata()
+    return f"the response to {context.peer()}, {seen}"
 
 
 def otherwise(call: Call) -> Flow:
-    """Changes nothing, and asks for a call of its own, so that a driver has to turn the flows."""
-    yield call._copy("_request", call.request)
+    """Asks for what any call asks for, in words of its own, so that a driver has to turn the flows."""
+    yield call._ask()
 
 
 def on_sync(stack: list[Any], script: list[Did], leaves: bool) -> tuple[Any, ...]:
@@ -102,7 +105,7 @@ def on_sync(stack: list[Any], script: list[Did], leaves: bool) -> tuple[Any, ...
         did = left.pop(0) if left else ANSWERS
         if did == ABORTS:
             context.abort(NOT_FOUND, "aborted")
-        return does(did, context)
+        return does(did, request, context)
 
     compiled: Compiled = handlers(tuple(stack), Clock())  # type: ignore[arg-type]
     behave = compiled.compile(grpc.unary_unary_rpc_method_handler(handle), str(METHOD)).unary_unary
@@ -123,7 +126,7 @@ def on_aio(stack: list[Any], script: list[Did], leaves: bool) -> tuple[Any, ...]
             await context.abort(NOT_FOUND, "aborted")
         if leaves and (task := asyncio.current_task()) and not task.cancelling():
             task.cancel()
-        return does(did, context)
+        return does(did, request, context)
 
     made = Handlers(tuple(stack), Clock())  # type: ignore[arg-type]
     behave = made.compile(grpc.unary_unary_rpc_method_handler(handle), str(METHOD)).unary_unary
@@ -165,6 +168,8 @@ def nothing_is_current() -> Iterator[None]:
 @example([("passes",), ("retries", 2), ("passes",)], [UNAVAILABLE, DECIDES], False)
 @example([("passes",), ("refuses", True), ("passes",)], [NOT_FOUND], False)
 @example([("passes",), ("adds", "x-a"), ("passes",)], [ABORTS], False)
+@example([("passes",), ("says", "x-a"), ("says", "x-bb"), ("passes",)], [ANSWERS], False)
+@example([("retries", 1), ("says", "x-a"), ("passes",)], [UNAVAILABLE, DECIDES], False)
 @example([("passes",), ("passes",)], [ANSWERS], True)
 @example([("passes",), ("breaks", "ValueError", True)], [ANSWERS], False)
 @example([("passes",), ("breaks", "ValueError", False), ("passes",)], [], False)

@@ -1,4 +1,4 @@
-"""What nearly every RPC of an asyncio server is, in one frame: `interpose.sync.straight` around an async handler.
+"""What nearly every RPC of an asyncio server is, in one frame: `around` of `_shell.straight`, for an async handler.
 
 The two differ in how a handler is called, and in how one sees that the client has gone.
 """
@@ -15,6 +15,7 @@ from interpose._call import Arrived
 from interpose._flow import Driver
 from interpose._outcome import Answered
 from interpose._shell.handlers import Endpoint
+from interpose._shell.straight import passes_on
 from interpose.context import set_current_call
 
 Behavior: TypeAlias = Callable[..., Any]
@@ -30,30 +31,35 @@ def straight(endpoint: Endpoint, record: type[Any], ended: Behavior, go_on: Beha
     method, stack, handler = endpoint.parts
     now = record.clock.now
 
-    async def behave(argument: Any, native: Any) -> Any:  # noqa: C901, PLR0912
+    async def behave(argument: Any, native: Any) -> Any:  # noqa: C901, PLR0912, PLR0915
         context, call = record(), Arrived()
         context._native, context._call, context.decided = native, call, False
         call._method, call._request, call._context, call._metadata = method, argument, context, None
         set_current_call(call)
         frames: Any = ()
-        asked, taken = call, None
+        asked, begun, taken = call, call, None
         try:
             for layer in stack:
-                frame = layer(call)
-                asked = frame.send(None)
+                frame = layer(asked)
+                begun = frame.send(None)
                 frames = frame, frames
-                if asked is not call:
-                    break
+                if begun is not asked:
+                    if not passes_on(begun, call):
+                        break
+                    asked = begun
         except BaseException as failure:
             taken = Driver.after(failure, stack, frames, None)
-        if asked is not call:
-            taken = Driver.asked(asked, stack, frames, None)
+        if begun is not asked:
+            taken = Driver.asked(begun, stack, frames, None)
         if taken is not None:
             return await go_on(*taken, argument, context)
+        if asked is not call:
+            context._call = asked
+            set_current_call(asked)
         started = now()
         response, error = None, None
         try:
-            response = await handler(argument, context)
+            response = await handler(asked._request, context)
         except BaseException as raised:
             error = raised
         task = task_of(get_running_loop())
@@ -68,7 +74,7 @@ def straight(endpoint: Endpoint, record: type[Any], ended: Behavior, go_on: Beha
         while frames:
             frame, frames = frames
             try:
-                asked = frame.send(outcome)
+                begun = frame.send(outcome)
             except StopIteration as ending:
                 if ending.value is None:
                     continue
@@ -76,11 +82,11 @@ def straight(endpoint: Endpoint, record: type[Any], ended: Behavior, go_on: Beha
             except BaseException as failure:
                 taken = Driver.after(failure, stack, frames, outcome)
             else:
-                taken = Driver.asked(asked, stack, (frame, frames), outcome)
+                taken = Driver.asked(begun, stack, (frame, frames), outcome)
             return await go_on(*taken, argument, context)
         if type(outcome) is not Answered:
             return await context.answer(outcome)
-        context._call = call._context = None  # as by `over`
+        context._call = asked._context = None  # as by `over`
         return response
 
     return behave

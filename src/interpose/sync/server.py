@@ -20,6 +20,7 @@ from interpose import errors
 from interpose._call import NOTHING, Call
 from interpose._clock import Clock
 from interpose._flow import Driver, Interceptor, Wait, check_sync
+from interpose._grpcio.servers import GONE, NATIVE
 from interpose._messages import Pass, compose
 from interpose._outcome import Outcome
 from interpose._shell.answer import Stop, arrived, recording
@@ -27,9 +28,9 @@ from interpose._shell.claims import claim
 from interpose._shell.codec import Undecodable, decoder, telling
 from interpose._shell.handlers import Compiled, Endpoint, with_function
 from interpose._shell.native import completion_of, no_waiting, wait_of, wait_timed_out
+from interpose._shell.straight import around
 from interpose.context import current_call
 from interpose.sync.context import ServicerContext
-from interpose.sync.straight import straight
 
 _log = logging.getLogger("interpose")
 
@@ -128,7 +129,9 @@ def _unary(endpoint: Endpoint, record: type[ServicerContext], waiter: Waiter) ->
         driver = Driver(stack)
         return _on(driver, driver.start(call), handler, argument, waiter, context)
 
-    return behave_with_stream if method.kind.request_streaming else straight(endpoint, record, _ended, go_on)
+    return (
+        behave_with_stream if method.kind.request_streaming else around(endpoint, record, _ended, go_on, NATIVE, GONE)
+    )
 
 
 def _ended(context: ServicerContext, error: BaseException | None, response: Any) -> Outcome:
