@@ -7,10 +7,10 @@ from typing import Any
 import grpc
 import pytest
 
-from interpose import Call, Flow, Kind, Metadata, Method, errors
+from interpose import Call, Flow, Kind, Metadata, Method, Side, errors
 from interpose._messages import compose, request_of, show_initial_metadata
-from interpose._shell.codec import Encoded, encoded, encoder
-from interpose.testing import Place
+from interpose._shell.codec import encoded, encoder
+from interpose.testing import Place, ok
 
 CALL = Call(Method("/a/b", Kind.UNARY_UNARY), request="m")
 
@@ -120,7 +120,7 @@ def test_what_is_kept_is_serialized_once() -> None:
     assert kept.message == "m"
     assert kept.data == encode("m") == encode(kept) == b"m"
     assert encoder(None)(b"raw") == b"raw"
-    assert encoder(None)(Encoded("m", b"kept")) == b"kept"
+    assert encoder(None)(encoded("m", lambda _: b"kept")) == b"kept"
 
 
 def test_what_cannot_be_serialized() -> None:
@@ -188,3 +188,20 @@ def test_messages_are_seen_and_changed(place: Place) -> None:
     assert all(message.endswith("!") for message in reply.messages)
     # The tap stood above the map, so on the way back it comes last, and sees what the map made.
     assert [message for way, message in seen if way == "response"] == reply.messages
+
+
+@pytest.mark.parametrize("asyncio", [False, True])
+@pytest.mark.parametrize("side", Side)
+def test_the_end_of_a_stream_is_no_message(asyncio: bool, side: Side) -> None:
+    """A tap sees each response and not what says that there are no more, and as many are counted."""
+    seen: list[Any] = []
+    counted: list[int] = []
+
+    def looks(call: Call) -> Flow:
+        outcome = yield call.tap(responses=seen.append)
+        counted.append(outcome.responses)
+
+    with Place(asyncio, side, Kind.UNARY_STREAM).open(looks, script=[ok("a", "b")]) as rpc:
+        assert rpc.call("x").messages == ["a", "b"]
+    assert seen == ["a", "b"]
+    assert counted == [2]

@@ -61,6 +61,11 @@ class Attempt(ABC):
         """Has somebody claimed its end?"""
         return not self._claims
 
+    @property
+    def first_is_due(self) -> bool:
+        """Will its first message have to wait, until an interceptor has seen the metadata in front of it?"""
+        return bool(self.call._asks.on_initial_metadata) and not self.received
+
     # - its begin -
 
     def send(self) -> Outcome | None:

@@ -19,13 +19,13 @@ _log = logging.getLogger("interpose")
 
 
 class Encoded:
-    """A request message that was serialized already, because it is kept to be sent again."""
+    """A request message that was serialized already: it is kept to be sent again, or grpc would hide a failure."""
 
     __slots__ = ("data", "message")
 
-    def __init__(self, message: Any, data: bytes) -> None:
-        self.message = message
-        self.data = data
+    # Set by `encoded`, without the frame of a constructor: each message of an asyncio upload comes there.
+    data: bytes
+    message: Any
 
 
 def encoder(serialize: Callable[[Any], bytes] | None) -> Callable[[Any], bytes]:
@@ -41,7 +41,9 @@ def encoder(serialize: Callable[[Any], bytes] | None) -> Callable[[Any], bytes]:
 
 def encoded(message: Any, encode: Callable[[Any], bytes]) -> Encoded:
     """The message, serialized to be kept."""
-    return Encoded(message, bytes_of(message, encode))
+    made = Encoded()
+    made.message, made.data = message, bytes_of(message, encode)
+    return made
 
 
 def bytes_of(message: Any, encode: Callable[[Any], bytes]) -> bytes:

@@ -57,7 +57,7 @@ class Route:
         # One for messages and for those that are kept: a second one, made when it is first needed, might be made on a
         # channel that is closed, and there grpc ends the process (registered methods).
         # A stream is serialized on a thread of grpc's, a unary request where the application calls.
-        self.native = make(guarded(self.encode) if self.uploads else self.encode if packs else serializer)
+        self.native = make(encoder(guarded(serializer)) if self.uploads else self.encode if packs else serializer)
         self.clock = clock
         self.pauses = pauses
 

@@ -6,7 +6,8 @@ A shell adds how messages are waited for: it iterates what an upload gives as ou
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 from interpose import errors
@@ -75,6 +76,15 @@ class Upload(ABC):
             error.__cause__ = cause
         self.error = error
         return error
+
+    @contextmanager
+    def noting(self) -> Generator[None]:
+        """What is raised in here broke it."""
+        try:
+            yield
+        except Exception as error:
+            self.broken_by(error)
+            raise
 
     @abstractmethod
     def close(self) -> bool:

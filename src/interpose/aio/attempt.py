@@ -160,31 +160,39 @@ class Attempt(shell.Attempt):
 
     async def read(self, deliver: Callable[[Any], object] | None = None) -> Any:
         """The next response message, or EOF; its end is reported to the exchange. deliver: called first, with the message."""
-        self._reading = True
-        error = None
+        self._reading, error = True, None
         try:
             message = await self._read()
-            if type(message) is Undecodable:
-                message.fail("response")
             if message is not EOF:
-                if not self.received and self.call._asks.on_initial_metadata:
+                if self.first_is_due and type(message) is not Undecodable:
                     show_initial_metadata(self.call, await self.native.initial_metadata())
-                if self._on_response is not None:
-                    message = self._on_response(message)
-                self.received += 1
+                message = self.came(message)
                 if deliver is not None:
                     deliver(message)
         except BaseException as raised:
-            message = EOF
-            if type(raised) is not AioRpcError:  # that is the native call's status, which is reported to us
-                error = raised
-        finally:
-            self._reading = False
+            message, error = EOF, raised
+        self._reading = False
+        if error is not None or self._native_over:
+            self.stop(error)
+        return message
+
+    def came(self, message: Any) -> Any:
+        """A message has come: it is counted, and given as hooks leave it."""
+        if type(message) is Undecodable:
+            message.fail("response")
+        if self._on_response is not None:
+            message = self._on_response(message)
+        self.received += 1
+        return message
+
+    def stop(self, error: BaseException | None) -> None:
+        """A read has raised this, or the native call has ended meanwhile: that is reported to the exchange."""
+        if type(error) is AioRpcError:  # that is the native call's status, which is reported to us
+            error = None
         if error is not None or self._native_over:
             self.exchange.over(self, error or self._refused)
             if error is not None and not self._native_over:
                 self.native.cancel()
-        return message
 
     async def connected(self) -> None:
         """Wait until it can be written to, or is over: who writes before, grpc.aio leaves waiting if it is cancelled."""

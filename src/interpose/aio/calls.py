@@ -148,8 +148,31 @@ class _ResponseStream(Stream, _Handle):
 
     async def _iterate(self) -> AsyncIterator[Any]:
         exchange, eof = self._exchange, EOF
-        while (message := await self._next(exchange.attempt)) is not eof:
-            yield message
+        while True:
+            attempt = exchange.attempt
+            if attempt is None or exchange.ahead or attempt.first_is_due:
+                message = await self._next(attempt)
+                if message is eof:
+                    return
+                yield message
+                continue
+            while exchange.attempt is attempt:  # as `attempt.read()`, without its coroutine, and one more frame
+                attempt._reading, error = True, None
+                try:
+                    message = await attempt._read()
+                    if type(message) is Undecodable or (attempt._on_response is not None and message is not eof):
+                        message = attempt.came(message)
+                    elif message is not eof:
+                        attempt.received += 1
+                except BaseException as raised:
+                    message, error = eof, raised
+                attempt._reading = False
+                if error is not None or attempt._native_over:
+                    attempt.stop(error)
+                if message is eof:
+                    await self._another(attempt)
+                    break
+                yield message
 
     async def _next(self, attempt: Attempt | None) -> Any:
         exchange, eof = self._exchange, EOF
@@ -160,13 +183,18 @@ class _ResponseStream(Stream, _Handle):
                 message = await attempt.read()
                 if message is not eof:
                     return message
-            try:
-                attempt = await exchange.next_attempt(attempt)
-            except asyncio.CancelledError:
-                exchange.cancel()
-                raise
+            attempt = await self._another(attempt)
             if attempt is None and not exchange.ahead:
                 return self._last()
+
+    async def _another(self, last: Attempt | None) -> Attempt | None:
+        """Wait for another attempt; None at the end. Cancelling who waits cancels the RPC."""
+        try:
+            another: Attempt | None = await self._exchange.next_attempt(last)
+        except asyncio.CancelledError:
+            self._exchange.cancel()
+            raise
+        return another
 
     def _last(self) -> Any:
         exchange = self._exchange

@@ -100,18 +100,9 @@ class Upload(uploads.Upload):
 
     __slots__ = ()
 
-    async def __aiter__(self) -> AsyncIterator[Any]:
-        try:
-            async for message in self._outgoing():
-                self.sent += 1
-                yield message
-        except Exception as error:
-            self.broken_by(error)
-            raise
-
     @abstractmethod
-    def _outgoing(self) -> AsyncIterator[Encoded]:
-        """The messages as they are sent."""
+    def __aiter__(self) -> AsyncIterator[Encoded]:
+        """The messages as they are sent. One frame: each further one costs a message more than all that is done in it."""
 
 
 class UploadOnce(uploads.Once, Upload):
@@ -119,11 +110,15 @@ class UploadOnce(uploads.Once, Upload):
 
     __slots__ = ()
 
-    async def _outgoing(self) -> AsyncIterator[Encoded]:
+    async def __aiter__(self) -> AsyncIterator[Encoded]:
+        hook, encode = self._hook, self._encode
         if not self._begin():
             return
-        async for message in self._messages:
-            yield encoded(message if self._hook is None else self._hook(message), self._encode)
+        with self.noting():
+            async for message in self._messages:
+                made = encoded(message if hook is None else hook(message), encode)
+                self.sent += 1
+                yield made
 
 
 class UploadKept(uploads.Again, Upload):
@@ -131,11 +126,13 @@ class UploadKept(uploads.Again, Upload):
 
     __slots__ = ()
 
-    async def _outgoing(self) -> AsyncIterator[Encoded]:
-        while (kept := await self._source.next_for(self._reader, self._packing)) is not None:
-            message = self._packing.packed(kept)
-            self._source.replay.measured(kept, len(message.data))
-            yield message
+    async def __aiter__(self) -> AsyncIterator[Encoded]:
+        with self.noting():
+            while (kept := await self._source.next_for(self._reader, self._packing)) is not None:
+                message = self._packing.packed(kept)
+                self._source.replay.measured(kept, len(message.data))
+                self.sent += 1
+                yield message
 
 
 class Requests(uploads.Requests):
