@@ -303,16 +303,27 @@ def _text(value: Any) -> str:
 
 def rfc3339(seconds: float) -> str:
     """A date as RFC 3339 has it, in UTC; one before 1970 or beyond its last year is the nearest that it has."""
-    if not 0.0 <= seconds <= LAST_SECOND:
-        seconds = max(0.0, min(seconds, LAST_SECOND))
+    begin, text = _last
     # Half a microsecond more: of half a second, a clock may show a little less.
-    milliseconds = int(seconds * 1e3 + 5e-4)
-    return _second(milliseconds // 1000) + _REST[milliseconds % 1000]
+    milliseconds = int((seconds - begin) * 1e3 + 5e-4) if begin <= seconds < begin + 1.0 else 1000
+    return text + _REST[milliseconds] if milliseconds < 1000 else _other_second(seconds)
+
+
+_last = (0.0, "1970-01-01T00:00:00")  # a second, and its text: nearly every record is of the same
+
+
+def _other_second(seconds: float) -> str:
+    """A date in another second than the last one was in."""
+    global _last  # noqa: PLW0603  both at once, so that threads may share it
+    milliseconds = int(max(0.0, min(seconds, LAST_SECOND)) * 1e3 + 5e-4)
+    second = milliseconds // 1000
+    _last = (float(second), _second(second))
+    return _second(second) + _REST[milliseconds % 1000]
+
+
+@lru_cache(16)  # of long RPCs: when they began, and now
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None).isoformat()
 
 
 _REST = tuple(f".{rest:03d}Z" for rest in range(1000))
-
-
-@lru_cache(16)  # many records are of the same second
-def _second(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None).isoformat()
