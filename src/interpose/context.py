@@ -68,12 +68,11 @@ def trace_ids() -> tuple[str, str] | None:
     Of OpenTelemetry, if the application has imported it: we never do.
     """
     try:
-        span = span_context()
-        if span is None or not span.is_valid:
+        ids = span_context()
+        if ids is None or not ids.is_valid:
             return None
-        return span.trace_id.to_bytes(16, "big").hex(), span.span_id.to_bytes(
-            8, "big"
-        ).hex()  # half as dear as by format
+        trace, span = ids.trace_id.to_bytes(16, "big"), ids.span_id.to_bytes(8, "big")
+        return trace.hex(), span.hex()  # half as dear as by format
     except Exception:  # of a span that is somebody's own: a log without its ids is no harm
         return None
 

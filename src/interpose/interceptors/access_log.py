@@ -293,7 +293,7 @@ class AccessLog:
             if rate < 1 and self._left_out(rate):
                 return
             milliseconds = int((rpc.now() - rpc.started) * 1e6 + 0.5) / 1e3
-            rare = {**rpc.metadata}
+            rare: dict[str, Any] = {**rpc.metadata}
             if code is not OK:
                 rare["grpc.error"] = one_line(_reason(outcome), MAX_ERROR)
             if outcome._attempts > 1:
