@@ -106,7 +106,7 @@ class JsonFormatter(logging.Formatter):
 class JsonLines:
     """Let `AccessLog` write lines of JSON into a stream without `logging`: `AccessLog(JsonLines(sys.stdout))`.
 
-    The lines are those of `JsonFormatter`, and cost little more than half. No handler and no filter sees them. Each is one
+    The lines are those of `JsonFormatter`, and cost less than half. No handler and no filter sees them. Each is one
     call of the stream's `write`, so lines of several threads do not mix; a stream that is not line-buffered is flushed
     after each.
 
