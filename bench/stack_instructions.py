@@ -63,14 +63,14 @@ def spans(share: float) -> Callable[[], object]:
 
     tracer = full.provider(share).get_tracer("bench")
     name = METHOD.removeprefix("/")
-    known, ended = {"rpc.system.name": "grpc", "rpc.method": name}, {"rpc.status_code": "OK"}
+    known, ended = {"rpc.system.name": "grpc", "rpc.method": name}, ("rpc.status_code", "OK")
 
     def both() -> None:
         outer = tracer.start_span(name, Context(), SpanKind.CLIENT, known)
         inner = tracer.start_span(name, set_span_in_context(outer, Context()), SpanKind.SERVER, known)
         for span in (inner, outer):
             if span.is_recording():
-                span.set_attributes(ended)
+                span.set_attribute(*ended)  # which is half as dear as `set_attributes`
                 span.end()
 
     return both

@@ -7,10 +7,10 @@ Handlers have a parameter `context` of their own, so what they ask is at the fro
 from __future__ import annotations
 
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from interpose._call import Call
 from interpose._identity import Identity
@@ -67,12 +67,47 @@ def trace_ids() -> tuple[str, str] | None:
 
     Of OpenTelemetry, if the application has imported it: we never do.
     """
-    otel = sys.modules.get("opentelemetry.trace")
-    # Where nothing at all is current, that is quicker to see than that no span is.
-    if otel is None or not (current := sys.modules["opentelemetry.context"].get_current()):
+    try:
+        ids = span_context()
+        if ids is None or not ids.is_valid:
+            return None
+        trace, span = ids.trace_id.to_bytes(16, "big"), ids.span_id.to_bytes(8, "big")
+        return trace.hex(), span.hex()  # half as dear as by format
+    except Exception:  # of a span that is somebody's own: a log without its ids is no harm
         return None
-    span = otel.get_current_span(current).get_span_context()
-    return (f"{span.trace_id:032x}", f"{span.span_id:016x}") if span.is_valid else None
+
+
+def span_context() -> Any:
+    """Used by interceptors: the ids and flags of OpenTelemetry's current span, also if they are invalid; None without a span.
+
+    It may raise for a span that is somebody's own.
+    """
+    kept = _spans or _find_spans()
+    if kept is None or not (current := kept.current()):  # where nothing at all is current, that is quick to see
+        return None
+    span = current.get(kept.key)
+    return None if span is None else span.get_span_context()
+
+
+class _Spans(NamedTuple):
+    """Where OpenTelemetry keeps the current span."""
+
+    current: Callable[[], Any]
+    key: str
+
+
+_spans: _Spans | None = None
+
+
+def _find_spans() -> _Spans | None:
+    """None as long as the application has not imported it. The API looks at every span whether it is one, which is dear."""
+    global _spans  # noqa: PLW0603  found once
+    if (api := sys.modules.get("opentelemetry.trace")) is None:
+        return None
+    context = sys.modules["opentelemetry.context"]
+    [key] = api.set_span_in_context(api.INVALID_SPAN, context.Context())
+    _spans = _Spans(context.get_current, key)
+    return _spans
 
 
 def inherited() -> Inherited | None:

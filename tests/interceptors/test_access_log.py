@@ -11,14 +11,38 @@ from typing import Any
 
 import grpc
 import pytest
+from opentelemetry import trace
 
-from interpose import Call, Flow, Kind, Metadata, Outcome, Side, chain, context, errors, intercept_channel, testing
-from interpose.interceptors import AccessLog, RequestId, Retry
+from interpose import (
+    Call,
+    Flow,
+    Kind,
+    Metadata,
+    Outcome,
+    Side,
+    chain,
+    context,
+    errors,
+    intercept_channel,
+    testing,
+)
+from interpose.interceptors import AccessLog, Identity, RequestId, Retry
 from interpose.interceptors.access_log import CLIENT_LEVELS, SERVER_LEVELS, JsonFormatter, JsonLines, Redactor
 from interpose.mechanisms.json_lines import MACHINE_READABLE
 from interpose.testing import PLACES, Echo, Place, Stub, failed, ok
 from tests.facts.serving import serving
-from tests.interceptors.driving import Given, failing, incoming, is_server, outgoing, overdue, play, raising, requests
+from tests.interceptors.driving import (
+    Given,
+    failing,
+    incoming,
+    is_server,
+    outgoing,
+    overdue,
+    play,
+    raising,
+    requests,
+    retrying,
+)
 from tests.protos.compiled import Generated
 from tests.protos.features import served, stub
 
@@ -756,20 +780,45 @@ def test_options_that_make_no_sense_are_refused(options: dict[str, Any], complai
         AccessLog(**options)
 
 
-def test_lines_without_logging() -> None:
-    """They are the same."""
+def identified(call: Call) -> Flow:
+    """What stands outside of the log, and knows the caller and the trace."""
+    context.set_identity(Identity("ann"))
+    with trace.use_span(trace.NonRecordingSpan(trace.SpanContext(1, 2, False))):
+        yield call
+
+
+ENDS: list[list[Any]] = [[Outcome.success("answer")], [failing(Code.NOT_FOUND, 'no "such" order')]]
+RICH = {"metadata": ["x-tenant"], "sample": {Code.OK: 0.5, Code.NOT_FOUND: 0.5}, "random": lambda: 0.0}
+
+
+@pytest.mark.parametrize(
+    ("around", "options", "inside", "given", "ends"),
+    [
+        ([], {}, [], incoming(), ENDS),
+        ([identified], RICH, [], incoming(timeout=5.0, metadata=[("x-tenant", "ä".encode().hex())]), ENDS),
+        ([], {}, [retrying()], outgoing(timeout=5.0), [[failing(Code.UNAVAILABLE), ok()]] * 2),
+    ],
+    ids=["plain", "with all there is", "attempts"],
+)
+def test_lines_without_logging(
+    around: list[Any], options: dict[str, Any], inside: list[Any], given: Given, ends: list[list[Any]]
+) -> None:
+    """They are the same, with the same fields in the same order."""
     stream, through = io.StringIO(), io.StringIO()
     handler = logging.StreamHandler(through)
     handler.setFormatter(JsonFormatter())
     logger = logger_to(handler)
     for log in (logger, JsonLines(stream, level=logging.DEBUG, name=logger.name)):
-        for outcome in (Outcome.success("answer"), failing(Code.NOT_FOUND, "no such order")):
-            testing.play(chain(RequestId(make=lambda: "order-17"), AccessLog(log, start=True)), [outcome], **incoming())
+        logs = AccessLog(log, start=True, **options)
+        for outcomes in ends:
+            copy_context().run(
+                testing.play, chain(*around, RequestId(make=lambda: "order-17"), logs, *inside), outcomes, **given
+            )
 
-    moving = {"time", "grpc.start_time", "grpc.time_ms"}
+    moving = {"time", "grpc.start_time", "grpc.request.deadline", "grpc.time_ms"}
     lines, expected = (
         [
-            {name: moving & {name} or value for name, value in json.loads(line).items()}
+            [(name, moving & {name} or value) for name, value in json.loads(line).items()]
             for line in text.getvalue().splitlines()
         ]
         for text in (stream, through)

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from interpose.mechanisms.json_lines import MAX_VALUES, JsonFormatter, JsonLines, rfc3339
+from interpose.mechanisms.json_lines import MAX_VALUES, JsonFormatter, JsonLines, members_of, rfc3339
 
 
 def record(message: Any = "hello", *arguments: Any, error: Any = None, **fields: Any) -> logging.LogRecord:
@@ -292,7 +292,7 @@ def by_logging(more: dict[str, Any]) -> dict[str, Any]:
 def test_a_stream_gets_the_lines_of_the_formatter(more: dict[str, Any]) -> None:
     """Whatever a record has more than others."""
     stream = io.StringIO()
-    JsonLines(stream)._prepared(logging.INFO, "done", COMMON)(more, "for people")
+    JsonLines(stream)._prepared(logging.INFO, "done", COMMON)(members_of(more))
     JsonLines(stream).write(logging.INFO, "done", {**COMMON, **more})
 
     first, second = stream.getvalue().splitlines()
@@ -316,7 +316,7 @@ def test_lines_of_several_threads_do_not_mix(tmp_path: Path) -> None:
     path = tmp_path / "lines"
     with path.open("w") as stream, ThreadPoolExecutor(8) as pool:
         write = JsonLines(stream)._prepared(logging.INFO, "done", COMMON)
-        list(pool.map(lambda number: write({"number": number, "text": "x" * 3000}), range(400)))
+        list(pool.map(lambda number: write(members_of({"number": number, "text": "x" * 3000})), range(400)))
 
     assert sorted(json.loads(line)["number"] for line in path.read_text().splitlines()) == list(range(400))
 

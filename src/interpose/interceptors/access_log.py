@@ -21,7 +21,7 @@ from interpose._metadata import Metadata
 from interpose._method import SERVER, Kind, Method, Side
 from interpose._outcome import OK, Outcome
 from interpose.errors import StatusError
-from interpose.mechanisms.json_lines import JsonFormatter, JsonLines, rfc3339
+from interpose.mechanisms.json_lines import JsonFormatter, JsonLines, members_of, rfc3339, text_of
 from interpose.mechanisms.log_records import Template
 from interpose.mechanisms.lru import Registry
 from interpose.mechanisms.options import FLAG, check_options, is_flag, is_number, must_be, option, optional
@@ -265,10 +265,8 @@ class AccessLog:
         try:
             line = rpc.lines.early(message)
             if self._enabled(line.level):
-                fields = {**rpc.fields(rpc.now(), self.wall), **self._shown(content)}
-                if (known := rpc.request_id or context.request_id()) is not None:
-                    fields["request_id"] = known
-                line.write(_traced(fields))
+                known = rpc.request_id or context.request_id()
+                line.write({**rpc.fields(self.wall, None, known), **rpc.metadata, **self._shown(content)})
         except BaseException:
             self._complain()
 
@@ -294,20 +292,21 @@ class AccessLog:
             rate = self._sample.get(code, 1.0) if self._sample else 1.0
             if rate < 1 and self._left_out(rate):
                 return
-            now = rpc.now()
-            fields = rpc.fields(now, self.wall)
-            fields["grpc.time_ms"] = milliseconds = int((now - rpc.started) * 1e6 + 0.5) / 1e3
+            milliseconds = int((rpc.now() - rpc.started) * 1e6 + 0.5) / 1e3
+            rare: dict[str, Any] = {**rpc.metadata}
             if code is not OK:
-                fields["grpc.error"] = one_line(_reason(outcome), MAX_ERROR)
+                rare["grpc.error"] = one_line(_reason(outcome), MAX_ERROR)
             if outcome._attempts > 1:
-                fields["grpc.attempts"] = outcome._attempts
+                rare["grpc.attempts"] = outcome._attempts
             if rate < 1:
-                fields["grpc.sample_rate"] = rate
-            if (known := context.request_id() or rpc.request_id) is not None:
-                fields["request_id"] = known
+                rare["grpc.sample_rate"] = rate
             if lines.side is SERVER and (identity := context.identity()) is not None:
-                fields[SUBJECT] = one_line(identity.subject, MAX_NAME)
-            line.write(_traced(fields), milliseconds)
+                rare[SUBJECT] = one_line(identity.subject, MAX_NAME)
+            known = context.request_id() or rpc.request_id
+            if line.put is None:
+                line.write({**rpc.fields(self.wall, milliseconds, known), **rare}, milliseconds)
+            else:
+                line.put(rpc.members(self.wall, milliseconds, known) + (members_of(rare) if rare else ""))
         except BaseException:
             self._complain()
 
@@ -351,10 +350,12 @@ class _Line(NamedTuple):
     """Records that differ in what only the RPC knows: their level, and what writes one.
 
     write: is given what the RPC knows, and what of it is shown where records are text.
+    put: is given what the RPC knows as JSON, which is what the lines of `JsonLines` are made of; None for other loggers.
     """
 
     level: int
     write: Callable[..., None]
+    put: Callable[[str], None] | None = None
 
 
 class _Lines:
@@ -400,7 +401,8 @@ class _Lines:
             return _Line(level, Template(logger, level, message, text, shown, __file__, fields).write)
 
         if isinstance(logger, JsonLines):
-            return _Line(level, logger._prepared(level, message, fields))
+            put = logger._prepared(level, message, fields)
+            return _Line(level, lambda more: put(members_of(more)), put)
 
         def write(more: dict[str, Any], *_: Any) -> None:
             logger.write(level, message, {**fields, **more})
@@ -414,7 +416,7 @@ PATH = ("grpc.service", "grpc.method")
 class _Rpc:
     """What is known of an RPC from its start on."""
 
-    __slots__ = ("_deadline", "_epoch", "_metadata", "_peer", "lines", "now", "request_id", "started")
+    __slots__ = ("_deadline", "_epoch", "_peer", "lines", "metadata", "now", "request_id", "started")
 
     def __init__(self, call: Call, lines: _Lines, keys: tuple[str, ...]) -> None:
         # What a server knows of its client is asked for now: once the RPC has ended, it may be gone.
@@ -422,32 +424,50 @@ class _Rpc:
         self.now = call._method.clock.now
         self.started = self.now()
         self.request_id = context.request_id()
+        self.metadata = _chosen(call.metadata, keys) if keys else _NONE
         self._deadline = call.deadline
         self._peer = call.peer
-        self._metadata = _chosen(call.metadata, keys) if keys else None
         self._epoch: float | None = None  # what the wall clock showed when the other one showed 0
 
-    def fields(self, now: float, wall: Callable[[], float]) -> dict[str, Any]:
-        """What all its records have, beside what is known of the method."""
-        epoch = self._epoch
-        if epoch is None:
-            epoch = self._epoch = wall() - now
+    # Nearly every record has these fields and no more: which are at hand, and which of them JSON need not look at, is
+    # known. So there are two ways to have them; `JsonLines` and `JsonFormatter` are held to the same in the tests.
+
+    def fields(self, wall: Callable[[], float], milliseconds: float | None, request_id: str | None) -> dict[str, Any]:
+        """What all its records have, beside what is known of the method. milliseconds: how long it took, once it has ended."""
+        epoch, ids = self._epoch_of(wall), context.trace_ids()
         fields: dict[str, Any] = {"grpc.start_time": rfc3339(epoch + self.started)}
         if self._deadline is not None:
             fields["grpc.request.deadline"] = rfc3339(epoch + self._deadline)
         if self._peer is not None:
             fields["peer.address"] = one_line(self._peer, MAX_NAME)
-        if self._metadata is not None:
-            fields.update(self._metadata)
+        if milliseconds is not None:
+            fields["grpc.time_ms"] = milliseconds
+        if request_id is not None:
+            fields["request_id"] = request_id
+        if ids is not None:
+            fields["trace_id"], fields["span_id"] = ids
         return fields
 
+    def members(self, wall: Callable[[], float], milliseconds: float, request_id: str | None) -> str:
+        """The same as JSON; half as dear as `members_of`, which has to look at each value."""
+        epoch, ids = self._epoch_of(wall), context.trace_ids()
+        members = f', "grpc.start_time": "{rfc3339(epoch + self.started)}"'
+        if self._deadline is not None:
+            members += f', "grpc.request.deadline": "{rfc3339(epoch + self._deadline)}"'
+        if self._peer is not None:
+            members += f', "peer.address": {text_of(one_line(self._peer, MAX_NAME))}'
+        members += f', "grpc.time_ms": {milliseconds!r}'
+        if request_id is not None:
+            members += f', "request_id": {text_of(request_id)}'
+        return members if ids is None else f'{members}, "trace_id": "{ids[0]}", "span_id": "{ids[1]}"'
 
-def _traced(fields: dict[str, Any]) -> dict[str, Any]:
-    """With the ids of the span that is current, if there is one."""
-    ids = context.trace_ids()
-    if ids is not None:
-        fields["trace_id"], fields["span_id"] = ids
-    return fields
+    def _epoch_of(self, wall: Callable[[], float]) -> float:
+        if self._epoch is None:
+            self._epoch = wall() - self.now()
+        return self._epoch
+
+
+_NONE: dict[str, list[str]] = {}
 
 
 def _reason(outcome: Outcome) -> str:

@@ -47,7 +47,7 @@ class Said(str):
 
     def __new__(cls, message: str, fields: Mapping[str, str]) -> Said:
         said = super().__new__(cls, message)
-        said.json = _text_of(message) + _members(fields)
+        said.json = text_of(message) + _members(fields)
         said.read = itemgetter(*fields)
         said.values = said.read(fields)
         return said
@@ -106,7 +106,7 @@ class JsonFormatter(logging.Formatter):
 class JsonLines:
     """Let `AccessLog` write lines of JSON into a stream without `logging`: `AccessLog(JsonLines(sys.stdout))`.
 
-    The lines are those of `JsonFormatter`, and cost little more than half. No handler and no filter sees them. Each is one
+    The lines are those of `JsonFormatter`, and cost less than half. No handler and no filter sees them. Each is one
     call of the stream's `write`, so lines of several threads do not mix; a stream that is not line-buffered is flushed
     after each.
 
@@ -138,20 +138,15 @@ class JsonLines:
 
     def write(self, level: int, message: str, fields: Mapping[str, Any]) -> None:
         """Write one record."""
-        self._prepared(level, message, {})(fields)
+        self._prepared(level, message, {})(members_of(fields))
 
-    def _prepared(self, level: int, message: str, fields: Mapping[str, str]) -> Callable[..., None]:
-        """What writes records that have these in common; it is given what each has more."""
-        head = f'{_source(logging.getLevelName(level), self._name)}, "message": {_text_of(message)}{_members(fields)}'
+    def _prepared(self, level: int, message: str, fields: Mapping[str, str]) -> Callable[[str], None]:
+        """What writes records that have these in common; it is given what each has more, as `members_of` makes it."""
+        head = f'{_source(logging.getLevelName(level), self._name)}, "message": {text_of(message)}{_members(fields)}'
         put, flush, now = self._stream.write, self._stream.flush, time.time
         buffered = not getattr(self._stream, "line_buffering", False)
 
-        def write(more: Mapping[str, Any], *_: Any) -> None:
-            try:
-                members = "".join([_KEYS[name] + _ENCODE[type(value)](value) for name, value in more.items()])
-            except KeyError:  # a value of another type, like a list
-                named = {f"extra.{name}" if name in _FIRST else name: value for name, value in more.items()}
-                members = f", {json.dumps(_Plain().of(named))[1:-1]}"
+        def write(members: str) -> None:
             put(f'{{"time": "{rfc3339(now())}", {head}{members}}}\n')
             if buffered:
                 flush()
@@ -191,14 +186,23 @@ def _known(record: logging.LogRecord, said: Said) -> str:
         return ""
 
 
-_text_of = encode_basestring_ascii
+text_of = encode_basestring_ascii
+
+
+def members_of(fields: Mapping[str, Any]) -> str:
+    """Fields as they follow others in an object of JSON: each behind a comma."""
+    try:
+        return "".join([_KEYS[name] + _ENCODE[type(value)](value) for name, value in fields.items()])
+    except KeyError:  # a value of another type, like a list
+        named = {f"extra.{name}" if name in _FIRST else name: value for name, value in fields.items()}
+        return f", {json.dumps(_Plain().of(named))[1:-1]}"
 
 
 class _Keys(dict[str, str]):
     """The names of fields, each with what is around it."""
 
     def __missing__(self, name: str) -> str:
-        key = f", {_text_of(f'extra.{name}' if name in _FIRST else name)}: "
+        key = f", {text_of(f'extra.{name}' if name in _FIRST else name)}: "
         if len(self) < MAX_KEYS:
             self[name] = key
         return key
@@ -206,7 +210,7 @@ class _Keys(dict[str, str]):
 
 def _members(fields: Mapping[str, str]) -> str:
     """Fields that are texts, as they follow others."""
-    return "".join(_KEYS[name] + _text_of(value) for name, value in fields.items())
+    return "".join(_KEYS[name] + text_of(value) for name, value in fields.items())
 
 
 _FIRST = frozenset(("time", "level", "logger", "message"))
@@ -216,18 +220,18 @@ _KEYS = _Keys()
 @lru_cache(64)  # an application has a few
 def _source(level: str, logger: str) -> str:
     """Where a record comes from."""
-    return f'"level": {_text_of(level)}, "logger": {_text_of(logger)}'
+    return f'"level": {text_of(level)}, "logger": {text_of(logger)}'
 
 
 def _number_of(value: float) -> str:
-    return repr(value) if value - value == 0.0 else _text_of(str(value))  # as by `isfinite`, which has to be called
+    return repr(value) if value - value == 0.0 else text_of(str(value))  # as by `isfinite`, which has to be called
 
 
 def _whole_number_of(value: int) -> str:
     return repr(value) if -MAX_WHOLE < value < MAX_WHOLE else json.dumps(_Plain().of(value))
 
 
-_ENCODE: dict[type, Callable[[Any], str]] = {str: _text_of, float: _number_of, int: _whole_number_of}
+_ENCODE: dict[type, Callable[[Any], str]] = {str: text_of, float: _number_of, int: _whole_number_of}
 
 
 def _is_plain(fields: dict[Any, Any]) -> bool:
@@ -303,16 +307,27 @@ def _text(value: Any) -> str:
 
 def rfc3339(seconds: float) -> str:
     """A date as RFC 3339 has it, in UTC; one before 1970 or beyond its last year is the nearest that it has."""
-    if not 0.0 <= seconds <= LAST_SECOND:
-        seconds = max(0.0, min(seconds, LAST_SECOND))
+    begin, text = _last
     # Half a microsecond more: of half a second, a clock may show a little less.
-    milliseconds = int(seconds * 1e3 + 5e-4)
-    return _second(milliseconds // 1000) + _REST[milliseconds % 1000]
+    milliseconds = int((seconds - begin) * 1e3 + 5e-4) if begin <= seconds < begin + 1.0 else 1000
+    return text + _REST[milliseconds] if milliseconds < 1000 else _other_second(seconds)
+
+
+_last = (0.0, "1970-01-01T00:00:00")  # a second, and its text: nearly every record is of the same
+
+
+def _other_second(seconds: float) -> str:
+    """A date in another second than the last one was in."""
+    global _last  # noqa: PLW0603  both at once, so that threads may share it
+    milliseconds = int(max(0.0, min(seconds, LAST_SECOND)) * 1e3 + 5e-4)
+    second = milliseconds // 1000
+    _last = (float(second), _second(second))
+    return _second(second) + _REST[milliseconds % 1000]
+
+
+@lru_cache(16)  # of long RPCs: when they began, and now
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None).isoformat()
 
 
 _REST = tuple(f".{rest:03d}Z" for rest in range(1000))
-
-
-@lru_cache(16)  # many records are of the same second
-def _second(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None).isoformat()

@@ -69,6 +69,32 @@ def test_ids_have_all_of_their_digits() -> None:
         assert context.trace_ids() == (f"{1:032}", f"{2:016}")
 
 
+class NoIds(trace.NonRecordingSpan):
+    def get_span_context(self) -> trace.SpanContext:
+        raise RuntimeError("no ids today")
+
+
+@pytest.mark.parametrize("current", [NoIds(trace.INVALID_SPAN_CONTEXT), "no span", trace.INVALID_SPAN], ids=repr)
+def test_what_is_current_has_no_ids(current: Any) -> None:
+    """A span of somebody's own that fails, what is no span, and one that stands for none: the line is written all the same."""
+    kept = Kept()
+    with trace.use_span(current):
+        play(log_to(kept), **incoming())
+
+        assert context.trace_ids() is None
+    assert kept.ids == [(None, None)]
+
+
+def test_a_span_of_an_api_that_is_imported_late() -> None:
+    """Lines without ids were written before."""
+    program = (
+        "from interpose import context; assert context.trace_ids() is None; from opentelemetry import trace; "
+        "span = trace.NonRecordingSpan(trace.SpanContext(1, 2, False)); current = trace.use_span(span); current.__enter__(); "
+        "assert context.trace_ids() == ('0' * 31 + '1', '0' * 15 + '2')"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
 def test_the_api_is_not_imported_for_it() -> None:
     """An application without OpenTelemetry pays for one look."""
     program = (

@@ -174,10 +174,15 @@ def test_a_function_that_fails(registry: CollectorRegistry) -> None:
     assert not exemplars(registry)
 
 
-def test_a_span_that_fails(registry: CollectorRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nor is one of a span that is somebody's own."""
-    monkeypatch.setattr(trace, "get_current_span", broken)
+class Broken(trace.NonRecordingSpan):
+    def get_span_context(self) -> trace.SpanContext:
+        raise RuntimeError("no ids today")
 
-    play(PrometheusMetrics(registry=registry), [failing(Code.ABORTED)], **incoming())
+
+def test_a_span_that_fails(registry: CollectorRegistry) -> None:
+    """Nor is one of a span that is somebody's own."""
+    with trace.use_span(Broken(trace.INVALID_SPAN_CONTEXT)):
+        play(PrometheusMetrics(registry=registry), [failing(Code.ABORTED)], **incoming())
 
     assert total(registry, "grpc_server_handled_total") == 1
+    assert not exemplars(registry)

@@ -97,6 +97,12 @@ _NO_STATE = TraceState.get_default()  # one object, in nearly every span's conte
 _FLAGS = tuple(f"{flags:02x}" for flags in range(256))
 
 
+def _parent_of(span: SpanContext) -> str:
+    """The `traceparent` that says it; half as dear as by format."""
+    trace_id, span_id = span.trace_id.to_bytes(16, "big").hex(), span.span_id.to_bytes(8, "big").hex()
+    return f"00-{trace_id}-{span_id}-{_FLAGS[span.trace_flags & 255]}"
+
+
 def injected(call: Call, context: Context, span: SpanContext) -> Call:
     """The call with what the context carries. A key that it has already is replaced: with two, a trace is cut.
 
@@ -106,8 +112,7 @@ def injected(call: Call, context: Context, span: SpanContext) -> Call:
     w3c, state = _is_w3c(propagator), span.trace_state
     if w3c and (state is _NO_STATE or not state) and not (context and context.get(_BAGGAGE)) and span.is_valid:
         others = there.without(PARENT) if there and there.get(PARENT) is not None else there
-        parent = f"00-{span.trace_id:032x}-{span.span_id:016x}-{_FLAGS[span.trace_flags & 255]}"
-        return call._copy("_metadata", others._plus(PARENT, parent))
+        return call._copy("_metadata", others._plus(PARENT, _parent_of(span)))
     pairs: Pairs = []
     propagator.inject(pairs, context, setter=_WRITER)
     if not pairs:

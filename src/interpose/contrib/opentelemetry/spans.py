@@ -44,7 +44,8 @@ class Spans:
     def end(self, span: Span, outcome: Outcome, more: Attributes = NOTHING) -> None:
         """It ends, as the outcome says. more: what else is known by now."""
         failed, attributes = self._endings[outcome.code]
-        span.set_attributes({**attributes, **more} if more else attributes)
+        for name, value in (*attributes.items(), *more.items()):  # the SDK takes as long for three as for all at once
+            span.set_attribute(name, value)
         if failed:
             span.set_status(Status(Verdict.ERROR, one_line(outcome.details, MAX_DESCRIPTION) or None))
         error = outcome.error

@@ -8,6 +8,7 @@ from typing import Any
 
 from prometheus_client.core import Exemplar
 
+from interpose.context import span_context
 from interpose.contrib.prometheus.counts import Seen
 from interpose.contrib.prometheus.naming import LABEL
 
@@ -18,23 +19,15 @@ API = "opentelemetry.trace"
 
 def current_span() -> Callable[[], Any] | None:
     """What gives the context of the current span, if it is sampled; None where the application has no OpenTelemetry."""
-    api = sys.modules.get(API)  # never imported by us
-    if api is None:
+    return _sampled if API in sys.modules else None  # never imported by us
+
+
+def _sampled() -> Any:
+    try:
+        span = span_context()
+        return span if span is not None and span.trace_flags & 1 and span.trace_id else None
+    except Exception:  # of a span that is somebody's own: an RPC without an exemplar is no harm
         return None
-    span_of: Callable[[Any], Any] = api.get_current_span
-    anything: Callable[[], Any] = sys.modules["opentelemetry.context"].get_current
-
-    def sampled() -> Any:
-        try:
-            current = anything()
-            if not current:  # which is quicker to see than that no span is
-                return None
-            context = span_of(current).get_span_context()
-            return context if context.trace_flags & 1 and context.trace_id else None
-        except Exception:  # of a span that is somebody's own: an RPC without an exemplar is no harm
-            return None
-
-    return sampled
 
 
 def from_function(function: Callable[[], Mapping[str, str] | None]) -> Callable[[], Any]:
