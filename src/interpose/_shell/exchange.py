@@ -28,7 +28,7 @@ from interpose._shell.race import Lanes
 
 _log = logging.getLogger("interpose")
 
-REFUSAL_GAP = 0.005  # seconds between the metadata and the status of a call that was refused, both in one frame
+REFUSAL_GAP = 0.02  # seconds between the metadata and the status of a call that was refused, both in one frame
 
 
 class Exchange(Owner):
