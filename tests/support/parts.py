@@ -71,14 +71,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+def pytest_xdist_auto_num_workers() -> int | None:
     """Two workers for each core: a third of its time a test waits for a wire, a process or a deadline.
 
-    The whole runs on two Pythons side by side, with one worker on each for each core.
+    Under coverage two Pythons run side by side, with one worker on each for each core.
     """
     if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
         return None  # xdist reads it itself
-    return (os.cpu_count() or 1) * (1 if config.getoption("part") == "whole" else 2)
+    return (os.cpu_count() or 1) * (1 if "COVERAGE_RUN" in os.environ else 2)
 
 
 @pytest.hookimpl(optionalhook=True)
