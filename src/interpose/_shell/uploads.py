@@ -31,7 +31,7 @@ class Source(ABC):
 class Requests(ABC):
     """The request stream of an RPC: what its application sends, from which each attempt makes its upload."""
 
-    __slots__ = ("_encode", "_messages", "_source")
+    __slots__ = ("_encode", "_messages", "_sources")
 
     once: ClassVar[type[Once]]  # the uploads of the shell
     kept: ClassVar[type[Again]]
@@ -39,15 +39,23 @@ class Requests(ABC):
     def __init__(self, messages: Any, encode: Callable[[Any], bytes]) -> None:
         self._messages = messages
         self._encode = encode
-        self._source: Any = None
+        self._sources: list[Any] = []  # of those that are there the first counts
+
+    @property
+    def _source(self) -> Any:
+        """Where messages are read that are kept; None as long as none are."""
+        return self._sources[0] if self._sources else None
 
     def upload(self, call: Call) -> Any:
         """The stream for one attempt; from its start if the call is buffered, else from where it is."""
-        if call._asks.buffer is not None and self._source is None:
-            self._source = self._keep(Replay(call._asks.buffer))
-        if self._source is None:
+        if call._asks.buffer is not None and not self._sources:
+            # Two copies may begin at once, on two threads. Then both make a source, and read the one that came first: from two
+            # sources each would be given a part of the messages.
+            self._sources.append(self._keep(Replay(call._asks.buffer)))
+        source = self._source
+        if source is None:
             return self.once(self._messages, call, self._encode)
-        return self.kept(self._source, Packing(call, self._encode))
+        return self.kept(source, Packing(call, self._encode))
 
     @abstractmethod
     def _keep(self, replay: Replay) -> Any:
@@ -56,7 +64,8 @@ class Requests(ABC):
     @property
     def repeatable(self) -> bool:
         """Can another attempt have all of it?"""
-        return self._source is None or bool(self._source.replay.replayable)
+        source = self._source
+        return source is None or bool(source.replay.replayable)
 
 
 class Upload(ABC):
