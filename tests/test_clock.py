@@ -45,7 +45,8 @@ def rung(clock: SystemClock, *delays: float) -> list[float]:
 
 def test_it_calls_back_in_order(clock: SystemClock) -> None:
     """Whatever the order in which callbacks were asked for, they come by their time."""
-    assert rung(clock, 0.3, 0.1, 0.2) == [0.1, 0.2, 0.3]  # far apart: a busy machine may stand still between two askings
+    # Far apart: a busy machine may stand still between two askings.
+    assert rung(clock, 0.3, 0.1, 0.2) == [0.1, 0.2, 0.3]
     assert ended(clock)
 
 
