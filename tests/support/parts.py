@@ -28,6 +28,10 @@ def _together(items: Items) -> Items:
     return covering(_whole(items), together=2)
 
 
+def _once(items: Items) -> Items:
+    return covering(_whole(items), together=1)
+
+
 def _alone(items: Items) -> Items:
     return [item for item in items if _marked(item, "alone") and not _marked(item, "rare")]
 
@@ -43,6 +47,7 @@ def _interop(items: Items) -> Items:
 PARTS: dict[str, Callable[[Items], Items]] = {
     "whole": _whole,
     "together": _together,
+    "once": _once,
     "alone": _alone,
     "quick": _quick,
     "interop": _interop,
@@ -58,7 +63,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--part",
         choices=PARTS,
         help="whole: what may share the machine. together: of that, each pair of values of a test's parameters once. "
-        "alone: what may not share it. quick: no slow test, and each value of each parameter once. interop: what needs "
+        "once: of that, each value once. alone: what may not share it. quick: as once, without slow tests. interop: what needs "
         "more than Python packages.",
     )
 
