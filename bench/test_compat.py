@@ -12,6 +12,7 @@ from bench.families import counting
 from bench.places import DIRECTIONS
 
 
+@pytest.mark.slow
 def test_both_do_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     """In every arm both contenders run, and their layers see as many messages."""
     seen: list[object] = []

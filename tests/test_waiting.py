@@ -308,6 +308,7 @@ def test_played_by_hand() -> None:
     assert done.told == ["here"] and answered.told == ["by hand"]
 
 
+@pytest.mark.slow
 def test_a_future_that_is_set_in_the_middle_of_the_wait_for_it() -> None:
     """However it falls: a thousand RPCs whose Future is set by another thread just then."""
     outcomes: list[Outcome] = []

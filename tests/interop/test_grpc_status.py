@@ -81,6 +81,7 @@ def test_a_text_that_is_cut(server: str, way: str, details: str) -> None:
     assert len(found.details) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("server", STACKS)
 def test_a_large_status_keeps_its_code(server: str) -> None:
     """20 kB of details no longer turn INTERNAL into RESOURCE_EXHAUSTED, nor does a large value beside them."""

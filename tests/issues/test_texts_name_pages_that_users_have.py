@@ -2,10 +2,13 @@
 
 import re
 
+import pytest
+
 from tests.pages.messages import messages
 from website.make import written
 
 
+@pytest.mark.slow
 def test_no_message_names_a_file_of_the_repository() -> None:
     """They name a page of the documentation by its title."""
     assert [
@@ -13,6 +16,7 @@ def test_no_message_names_a_file_of_the_repository() -> None:
     ] == []
 
 
+@pytest.mark.slow
 def test_pages_that_messages_name_are_there() -> None:
     """By the title at their top."""
     named = {title for message in messages() for title in re.findall(r'see "(.+?)" in the documentation', message.text)}

@@ -400,6 +400,7 @@ def test_an_any_where_no_class_can_be_made(pb: Any, monkeypatch: pytest.MonkeyPa
     assert Redactor()(packed(pb.Card(owner="Jo")))["value"] == "<bytes, 4>"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("implementation", ["python", "upb"])
 def test_each_implementation_of_protobuf(home: Path, pb: Any, implementation: str) -> None:
     """The one in Python shows the same as the one in C."""

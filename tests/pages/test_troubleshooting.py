@@ -131,6 +131,7 @@ def test_each_message_is_there_once() -> None:
     ] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.entry)
 def test_a_family_is_on_the_page(family: Family) -> None:
     """It has members, and one entry for them."""

@@ -57,6 +57,7 @@ def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Run:
     return lambda *options: pytester.runpytest_inprocess(*plugins, *options)
 
 
+@pytest.mark.slow
 def test_each_test_is_in_one_part(run: Run) -> None:
     """What shares the machine, and what does not, are all there is."""
     run("--part=whole").assert_outcomes(passed=16 + 15 + 4 + 12 + 1, skipped=2, deselected=3)
@@ -80,6 +81,7 @@ def test_what_runs_alone_is_imported_alone(run: Run, pytester: pytest.Pytester) 
     run("--part=alone").assert_outcomes(passed=3, deselected=16 + 15 + 4 + 12 + 1 + 2)
 
 
+@pytest.mark.slow
 def test_the_last_part_says_what_was_left_out(run: Run) -> None:
     """One line for all parts, with the command that brings it; a part that is not the last keeps it for itself."""
     line = "2 tests were left out: 2 for a rare metal. `make interop` installs what they need, and runs them."
@@ -121,6 +123,7 @@ def test_a_profile_counts_for_all_laws(profile: str) -> None:
         settings.load_profile(before)
 
 
+@pytest.mark.slow
 def test_a_program_in_a_fork_is_one_of_its_own(tmp_path: Path) -> None:
     """Its status and what it wrote; warnings are errors; nothing of one is in the next."""
     forks = Forks()

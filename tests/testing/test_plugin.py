@@ -260,6 +260,7 @@ def test_without_a_marker_it_runs_in_all_places_here(alone: pytest.Pytester) -> 
     assert seen.passed[-1] == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("marker", "complaint"),
     [

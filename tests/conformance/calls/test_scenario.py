@@ -23,6 +23,7 @@ def expected(kind: Kind, asyncio: bool) -> set[str]:
     return steps | ({"say", "hush"} if kind.request_streaming else set())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stack", ["sync", "asyncio"])
 @pytest.mark.parametrize("kind", Kind, ids=lambda kind: kind.value)
 def test_every_step_occurs(kind: Kind, stack: str) -> None:
