@@ -145,7 +145,7 @@ def test_what_grpcs_own_server_is_made_with() -> None:
 def test_an_old_connection_ends_streams_and_loses_no_unary_call(path: Path, on_loop: bool) -> None:
     """What `max_connection_age` asks grpc for, in seconds; here it is asked for in milliseconds.
 
-    Of a thousand calls one may begin as its connection ends, and be UNAVAILABLE in grpc: `Retry` sends it again.
+    A call that begins as its connection ends may be UNAVAILABLE, without gRPC's own retries: `Retry` sends it again.
     """
     shop = Shop(asyncio=on_loop)
     # A call that stands still for longer than the grace, as on a busy machine, would be lost as the stream is.
