@@ -194,6 +194,11 @@ class Attempt(shell.Attempt):
             if error is not None and not self._native_over:
                 self.native.cancel()
 
+    @property
+    def unread(self) -> bool:
+        """Has grpc.aio made up a failure, whose real status is behind messages that nobody has read?"""
+        return self._refused is not None and not (self._native_over or self.over)
+
     async def connected(self) -> None:
         """Wait until it can be written to, or is over: who writes before, grpc.aio leaves waiting if it is cancelled."""
         sent = getattr(self.native, "_metadata_sent", None)  # its event; calls of native interceptors have none

@@ -59,7 +59,7 @@ class _Handle(Handle, grpc.aio.Call):
             metadata = await attempt.native.initial_metadata()
             if not metadata:
                 await exchange.settled(attempt)
-            if exchange.attempt is attempt and not attempt.native.done():
+            if exchange.attempt is attempt and (attempt.unread or not attempt.native.done()):
                 return metadata
             while not attempt.over:  # the flows are about to get the outcome, and may send again
                 await exchange.changes()
@@ -89,7 +89,10 @@ class _Handle(Handle, grpc.aio.Call):
                 await attempt.connected()
                 await attempt.native.wait_for_connection()
             except AioRpcError:
-                continue  # the flows decide what becomes of it
+                if attempt.unread:
+                    await exchange.moment()
+                if not attempt.unread:
+                    continue  # the flows decide what becomes of it
             return
         if not (await exchange.end()).ok:
             raise exchange.exception()

@@ -120,9 +120,13 @@ class Exchange(shell.Exchange, attempts.Owner):
     async def settled(self, attempt: Attempt) -> None:
         """Wait a moment, if it may be about to fail: a refusal comes with no metadata, and just behind that the status."""
         if self.route.layers and self.attempt is attempt:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(REFUSAL_GAP):
-                    await self.changes()
+            await self.moment()
+
+    async def moment(self) -> None:
+        """Wait for changes, but not for long."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(REFUSAL_GAP):
+                await self.changes()
 
     async def next_attempt(self, last: Attempt | None = None) -> Attempt | None:
         """Wait for another attempt than `last`; None once all is over."""
