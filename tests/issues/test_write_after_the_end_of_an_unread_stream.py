@@ -47,7 +47,7 @@ async def stream() -> AsyncIterator[Any]:
     async with intercept_channel(native, passes) as channel:
         call: Any = channel.stream_stream("/Server/Ends")(without_end(), timeout=PATIENCE)
         async with asyncio.timeout(PATIENCE):
-            while not call._exchange.attempt.native.done():  # what the native call says, and ours does not yet
+            while not call._exchange.attempt.native.done():  # noqa: ASYNC110  what the native call says, and ours does not yet
                 await asyncio.sleep(0)
         yield call
     await server.stop(None)

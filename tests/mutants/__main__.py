@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 QUICK = ("--part=quick", "--hypothesis-profile=quick")
 PARTS = {"quick": (QUICK,), "test": (("--part=together", "--hypothesis-profile=short"), ("--part=alone",))}
 SPREAD = ("--numprocesses=2", "--dist=loadfile", "--no-loadscope-reorder")
-LIMIT = 1800  # seconds for one run of pytest; a fault that makes the suite hang is caught by then
+LIMIT = 300, 1800  # seconds for some tests, and for all of them: a fault that makes them hang is caught by then
 
 
 @contextmanager
@@ -44,7 +44,13 @@ def fails(tree: Path, *arguments: str) -> bool:
     environment = {**os.environ, "PYTHONPATH": str(tree / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
     try:
         done = subprocess.run(
-            command, cwd=tree, env=environment, timeout=LIMIT, check=False, capture_output=True, text=True
+            command,
+            cwd=tree,
+            env=environment,
+            timeout=LIMIT[SPREAD[0] in arguments],
+            check=False,
+            capture_output=True,
+            text=True,
         )
     except subprocess.TimeoutExpired:
         return True

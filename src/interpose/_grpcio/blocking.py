@@ -1,14 +1,20 @@
 """The blocking call of grpcio, without the call object, which is not needed.
 
 `with_call` is the public way to a response and its metadata, and makes a rendezvous, with a finalizer, for each call:
-3 % of a small RPC. The step just below it gives the same state without; it is grpcio's own, so where it is missing
-(another channel's stubs, a grpcio to come) the public way is taken.
+3 % of a small RPC. The step just below it gives the same state without, and below that is the core: a call with one
+message each way is one batch of it, for which grpcio keeps a state with a lock that nobody else could ask for. All this is
+grpcio's own (docs/design/0006-privates.md), so where something is missing (another channel's stubs, a grpcio to come) the
+next public way is taken.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any, TypeAlias
+
+import grpc
 
 from interpose import errors
 from interpose._metadata import Metadata
@@ -16,6 +22,65 @@ from interpose._outcome import OK, Ended
 
 # request, timeout, metadata, … → response; raises what it fails with
 Send: TypeAlias = Callable[..., tuple[Any, Ended]]
+
+
+class _Parts:
+    """grpcio's private parts; AttributeError or ImportError where this version has not all of them."""
+
+    def __init__(self) -> None:
+        core, channel, common, compression, observability = (
+            import_module(f"grpc.{name}")
+            for name in ("_cython.cygrpc", "_channel", "_common", "_compression", "_observability")
+        )
+        self.stub: type = channel._UnaryUnaryMultiCallable
+        self.operations = tuple(
+            getattr(core, f"{name}Operation")
+            for name in (
+                "SendInitialMetadata",
+                "SendMessage",
+                "SendCloseFromClient",
+                "ReceiveInitialMetadata",
+                "ReceiveMessage",
+                "ReceiveStatusOnClient",
+            )
+        )
+        self.defaults = core.PropagationConstants.GRPC_PROPAGATE_DEFAULTS
+        self.sooner: Callable[[Any], Any] = channel._determine_deadline
+        self.augmented: Callable[[Any, Any], Any] = compression.augment_metadata
+        waiting = channel._InitialMetadataFlags().with_wait_for_ready
+        self.flags = {wish: waiting(wish) for wish in (None, False, True)}
+        self.codes: dict[int, grpc.StatusCode] = common.CYGRPC_STATUS_CODE_TO_STATUS_CODE
+        self.observability = observability
+        observability._OBSERVABILITY_PLUGIN  # noqa: B018  it is there
+
+
+_OF_A_STUB = "_channel _method _context _registered_call_handle _request_serializer _response_deserializer"
+
+
+def _parts() -> _Parts | None:
+    try:
+        return _Parts()
+    except (ImportError, AttributeError):
+        return None
+
+
+PARTS = _parts()
+
+
+def blocking(native: Any, error_class: type) -> Send:
+    """The way to call this native multi-callable and wait; failures are typed, and instances of `error_class`."""
+    # Only grpc's own: multi-callables of others, ours among them, have private names of their own.
+    below = getattr(native, "_blocking", None) if type(native).__module__ == "grpc._channel" else None
+    if below is None:
+        with_call: Send = native.with_call
+        return with_call
+    stated = _stated(below, error_class)
+    if PARTS is None or type(native) is not PARTS.stub or not all(hasattr(native, name) for name in _OF_A_STUB.split()):
+        return stated
+    return _direct(native, PARTS, stated, error_class)
+
+
+# --- by the state that grpcio keeps ------------------------------------------------------------------------------------
 
 
 class State:
@@ -32,33 +97,123 @@ class State:
         return self._state.trailing_metadata
 
 
-def blocking(native: Any, error_class: type) -> Send:
-    """The way to call this native multi-callable and wait; failures are typed, and instances of `error_class`."""
-    # Only grpc's own: multi-callables of others, ours among them, have private names of their own.
-    below = getattr(native, "_blocking", None) if type(native).__module__ == "grpc._channel" else None
-    if below is None:
-        with_call: Send = native.with_call
-        return with_call
-
+def _stated(below: Callable[..., tuple[Any, Any]], error_class: type) -> Send:
     def send(
         request: Any, timeout: Any, metadata: Any, credentials: Any, wait_for_ready: Any, compression: Any
     ) -> tuple[Any, Ended]:
         state, _ = below(request, timeout, metadata, credentials, wait_for_ready, compression)
-        if state.code is not OK:
-            raise errors.native_class(errors.of(state.code), error_class)(
-                text(state.details),
-                trailing_metadata=Metadata.trusted(state.trailing_metadata),
-                initial_metadata=state.initial_metadata,
-                debug_error_string=text(state.debug_error_string),
-                local=not state.debug_error_string,  # the core describes every status that a server sent
-            )
         ended = State()
         ended._state = state
+        if state.code is not OK:
+            raise failed(ended, state.code, text(state.details), text(state.debug_error_string), error_class)
         return state.response, ended
 
     return send
 
 
+def failed(
+    ended: Ended, code: grpc.StatusCode, details: str, debug_error_string: str, error_class: type
+) -> errors.StatusError:
+    """The typed error of a call that has ended like this."""
+    return errors.native_class(errors.of(code), error_class)(
+        details,
+        trailing_metadata=Metadata.trusted(ended.trailing_metadata()),
+        initial_metadata=ended.initial_metadata(),
+        debug_error_string=debug_error_string,
+        local=not debug_error_string,  # the core describes every status that a server sent
+    )
+
+
 def text(value: Any) -> str:
     """Text as grpcio keeps it: bytes, text or nothing."""
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value or ""
+
+
+# --- by the core -------------------------------------------------------------------------------------------------------
+
+
+class Received:
+    """The two operations of a call that has ended which have the metadata of its response."""
+
+    __slots__ = ("_beginning", "_end")
+
+    _beginning: Any
+    _end: Any
+
+    def initial_metadata(self) -> Any:
+        return self._beginning.initial_metadata()
+
+    def trailing_metadata(self) -> Any:
+        return self._end.trailing_metadata()
+
+
+def _serialized(request: Any, serialize: Callable[[Any], Any] | None) -> Any:
+    """The message for the core; INTERNAL, in grpc's words, if there is none."""
+    try:
+        data = request if serialize is None else serialize(request)
+    except Exception as error:
+        raise errors.Internal("Exception serializing request!", local=True) from error
+    if data is None:
+        raise errors.Internal("Exception serializing request!", local=True)
+    return data
+
+
+def _unanswered(parts: _Parts, ended: Received, error_class: type) -> errors.StatusError:
+    """The error of a call that ended with a status."""
+    end = ended._end
+    number, details = end.code(), text(end.details())
+    code = parts.codes.get(number)
+    if code is None:  # a number that is none of gRPC's
+        return failed(
+            ended, grpc.StatusCode.UNKNOWN, f'Server sent unknown code {code} and details "{details}"', "", error_class
+        )
+    return failed(ended, code, details, text(end.error_string()), error_class)
+
+
+def _direct(native: Any, parts: _Parts, stated: Send, error_class: type) -> Send:
+    """One batch of the core's, as `_UnaryUnaryMultiCallable._blocking` makes it."""
+    start, method, context, handle = (
+        native._channel.segregated_call,
+        native._method,
+        native._context,
+        native._registered_call_handle,
+    )
+    serialize, deserialize = native._request_serializer, native._response_deserializer
+    send_metadata, send_message, send_close, receive_metadata, receive_message, receive_status = parts.operations
+    defaults, sooner, augmented, flags, observability = (
+        parts.defaults,
+        parts.sooner,
+        parts.augmented,
+        parts.flags,
+        parts.observability,
+    )
+    unflagged, now = flags[None], time.time
+
+    def send(
+        request: Any, timeout: Any, metadata: Any, credentials: Any, wait_for_ready: Any, compression: Any
+    ) -> tuple[Any, Ended]:
+        if observability._OBSERVABILITY_PLUGIN is not None:  # it is told how long each RPC took, by its state
+            return stated(request, timeout, metadata, credentials, wait_for_ready, compression)
+        deadline = None if timeout is None else now() + timeout
+        data = _serialized(request, serialize)
+        pairs = augmented(metadata, compression) if metadata or compression else None
+        flag = unflagged if wait_for_ready is None else flags[bool(wait_for_ready)]
+        beginning, message, end = receive_metadata(0), receive_message(0), receive_status(0)
+        operations = (send_metadata(pairs, flag), send_message(data, 0), send_close(0), beginning, message, end)
+        if credentials is not None:
+            credentials = credentials._credentials
+        start(
+            defaults, method, None, sooner(deadline), metadata, credentials, ((operations, None),), context, handle
+        ).next_event()
+        ended = Received()
+        ended._beginning, ended._end = beginning, end
+        if end.code() != 0:
+            raise _unanswered(parts, ended, error_class)
+        response = message.message()
+        if response is not None and deserialize is not None:
+            response = deserialize(response)  # never raises: see `decoder`
+            if response is None:
+                raise failed(ended, grpc.StatusCode.INTERNAL, "Exception deserializing response!", "", error_class)
+        return response, ended
+
+    return send

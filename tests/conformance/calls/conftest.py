@@ -15,7 +15,7 @@ from tests.conformance.calls.comparing import Side
 from tests.conformance.calls.remote import serving, stubs
 from tests.conformance.calls.scenario import Scenario
 from tests.conformance.calls.seeing import Sight
-from tests.conformance.calls.ways import AIO_WAYS, WAYS
+from tests.conformance.calls.ways import AIO_WAYS, SYNC_WAYS
 
 OPTIONS = [("grpc.enable_retries", 0)]
 
@@ -24,13 +24,13 @@ OPTIONS = [("grpc.enable_retries", 0)]
 def sync_side() -> Iterator[Side]:
     """Scenarios on the sync stack."""
     with serving() as (target, puppet):
-        channels = {way: wrap(grpc.insecure_channel(target, OPTIONS)) for way, wrap in WAYS.items()}
+        channels = {way: wrap(grpc.insecure_channel(target, OPTIONS)) for way, wrap in SYNC_WAYS.items()}
         methods = {way: stubs(channel) for way, channel in channels.items()}
 
         def run(way: str, scenario: Scenario) -> list[Sight]:
             return sync_caller.Caller(methods[way][scenario.kind], puppet.remote(), scenario).run()
 
-        yield Side(False, WAYS, run)
+        yield Side(False, SYNC_WAYS, run)
         for channel in channels.values():
             channel.close()
 

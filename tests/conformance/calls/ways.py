@@ -10,7 +10,7 @@ import grpc
 import grpc.aio
 
 from interpose import Call, Flow, Interceptor, intercept_channel
-from interpose._grpcio import direct
+from interpose._grpcio import blocking, direct
 
 UNUSED = grpc.StatusCode.DATA_LOSS  # no scenario ends with it
 
@@ -42,7 +42,21 @@ WAYS: dict[str, Callable[[Any], Any]] = {
     "taps": lambda channel: intercept_channel(channel, taps),
     "retries": lambda channel: intercept_channel(channel, retries),
 }
+SYNC_WAYS: dict[str, Callable[[Any], Any]] = {**WAYS, "passes, by a state": lambda channel: by_a_state(channel, passes)}
 AIO_WAYS: dict[str, Callable[[Any], Any]] = {**WAYS, "passes, in public": lambda channel: in_public(channel, passes)}
+
+
+def by_a_state(channel: grpc.Channel, *interceptors: Interceptor) -> grpc.Channel:
+    """As with a grpcio without the private parts that blocking calls are sent through (interpose/_grpcio/blocking.py)."""
+    intercepted: Any = intercept_channel(channel, *interceptors)
+    stub = intercepted._stub
+
+    def stub_by_a_state(route: Any) -> Any:
+        with mock.patch.object(blocking, "PARTS", None):
+            return stub(route)
+
+    intercepted._stub = stub_by_a_state
+    return intercepted  # type: ignore[no-any-return]
 
 
 def in_public(channel: grpc.aio.Channel, *interceptors: Interceptor) -> grpc.aio.Channel:
