@@ -25,11 +25,7 @@ def _whole(items: Items) -> Items:
 
 
 def _together(items: Items) -> Items:
-    return covering(_whole(items), together=2)
-
-
-def _once(items: Items) -> Items:
-    return covering(_whole(items), together=1)
+    return covering(_whole(items))
 
 
 def _alone(items: Items) -> Items:
@@ -37,7 +33,7 @@ def _alone(items: Items) -> Items:
 
 
 def _quick(items: Items) -> Items:
-    return covering([item for item in items if not _marked(item, "alone", "slow", "needs", "rare")], together=1)
+    return covering([item for item in items if not _marked(item, "alone", "slow", "needs", "rare")])
 
 
 def _interop(items: Items) -> Items:
@@ -47,7 +43,6 @@ def _interop(items: Items) -> Items:
 PARTS: dict[str, Callable[[Items], Items]] = {
     "whole": _whole,
     "together": _together,
-    "once": _once,
     "alone": _alone,
     "quick": _quick,
     "interop": _interop,
@@ -62,9 +57,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--part",
         choices=PARTS,
-        help="whole: what may share the machine. together: of that, each pair of values of a test's parameters once. "
-        "once: of that, each value once. alone: what may not share it. quick: as once, without slow tests. interop: what needs "
-        "more than Python packages.",
+        help="whole: what may share the machine. together: of that, each value of a test's parameters once. alone: what may "
+        "not share it. quick: as together, without slow tests. interop: what needs more than Python packages.",
     )
 
 
