@@ -6,6 +6,7 @@ Without `--part` pytest runs all that is chosen in one process, one after the ot
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -95,10 +96,16 @@ class Rooms(LoadFileScheduling):
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Of 300 files a few have tests that run alone; to import the others would take longer than those tests do."""
-    if config.getoption("part") == "alone" and collection_path.suffix == ".py":
-        return True if "mark.alone" not in collection_path.read_text("utf-8") else None
-    return None
+    """Files that have no test of the part: to import them would take longer, for each worker, than many a test."""
+    part = config.getoption("part")
+    if part not in ("alone", "quick") or collection_path.suffix != ".py":
+        return None
+    text = collection_path.read_text("utf-8")
+    none = "mark.alone" not in text if part == "alone" else _NOT_QUICK.search(text) is not None
+    return True if none else None
+
+
+_NOT_QUICK = re.compile(r"^pytestmark = .*\bmark\.(alone|slow|needs|rare)\b", re.MULTILINE)
 
 
 @pytest.hookimpl(trylast=True)  # behind -k and -m

@@ -81,6 +81,14 @@ def test_what_runs_alone_is_imported_alone(run: Run, pytester: pytest.Pytester) 
     run("--part=alone").assert_outcomes(passed=3, deselected=16 + 15 + 4 + 12 + 1 + 2)
 
 
+def test_a_file_of_slow_tests_is_not_imported_for_quick(run: Run, pytester: pytest.Pytester) -> None:
+    """Nor one that needs more than Python packages, whatever else it is marked with."""
+    marks = ("pytest.mark.slow  # whole runs", '[pytest.mark.needs("redis"), pytest.mark.timeout(9)]')
+    for number, mark in enumerate(marks):
+        pytester.makepyfile(**{f"test_other{number}": f"import pytest\n\npytestmark = {mark}\nraise ImportError"})
+    run("--part=quick").assert_outcomes(passed=4 + 5 + 4 + 3, deselected=12 + 10 + 9 + 3 + 1 + 2)
+
+
 @pytest.mark.slow
 def test_the_last_part_says_what_was_left_out(run: Run) -> None:
     """One line for all parts, with the command that brings it; a part that is not the last keeps it for itself."""
