@@ -2,7 +2,7 @@
 
 `with_call` is the public way to a response and its metadata, and makes a rendezvous, with a finalizer, for each call:
 3 % of a small RPC. The step just below it gives the same state without, and below that is the core: a call with one
-message each way is one batch of it, for which grpcio keeps a state with a lock that nobody else could ask for. All this is
+message each way is one batch of it, for which grpcio keeps a state with a lock that no other thread could take. All this is
 grpcio's own (docs/design/0006-privates.md), so where something is missing (another channel's stubs, a grpcio to come) the
 next public way is taken.
 """
@@ -192,7 +192,7 @@ def _direct(native: Any, parts: _Parts, stated: Send, error_class: type) -> Send
     def send(
         request: Any, timeout: Any, metadata: Any, credentials: Any, wait_for_ready: Any, compression: Any
     ) -> tuple[Any, Ended]:
-        if observability._OBSERVABILITY_PLUGIN is not None:  # it is told how long each RPC took, by its state
+        if observability._OBSERVABILITY_PLUGIN is not None:  # it reads from the state how long the RPC took
             return stated(request, timeout, metadata, credentials, wait_for_ready, compression)
         deadline = None if timeout is None else now() + timeout
         data = _serialized(request, serialize)

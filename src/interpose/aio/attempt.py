@@ -196,7 +196,7 @@ class Attempt(shell.Attempt):
 
     @property
     def unread(self) -> bool:
-        """Has grpc.aio made up a failure, whose real status is behind messages that nobody has read?"""
+        """Has grpc.aio made up a failure, whose real status is behind messages that were not read?"""
         return self._refused is not None and not (self._native_over or self.over)
 
     async def connected(self) -> None:
