@@ -81,12 +81,13 @@ def test_the_deadline_less_a_margin() -> None:
 
 
 def test_no_time_left_sends_nothing() -> None:
-    """The call ends here."""
+    """The call ends here, and says whose time it was."""
     clock = FakeClock()
 
     played = handed_on(PropagateContext(margin=3), incoming(timeout=2, clock=clock), script=[], clock=clock)
 
     assert played.outcome.code is grpc.StatusCode.DEADLINE_EXCEEDED and played.outcome.local
+    assert played.outcome.details == "no time is left of the incoming RPC for this call"
     assert played.sent == []
 
 
