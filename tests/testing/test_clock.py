@@ -147,10 +147,11 @@ def test_what_is_due_at_once_rings_without_the_test() -> None:
 def test_a_cancelled_timer_does_not_ring() -> None:
     """And nobody waits for it; to cancel twice, or after it rang, does nothing."""
     clock, rang = FakeClock(), []
-    first, second = clock.call_later(1, lambda: rang.append(1)), clock.call_later(2, lambda: rang.append(2))
+    first, second, third = (clock.call_later(at, lambda at=at: rang.append(at)) for at in (1, 2, 3))  # type: ignore[misc]
 
     first.cancel()
     first.cancel()
+    third.cancel()
     waiting = clock.waiting
     clock.advance(5)
     second.cancel()
