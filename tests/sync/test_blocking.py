@@ -5,7 +5,6 @@ tests/conformance/calls holds the direct way, and the one by grpcio's own state,
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +16,7 @@ from grpc import _channel
 from interpose import Call, Flow, Outcome, errors, intercept_channel
 from interpose._grpcio import blocking
 from interpose.testing import Echo, failed
-from tests.conformance.a6.wire import answering, status_behind
+from tests.conformance.a6.wire import answering, message_and_status, status_behind
 from tests.conformance.calls.ways import by_a_state, passes
 
 OK = grpc.StatusCode.OK
@@ -131,14 +130,26 @@ def raises(_: Any) -> Any:
 
 @pytest.mark.parametrize("serialize", [raises, lambda _: None], ids=["raises", "gives nothing"])
 def test_a_request_that_cannot_be_serialized(client: Client, serialize: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """INTERNAL in grpc's words, and nothing is sent."""
-    caplog.set_level(logging.CRITICAL, "grpc._common")
+    """INTERNAL in grpc's words, the cause in grpc's log, and nothing is sent."""
     with pytest.raises(errors.Internal, match="Exception serializing request!") as caught:
         client.stub(serialize)(b"a")
 
     assert caught.value.local
     assert isinstance(caught.value, grpc.Call)
     assert [(outcome.code, outcome.local) for outcome in client.outcomes] == [(INTERNAL, True)]
+    assert isinstance(client.outcomes[0].error, grpc.Call)
+    assert [record.name for record in caplog.records] == ["grpc._common"] * (serialize is raises)
+
+
+@possible
+def test_the_cause_of_a_request_that_cannot_be_serialized(echo: Echo) -> None:
+    """It is that of the error, which grpcio itself drops."""
+    with echo.serve() as target:
+        client = Client(target, intercept_channel)
+        with client.channel, pytest.raises(errors.Internal) as caught:
+            client.stub(raises)(b"a")
+
+    assert isinstance(caught.value.__cause__, ValueError)
 
 
 def test_no_request(client: Client) -> None:
@@ -153,6 +164,18 @@ def test_a_response_that_is_nothing_when_deserialized(client: Client) -> None:
         client.stub(None, lambda _: None)(b"a")
 
     assert caught.value.local
+
+
+@pytest.mark.parametrize("wrap", [intercept_channel, by_a_state], ids=["direct", "by a state"])
+def test_a_response_that_is_nothing_behind_a_failure(wrap: Any) -> None:
+    """grpcio looks at the message before the status."""
+    with (
+        answering(message_and_status(b"a", 5)) as server,
+        grpc.insecure_channel(server.target) as native,
+        wrap(native, passes) as channel,
+        pytest.raises(errors.Internal, match="Exception deserializing response!"),
+    ):
+        channel.unary_unary(METHOD, None, lambda _: None)(b"a")
 
 
 # --- endings ----------------------------------------------------------------------------------------------------------

@@ -50,6 +50,7 @@ class _Parts:
         waiting = channel._InitialMetadataFlags().with_wait_for_ready
         self.flags = {wish: waiting(wish) for wish in (None, False, True)}
         self.codes: dict[int, grpc.StatusCode] = common.CYGRPC_STATUS_CODE_TO_STATUS_CODE
+        self.log = common._LOGGER
         self.observability = observability
         observability._OBSERVABILITY_PLUGIN  # noqa: B018  it is there
 
@@ -147,27 +148,28 @@ class Received:
         return self._end.trailing_metadata()
 
 
-def _serialized(request: Any, serialize: Callable[[Any], Any] | None) -> Any:
+def _serialized(request: Any, serialize: Callable[[Any], Any] | None, parts: _Parts, error_class: type) -> Any:
     """The message for the core; INTERNAL, in grpc's words, if there is none."""
+    cause = None
     try:
         data = request if serialize is None else serialize(request)
     except Exception as error:
-        raise errors.Internal("Exception serializing request!", local=True) from error
+        parts.log.exception("Exception serializing message!")
+        cause, data = error, None
     if data is None:
-        raise errors.Internal("Exception serializing request!", local=True)
+        kind = errors.native_class(errors.Internal, error_class)
+        raise kind("Exception serializing request!", local=True) from cause
     return data
 
 
 def _unanswered(parts: _Parts, ended: Received, error_class: type) -> errors.StatusError:
     """The error of a call that ended with a status."""
     end = ended._end
-    number, details = end.code(), text(end.details())
-    code = parts.codes.get(number)
-    if code is None:  # a number that is none of gRPC's
-        return failed(
-            ended, grpc.StatusCode.UNKNOWN, f'Server sent unknown code {code} and details "{details}"', "", error_class
-        )
-    return failed(ended, code, details, text(end.error_string()), error_class)
+    code, details, described = parts.codes.get(end.code()), text(end.details()), text(end.error_string())
+    if code is None:  # a number that is no status: in grpcio's words, which has lost it here too
+        code, described = grpc.StatusCode.UNKNOWN, ""
+        details = f'Server sent unknown code None and details "{details}"'
+    return failed(ended, code, details, described, error_class)
 
 
 def _direct(native: Any, parts: _Parts, stated: Send, error_class: type) -> Send:
@@ -187,15 +189,15 @@ def _direct(native: Any, parts: _Parts, stated: Send, error_class: type) -> Send
         parts.flags,
         parts.observability,
     )
-    unflagged, now = flags[None], time.time
+    unflagged = flags[None]
 
     def send(
         request: Any, timeout: Any, metadata: Any, credentials: Any, wait_for_ready: Any, compression: Any
     ) -> tuple[Any, Ended]:
         if observability._OBSERVABILITY_PLUGIN is not None:  # it reads from the state how long the RPC took
             return stated(request, timeout, metadata, credentials, wait_for_ready, compression)
-        deadline = None if timeout is None else now() + timeout
-        data = _serialized(request, serialize)
+        deadline = None if timeout is None else time.time() + timeout  # not bound: tests put another clock there
+        data = _serialized(request, serialize, parts, error_class)
         pairs = augmented(metadata, compression) if metadata or compression else None
         flag = unflagged if wait_for_ready is None else flags[bool(wait_for_ready)]
         beginning, message, end = receive_metadata(0), receive_message(0), receive_status(0)
@@ -207,13 +209,13 @@ def _direct(native: Any, parts: _Parts, stated: Send, error_class: type) -> Send
         ).next_event()
         ended = Received()
         ended._beginning, ended._end = beginning, end
-        if end.code() != 0:
-            raise _unanswered(parts, ended, error_class)
         response = message.message()
         if response is not None and deserialize is not None:
             response = deserialize(response)  # never raises: see `decoder`
-            if response is None:
+            if response is None:  # whatever the status is, as grpcio has it
                 raise failed(ended, grpc.StatusCode.INTERNAL, "Exception deserializing response!", "", error_class)
+        if end.code() != 0:
+            raise _unanswered(parts, ended, error_class)
         return response, ended
 
     return send

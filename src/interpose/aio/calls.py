@@ -85,17 +85,30 @@ class _Handle(Handle, grpc.aio.Call):
         """Wait until an attempt is connected; raises the RPC's failure if it ends instead."""
         exchange, attempt = self._exchange, None
         while (attempt := await exchange.next_attempt(attempt)) is not None:
-            try:
-                await attempt.connected()
-                await attempt.native.wait_for_connection()
-            except AioRpcError:
-                if attempt.unread:
-                    await exchange.moment()
-                if not attempt.unread:
-                    continue  # the flows decide what becomes of it
-            return
+            if await self._has_connected(attempt):
+                return
         if not (await exchange.end()).ok:
             raise exchange.exception()
+
+    async def _has_connected(self, attempt: Attempt) -> bool:
+        """Wait until this one is connected; False if it ended before: the flows decide what becomes of it."""
+        try:
+            await attempt.connected()
+            if attempt.over:  # cancelled before it was connected, it would leave us waiting: grpc.aio forgets who asked
+                return False
+            await attempt.native.wait_for_connection()
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            while not attempt.over:  # the native call was cancelled, and not this task
+                await self._exchange.changes()
+            return False
+        except AioRpcError:
+            if attempt.unread:
+                await self._exchange.moment()
+            return attempt.unread
+        return True
 
 
 class _UnaryResponse(_Handle):

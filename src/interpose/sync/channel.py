@@ -170,7 +170,11 @@ class _UnaryResponse(_Starter):
         else:
             outcome = self._go_on(*taken, context, deadline, requests, was_open)
         if outcome._code is not OK:
-            raise exception_of(outcome, InactiveCall)
+            error = exception_of(outcome, InactiveCall)
+            try:
+                raise error
+            finally:  # its traceback holds this frame, and by that all that the caller's frames have
+                del error, outcome, taken
         return outcome
 
     def _go_on(
@@ -191,11 +195,16 @@ class _UnaryResponse(_Starter):
                 step = exchange.run(step)
         if interrupted is not None and step._code is not OK:
             raise interrupted
-        return step
+        try:
+            return step
+        finally:
+            del step, driver  # as in `_run`
 
     def _perform(self, call: Call, requests: Any, was_open: bool) -> Outcome:
         """Send it, and wait for the end."""
-        outcome = self._send(call) if requests is None else self._upload(call, requests)
+        return self._checked(self._send(call) if requests is None else self._upload(call, requests), was_open)
+
+    def _checked(self, outcome: Outcome, was_open: bool) -> Outcome:
         return closing(outcome, was_open) if self._route.pauses.closed else outcome
 
     def _awaited(self, driver: Driver, step: Wait, deadline: float | None) -> tuple[Callable[[Any], Any], Any]:
@@ -237,7 +246,10 @@ class _UnaryResponse(_Starter):
                 response = shown(call, response, native)
         except BaseException as raised:
             error = known(raised)
-            return failure(error, 1, received, now() - started, True, native or _ended(error))
+            try:
+                return failure(error, 1, received, now() - started, True, native or _ended(error))
+            finally:
+                del error  # as in `_run`
         outcome = Received()
         outcome._response, outcome._elapsed, outcome._ended = response, now() - started, native
         outcome._initial_metadata = outcome._trailing_metadata = None
@@ -249,9 +261,12 @@ class _UnaryResponse(_Starter):
         outcome = self._send(call, iter(upload))
         again = upload.close() and outcome._replayable
         error, received, elapsed = upload.error or outcome._error, outcome._responses, outcome._elapsed
-        if error is not None:
-            return failure(error, upload.sent, received, elapsed, again, outcome._ended)
-        return Outcome(OK, outcome._response, "", None, upload.sent, received, elapsed, again, outcome._ended)
+        try:
+            if error is not None:
+                return failure(error, upload.sent, received, elapsed, again, outcome._ended)
+            return Outcome(OK, outcome._response, "", None, upload.sent, received, elapsed, again, outcome._ended)
+        finally:
+            del outcome, error  # as in `_run`
 
     def _pause(self, call: Call) -> Outcome | None:
         """Wait until the call is to be sent; its outcome if it is not, for the channel was closed or the time is up."""

@@ -143,13 +143,18 @@ def cut_off(stream: int) -> tuple[bytes, bool]:
 
 def answer(message: bytes, *headers: Field) -> Reply:
     """One message, and OK."""
+    return message_and_status(message, 0, *headers)
+
+
+def message_and_status(message: bytes, status: int, *headers: Field) -> Reply:
+    """One message, and a status whatever it is."""
 
     def reply(stream: int) -> tuple[bytes, bool]:
         data = b"\0" + len(message).to_bytes(4) + message
         return (
             fields(stream, 0, *GRPC, *headers)
             + frame(DATA, 0, stream, data)
-            + fields(stream, END_STREAM, (b"grpc-status", b"0"))
+            + fields(stream, END_STREAM, (b"grpc-status", b"%d" % status))
         ), False
 
     return reply
