@@ -70,6 +70,17 @@ def test_a_delay() -> None:
     assert taken >= 0.04
 
 
+def test_a_delay_ends_when_it_heals() -> None:
+    """The next call is as quick as ever."""
+    with faulty() as proxy, channel(proxy) as client:
+        stub = Stub(client)
+        code(stub)
+        proxy.delay(30)
+        proxy.heal()
+
+        assert code(stub, timeout=5) is grpc.StatusCode.OK
+
+
 def test_a_throttle() -> None:
     """Bytes trickle: what would take too long ends with the deadline, and passes when the limit is lifted."""
     with faulty() as proxy, channel(proxy) as client:
