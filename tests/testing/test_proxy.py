@@ -75,11 +75,11 @@ def test_a_delay_ends_when_it_heals() -> None:
     with faulty() as proxy, channel(proxy) as client:
         stub = Stub(client)
         code(stub)
-        proxy.delay(3)
+        proxy.delay(1.5)
         proxy.heal()
         code(stub)
 
-        assert code(stub, timeout=4) is grpc.StatusCode.OK
+        assert code(stub, timeout=2.5) is grpc.StatusCode.OK
 
 
 def test_a_throttle() -> None:
