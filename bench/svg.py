@@ -129,7 +129,7 @@ def _panel(panel: Panel, figures: Figures) -> Iterator[str]:
     if again := figures.get(f"{panel.path}/{AGAIN}/noop/0/ratio"):
         yield _band(panel, again)
     yield from _grid(panel)
-    limit = panel.y(FIVE_LAYERS[side])
+    limit = panel.y(FIVE_LAYERS[panel.path])
     yield _line(panel.x(5) - 20, limit, panel.x(5) + 20, limit, TARGET, stroke_width=2, stroke_dasharray="4 3")
     drawn = {family: _points(panel, figures, family) for family in MODULES}
     for family, points in drawn.items():
