@@ -181,6 +181,9 @@ def served(*acts: Act, on_start: Callable[[int], object] = lambda number: None) 
         others = asyncio.all_tasks() - {asyncio.current_task()}
         if others:
             await asyncio.wait(others, timeout=PATIENCE)
+        await (
+            loop.shutdown_asyncgens()
+        )  # the loop closes those that a cancelled handler has dropped, in tasks of their own
         await loop.shutdown_default_executor()
 
     server = asyncio.run_coroutine_threadsafe(start(), loop).result(PATIENCE)

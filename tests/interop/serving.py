@@ -79,7 +79,8 @@ def _asyncio(interceptors: list[Any], fail: Any) -> Iterator[int]:
     try:
         yield port
     finally:
-        asyncio.run_coroutine_threadsafe(server.stop(None), loop).result(PATIENCE)
+        for last in (server.stop(None), loop.shutdown_asyncgens()):
+            asyncio.run_coroutine_threadsafe(last, loop).result(PATIENCE)
         loop.call_soon_threadsafe(loop.stop)
         thread.join(PATIENCE)
         loop.close()
