@@ -217,5 +217,5 @@ class DirectCall:
 
     async def wait_for_connection(self) -> None:
         await self
-        if isinstance(self.failure, grpc.aio.AioRpcError):
+        if self.failure is not None:
             raise self.failure
