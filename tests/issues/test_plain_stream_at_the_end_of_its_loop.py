@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextvars import copy_context
 from typing import Any
 
@@ -10,6 +10,7 @@ import grpc.aio
 import pytest
 
 from interpose._grpcio.plain import Pulled
+from interpose.testing import leaks
 
 
 class Stopped:
@@ -77,3 +78,38 @@ async def test_a_loop_that_serves_is_not_waited_for() -> None:
     await server.stop(None)
 
     assert serves and not pulled._serves()
+
+
+class Nameless(Coroutine[Any, Any, None]):
+    """A coroutine as the collector leaves one of grpc's for a moment: its name is gone."""
+
+    def __init__(self) -> None:
+        self.__qualname__ = None
+        self._waiting = asyncio.get_running_loop().create_future()
+
+    def send(self, value: Any) -> Any:
+        self._waiting._asyncio_future_blocking = True
+        return self._waiting
+
+    def throw(self, kind: Any, value: Any = None, traceback: Any = None) -> Any:
+        raise StopIteration
+
+    def __await__(self) -> Any:
+        raise NotImplementedError
+
+
+async def test_a_task_that_lost_its_name_is_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread went on with a TypeError, and the stream was broken."""
+    monkeypatch.setattr(leaks, "LEAK_TIMEOUT", 0.01)
+    loop = asyncio.get_running_loop()
+    task = loop.create_task(Nameless())
+    await asyncio.sleep(0)
+    try:
+        assert not Pulled(iter(()), copy_context(), loop)._serves()
+        with pytest.raises(leaks.Leak, match="Nameless"):
+            async with leaks.no_task_leaks():
+                other = loop.create_task(Nameless())
+    finally:
+        task.cancel()
+        other.cancel()
+        await asyncio.wait([task, other])

@@ -145,7 +145,9 @@ class Pulled:
     def _serves(self) -> bool:
         """Does the loop still run a server, whose task has not been cancelled with all the others?"""
         return any(
-            "AioServer._server_main_loop" in getattr(task.get_coro(), "__qualname__", "") and not task.cancelling()
+            # None where the collector has begun with a coroutine of grpc's.
+            "AioServer._server_main_loop" in (getattr(task.get_coro(), "__qualname__", None) or "")
+            and not task.cancelling()
             for task in asyncio.all_tasks(self._loop)
         )
 

@@ -120,13 +120,17 @@ async def no_task_leaks(ignore: Callable[[str], bool] = _nothing) -> AsyncGenera
 
 def _serves(task: asyncio.Task[Any]) -> bool:
     """Is it grpc.aio's, for as long as its server lives?"""
-    return "AioServer" in getattr(task.get_coro(), "__qualname__", "")
+    return "AioServer" in _name(task)
 
 
 def _task(task: asyncio.Task[Any]) -> str:
     stack = task.get_stack(limit=1)
-    name = getattr(task.get_coro(), "__qualname__", repr(task.get_coro()))
-    return f"{name}:{stack[0].f_lineno}" if stack else name
+    return f"{_name(task)}:{stack[0].f_lineno}" if stack else _name(task)
+
+
+def _name(task: asyncio.Task[Any]) -> str:
+    coroutine = task.get_coro()
+    return getattr(coroutine, "__qualname__", None) or repr(coroutine)  # None where the collector has begun with it
 
 
 # --- generators and flows ---------------------------------------------------------------------------------------------
