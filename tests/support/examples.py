@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 # The number of examples for a law that asks for none of its own: of `make quick`, `make test`, `make test-all`, and by
 # hand. 100 is what hypothesis itself takes.
-PROFILES = {"quick": 10, "short": 40, "default": 100, "thorough": 1000}
+PROFILES = {"quick": 10, "short": 25, "default": 100, "thorough": 1000}
 
 
 def pytest_configure() -> None:
