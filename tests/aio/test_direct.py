@@ -15,6 +15,7 @@ from grpc.aio import _channel
 from interpose import Call, Flow, Interceptor, intercept_channel
 from interpose._grpcio import direct
 from interpose._grpcio.direct import Direct
+from interpose._grpcio.parts import found
 from interpose.testing import Echo, failed, ok
 from tests.conformance.calls.ways import in_public, passes
 
@@ -81,7 +82,7 @@ def test_parts_that_a_grpcio_lacks(missing: str, monkeypatch: pytest.MonkeyPatch
     owner = _channel.Channel if missing == "_register_call" else _channel
     monkeypatch.delattr(owner, missing, raising=False)
 
-    assert direct._parts() is None
+    assert found(direct._Parts) is None
 
 
 async def test_interceptors_appended_later_see_the_next_call(echo: str) -> None:

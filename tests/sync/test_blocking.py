@@ -12,9 +12,11 @@ from typing import Any
 import grpc
 import pytest
 from grpc import _channel
+from grpc._cython import cygrpc
 
 from interpose import Call, Flow, Outcome, errors, intercept_channel
 from interpose._grpcio import blocking
+from interpose._grpcio.parts import found
 from interpose.testing import Echo, failed
 from tests.conformance.a6.wire import answering, message_and_status, status_behind
 from tests.conformance.calls.ways import by_a_state, passes
@@ -73,7 +75,14 @@ def test_parts_that_a_grpcio_lacks(missing: str, monkeypatch: pytest.MonkeyPatch
     """The day that one of them goes."""
     monkeypatch.delattr(_channel, missing)
 
-    assert blocking._parts() is None
+    assert found(blocking._Parts) is None
+
+
+def test_parts_that_take_something_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The day that an operation has one argument less: the state is asked, and not each call broken."""
+    monkeypatch.setattr(cygrpc, "SendMessageOperation", lambda message: message)
+
+    assert found(blocking._Parts) is None
 
 
 def test_a_stub_that_lacks_a_part(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,15 +17,17 @@ from typing import Any, TypeAlias
 import grpc
 
 from interpose import errors
+from interpose._grpcio.parts import found, has_all
 from interpose._metadata import Metadata
 from interpose._outcome import OK, Ended
 
-# request, timeout, metadata, … → response; raises what it fails with
+# request, timeout, metadata, … → the response, and the call that has ended. A status that is no OK is given in place of that
+# call: raised and caught at once, its traceback would keep every frame of the caller. What grpc itself raises is raised.
 Send: TypeAlias = Callable[..., tuple[Any, Ended]]
 
 
 class _Parts:
-    """grpcio's private parts; AttributeError or ImportError where this version has not all of them."""
+    """grpcio's private parts: see `found`."""
 
     def __init__(self) -> None:
         core, channel, common, compression, observability = (
@@ -44,6 +46,11 @@ class _Parts:
                 "ReceiveStatusOnClient",
             )
         )
+        message, flags = b"", 0
+        for operation, arguments in zip(
+            self.operations, ((None, flags), (message, flags), *[(flags,)] * 4), strict=True
+        ):
+            operation(*arguments)  # they take what each call will give them
         self.defaults = core.PropagationConstants.GRPC_PROPAGATE_DEFAULTS
         self.sooner: Callable[[Any], Any] = channel._determine_deadline
         self.augmented: Callable[[Any, Any], Any] = compression.augment_metadata
@@ -58,14 +65,7 @@ class _Parts:
 _OF_A_STUB = "_channel _method _context _registered_call_handle _request_serializer _response_deserializer"
 
 
-def _parts() -> _Parts | None:
-    try:
-        return _Parts()
-    except (ImportError, AttributeError):
-        return None
-
-
-PARTS = _parts()
+PARTS = found(_Parts)
 
 
 def blocking(native: Any, error_class: type) -> Send:
@@ -76,7 +76,7 @@ def blocking(native: Any, error_class: type) -> Send:
         with_call: Send = native.with_call
         return with_call
     stated = _stated(below, error_class)
-    if PARTS is None or type(native) is not PARTS.stub or not all(hasattr(native, name) for name in _OF_A_STUB.split()):
+    if PARTS is None or type(native) is not PARTS.stub or not has_all(native, _OF_A_STUB):
         return stated
     return _direct(native, PARTS, stated, error_class)
 
@@ -106,7 +106,7 @@ def _stated(below: Callable[..., tuple[Any, Any]], error_class: type) -> Send:
         ended = State()
         ended._state = state
         if state.code is not OK:
-            raise failed(ended, state.code, text(state.details), text(state.debug_error_string), error_class)
+            return None, failed(ended, state.code, text(state.details), text(state.debug_error_string), error_class)
         return state.response, ended
 
     return send
@@ -133,8 +133,8 @@ def text(value: Any) -> str:
 # --- by the core -------------------------------------------------------------------------------------------------------
 
 
-class Received:
-    """The two operations of a call that has ended which have the metadata of its response."""
+class Batch:
+    """A call that has ended, as the two operations of its batch that have the metadata of the response."""
 
     __slots__ = ("_beginning", "_end")
 
@@ -162,7 +162,7 @@ def _serialized(request: Any, serialize: Callable[[Any], Any] | None, parts: _Pa
     return data
 
 
-def _unanswered(parts: _Parts, ended: Received, error_class: type) -> errors.StatusError:
+def _unanswered(parts: _Parts, ended: Batch, error_class: type) -> errors.StatusError:
     """The error of a call that ended with a status."""
     end = ended._end
     code, details, described = parts.codes.get(end.code()), text(end.details()), text(end.error_string())
@@ -207,15 +207,16 @@ def _direct(native: Any, parts: _Parts, stated: Send, error_class: type) -> Send
         start(
             defaults, method, None, sooner(deadline), metadata, credentials, ((operations, None),), context, handle
         ).next_event()
-        ended = Received()
+        ended = Batch()
         ended._beginning, ended._end = beginning, end
         response = message.message()
         if response is not None and deserialize is not None:
             response = deserialize(response)  # never raises: see `decoder`
             if response is None:  # whatever the status is, as grpcio has it
-                raise failed(ended, grpc.StatusCode.INTERNAL, "Exception deserializing response!", "", error_class)
+                details = "Exception deserializing response!"
+                return None, failed(ended, grpc.StatusCode.INTERNAL, details, "", error_class)
         if end.code() != 0:
-            raise _unanswered(parts, ended, error_class)
+            return None, _unanswered(parts, ended, error_class)
         return response, ended
 
     return send

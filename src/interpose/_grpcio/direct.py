@@ -17,13 +17,14 @@ from weakref import WeakSet
 import grpc
 import grpc.aio
 
+from interpose._grpcio.parts import found, has_all
 from interpose._outcome import OK
 from interpose._shell.codec import Encoded
 from interpose._shell.native import LOCALLY_CANCELLED
 
 
 class _Parts:
-    """grpcio's private parts; AttributeError or ImportError where this version has not all of them."""
+    """grpcio's private parts: see `found`."""
 
     def __init__(self) -> None:
         core, call, channel = (
@@ -44,14 +45,7 @@ _OF_A_CHANNEL = "_register_call"  # it keeps a register of its calls
 _OF_A_STUB = "_channel _method _interceptors _registered_call_handle _response_deserializer _init_metadata"
 
 
-def _parts() -> _Parts | None:
-    try:
-        return _Parts()
-    except (ImportError, AttributeError):
-        return None
-
-
-PARTS = _parts()
+PARTS = found(_Parts)
 
 
 class InFlight(set["DirectCall"]):
@@ -90,7 +84,7 @@ def direct(native: Any, calls: InFlight | None) -> Any:
     """The direct way to call this native multi-callable, or itself."""
     if calls is None or PARTS is None or type(native) is not PARTS.stub:
         return native
-    return Direct(native, calls) if all(hasattr(native, name) for name in _OF_A_STUB.split()) else native
+    return Direct(native, calls) if has_all(native, _OF_A_STUB) else native
 
 
 class Direct:

@@ -35,6 +35,7 @@ from interpose._shell.native import (
     wait_timed_out,
 )
 from interpose._shell.straight import begin, end
+from interpose.errors import StatusError
 from interpose.sync.calls import ResponseStream, UnaryFuture, finished
 from interpose.sync.exchange import Exchange
 from interpose.sync.requests import Requests
@@ -160,9 +161,7 @@ class _UnaryResponse(_Starter):
         context, layers = copy_context(), route.layers
         frames, asked, taken = context.run(begin, layers, call)
         if taken is None:
-            outcome = self._send(asked) if requests is None else self._upload(asked, requests)
-            if route.pauses.closed:
-                outcome = closing(outcome, was_open)
+            outcome = self._perform(asked, requests, was_open)
             outcome._attempts = 1
             taken = context.run(end, layers, frames, outcome)
             if taken is not None:
@@ -195,16 +194,11 @@ class _UnaryResponse(_Starter):
                 step = exchange.run(step)
         if interrupted is not None and step._code is not OK:
             raise interrupted
-        try:
-            return step
-        finally:
-            del step, driver  # as in `_run`
+        return step
 
     def _perform(self, call: Call, requests: Any, was_open: bool) -> Outcome:
         """Send it, and wait for the end."""
-        return self._checked(self._send(call) if requests is None else self._upload(call, requests), was_open)
-
-    def _checked(self, outcome: Outcome, was_open: bool) -> Outcome:
+        outcome = self._send(call) if requests is None else self._upload(call, requests)
         return closing(outcome, was_open) if self._route.pauses.closed else outcome
 
     def _awaited(self, driver: Driver, step: Wait, deadline: float | None) -> tuple[Callable[[Any], Any], Any]:
@@ -239,6 +233,8 @@ class _UnaryResponse(_Starter):
             response, native = self._blocking(
                 request, timeout, call._metadata, call._credentials, call._wait_for_ready, call._compression
             )
+            if isinstance(native, StatusError):
+                return failure(native, 1, 0, now() - started, True, native)
             received = 1
             if type(response) is Undecodable:
                 response.fail("response")
@@ -246,10 +242,7 @@ class _UnaryResponse(_Starter):
                 response = shown(call, response, native)
         except BaseException as raised:
             error = known(raised)
-            try:
-                return failure(error, 1, received, now() - started, True, native or _ended(error))
-            finally:
-                del error  # as in `_run`
+            return failure(error, 1, received, now() - started, True, native or _ended(error))
         outcome = Received()
         outcome._response, outcome._elapsed, outcome._ended = response, now() - started, native
         outcome._initial_metadata = outcome._trailing_metadata = None
@@ -261,12 +254,9 @@ class _UnaryResponse(_Starter):
         outcome = self._send(call, iter(upload))
         again = upload.close() and outcome._replayable
         error, received, elapsed = upload.error or outcome._error, outcome._responses, outcome._elapsed
-        try:
-            if error is not None:
-                return failure(error, upload.sent, received, elapsed, again, outcome._ended)
-            return Outcome(OK, outcome._response, "", None, upload.sent, received, elapsed, again, outcome._ended)
-        finally:
-            del outcome, error  # as in `_run`
+        if error is not None:
+            return failure(error, upload.sent, received, elapsed, again, outcome._ended)
+        return Outcome(OK, outcome._response, "", None, upload.sent, received, elapsed, again, outcome._ended)
 
     def _pause(self, call: Call) -> Outcome | None:
         """Wait until the call is to be sent; its outcome if it is not, for the channel was closed or the time is up."""
