@@ -14,7 +14,8 @@ import grpc
 import grpc.aio
 import pytest
 
-from interpose import Call, Flow, intercept_channel
+from interpose import Call, Flow, errors, intercept_channel
+from interpose.aio import exchange
 from tests.support.patience import PATIENCE
 
 
@@ -23,6 +24,12 @@ async def answers_at_once(requests: Any, context: Any) -> AsyncIterator[bytes]:
     await context.send_initial_metadata((("from", "the server"),))
     yield b"first"
     yield b"last"
+
+
+async def fails_at_once(requests: Any, context: Any) -> AsyncIterator[bytes]:
+    """It reads nothing."""
+    yield b"first"
+    await context.abort(grpc.StatusCode.NOT_FOUND, "no such thing")
 
 
 async def without_end() -> AsyncIterator[bytes]:
@@ -36,10 +43,11 @@ def passes(call: Call) -> Flow:
 
 
 @pytest.fixture
-async def stream() -> AsyncIterator[Any]:
+async def stream(request: pytest.FixtureRequest) -> AsyncIterator[Any]:
     """A call that is written to until grpc.aio has made up its failure, and not read."""
     server = grpc.aio.server()
-    handlers = {"Ends": grpc.stream_stream_rpc_method_handler(answers_at_once)}
+    ends = getattr(request, "param", answers_at_once)
+    handlers = {"Ends": grpc.stream_stream_rpc_method_handler(ends)}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("Server", handlers),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -47,7 +55,7 @@ async def stream() -> AsyncIterator[Any]:
     async with intercept_channel(native, passes) as channel:
         call: Any = channel.stream_stream("/Server/Ends")(without_end(), timeout=PATIENCE)
         async with asyncio.timeout(PATIENCE):
-            while not call._exchange.attempt.native.done():  # noqa: ASYNC110  what the native call says, and ours does not yet
+            while (attempt := call._exchange.attempt) is not None and not attempt.native.done():  # noqa: ASYNC110  what the native call says, and ours does not yet
                 await asyncio.sleep(0)
         yield call
     await server.stop(None)
@@ -68,3 +76,16 @@ async def test_its_metadata_are_there(stream: Any) -> None:
     assert metadata["from"] == "the server"
     assert [message async for message in stream] == [b"first", b"last"]
     assert await stream.code() is grpc.StatusCode.OK
+
+
+@pytest.mark.parametrize("stream", [fails_at_once], indirect=True, ids=["fails"])
+async def test_a_failure_that_comes_a_moment_later_is_raised(stream: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody reads meanwhile, so that the server's status comes; the failure that was made up is not shown."""
+    monkeypatch.setattr(exchange, "REFUSAL_GAP", PATIENCE)
+    waiting = asyncio.ensure_future(stream.wait_for_connection())
+    await asyncio.sleep(0)
+
+    with pytest.raises(errors.NotFound):
+        assert [message async for message in stream] == [b"first"]
+    with pytest.raises(errors.NotFound):
+        await asyncio.wait_for(waiting, PATIENCE)

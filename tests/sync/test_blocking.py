@@ -5,6 +5,7 @@ tests/conformance/calls holds the direct way, and the one by grpcio's own state,
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -237,3 +238,12 @@ def test_a_number_that_is_no_status(wrap: Any) -> None:
     theirs, ours = raw.value, caught.value
     assert (ours.code(), ours.details()) == (theirs.code(), theirs.details())  # type: ignore[attr-defined]
     assert ours.initial_metadata()["a"] == "1"
+
+
+def test_the_deadline_of_a_context(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """grpcio has a hook by which a build of it hands on the deadline of the RPC that is being handled."""
+    now = time.time()
+    monkeypatch.setattr(cygrpc, "get_deadline_from_context", lambda: now)
+
+    with pytest.raises(errors.DeadlineExceeded):
+        client.stub()(b"a", timeout=20)
