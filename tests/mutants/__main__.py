@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 QUICK = ("--part=quick", "--hypothesis-profile=quick")
 PARTS = {"quick": (QUICK,), "test": (("--part=together", "--hypothesis-profile=short"), ("--part=alone",))}
 SPREAD = ("--numprocesses=2", "--dist=loadfile", "--no-loadscope-reorder")
-LIMIT = 300, 1800  # seconds for some tests, and for all of them: a fault that makes them hang is caught by then
+SOME, ALL = 300, 1800  # seconds for some tests, and for all of them: a fault that makes them hang is caught by then
 
 
 @contextmanager
@@ -47,7 +47,7 @@ def fails(tree: Path, *arguments: str) -> bool:
             command,
             cwd=tree,
             env=environment,
-            timeout=LIMIT[SPREAD[0] in arguments],
+            timeout=ALL if SPREAD[0] in arguments else SOME,
             check=False,
             capture_output=True,
             text=True,
