@@ -398,7 +398,8 @@ def test_a_call_behind_the_end_is_refused() -> None:
         assert ended.wait(PATIENCE)
         while not contexts[0].run(lambda: context.inherited().scope.over):  # type: ignore[union-attr]
             pass  # it is told on a thread of the clock, right behind
-        played = contexts[0].run(play, propagate, [])
+        # The deadline it would inherit is by the system's clock, which counts from the machine's start.
+        played = contexts[0].run(play, propagate, [], clock=FakeClock(SYSTEM.now()))
 
     assert played.outcome.code is grpc.StatusCode.CANCELLED and played.outcome.local
     assert "detached" in played.outcome.details
