@@ -24,6 +24,7 @@ from interpose.compat.grpc_interceptor import (
 )
 from interpose.compat.grpc_interceptor.exceptions import NotFound
 from tests.compat.observing import PATH, acall, aserved, call, request_of, served
+from tests.support.patience import PATIENCE
 
 
 class Details(grpc.HandlerCallDetails):
@@ -358,36 +359,42 @@ async def test_a_writing_handler_ends_when_nobody_iterates_on() -> None:
     assert seen["messages"] == ["a"] and ended == ["handler", "interceptor"]
 
 
-async def test_a_writing_handler_ends_when_its_client_leaves() -> None:
-    """The interceptor that iterates it is closed, and the handler cancelled, from the outside in."""
-    ended: list[str] = []
-    over = asyncio.Event()
+@pytest.mark.parametrize("read", [True, False], ids=["between two messages", "while one is sent"])
+async def test_a_writing_handler_ends_when_its_client_leaves(read: bool) -> None:
+    """The interceptor that iterates it is closed or cancelled, as grpc does it at that moment, and the handler cancelled."""
+    ended: asyncio.Queue[tuple[str, BaseException]] = asyncio.Queue()
+    sending, waiting = asyncio.Event(), asyncio.Event()
 
     async def write(request: str, context: Any) -> None:
         try:
-            await context.write(request)
+            await context.write(request * 3_000_000)  # more than is sent to a client that does not read
+            waiting.set()
             await asyncio.Event().wait()
-        finally:
-            ended.append("handler")
+        except BaseException as error:
+            ended.put_nowait(("handler", error))
+            raise
 
     class Each(AsyncServerInterceptor):
         async def intercept(self, method: Any, request_or_iterator: Any, context: Any, method_name: str) -> Any:
             try:
                 async for message in method(request_or_iterator, context):
+                    sending.set()
                     yield message
-            except asyncio.CancelledError:
-                ended.append("interceptor")
-                over.set()
+            except BaseException as error:
+                ended.put_nowait(("interceptor", error))
                 raise
 
     handler = grpc.unary_stream_rpc_method_handler(write, bytes.decode, encode)
     async with aserved(handler, [Each()]) as channel:
         asked = channel.unary_stream(PATH, str.encode, bytes.decode)("a")
-        await asked.read()
+        if read:
+            await asked.read()
+        await asyncio.wait_for((waiting if read else sending).wait(), PATIENCE)
         asked.cancel()
-        await asyncio.wait_for(over.wait(), 10)
+        how = dict([await asyncio.wait_for(ended.get(), PATIENCE) for _ in range(2)])
 
-    assert sorted(ended) == ["handler", "interceptor"]
+    assert isinstance(how["interceptor"], (asyncio.CancelledError, GeneratorExit))
+    assert isinstance(how["handler"], asyncio.CancelledError)
 
 
 async def test_what_a_writing_handler_gives_is_a_coroutine() -> None:
