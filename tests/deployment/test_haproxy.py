@@ -35,7 +35,7 @@ Status = health_pb2.HealthCheckResponse
 def test_a_silent_server(more: str, tmp_path: Path) -> None:
     """`timeout server` ends a call that has not begun to answer with 504, and a stream that has with UNKNOWN."""
     echo = Echo([Act(hang=True), Act(hang=True, initial=(("x-a", "1"),))])
-    changes = {"timeout server 1h": f"timeout server 200ms\n    {more}\n#"}
+    changes = {"timeout server 1h": f"timeout server 1s\n    {more}\n#"}  # enough to answer in, on a busy machine too
     with echo.serve(unix=True) as server, behind(haproxy, tmp_path, server, changes=changes) as stub:
         silent = failure(lambda: stub.unary_unary("a", timeout=PATIENCE))
         fell_silent = failure(lambda: list(stub.unary_stream("a", timeout=PATIENCE)))

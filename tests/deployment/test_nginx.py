@@ -50,7 +50,7 @@ def test_keys_that_are_dropped(line: str, left: set[str], tmp_path: Path) -> Non
 def test_a_silent_server(tmp_path: Path) -> None:
     """`grpc_read_timeout` ends a call that has not begun to answer with 504, and a stream that has with INTERNAL."""
     echo = Echo([Act(hang=True), Act(hang=True, initial=(("x-a", "1"),))])
-    changes = {"grpc_read_timeout 1h": "grpc_read_timeout 200ms"}
+    changes = {"grpc_read_timeout 1h": "grpc_read_timeout 1s"}
     with echo.serve(unix=True) as server, behind(nginx, tmp_path, server, changes=changes) as stub:
         silent = failure(lambda: stub.unary_unary("a", timeout=PATIENCE))
         fell_silent = failure(lambda: list(stub.unary_stream("a", timeout=PATIENCE)))
@@ -70,7 +70,7 @@ def test_a_silent_client(tmp_path: Path) -> None:
         over.wait(PATIENCE)
 
     echo = Echo()
-    changes = {"client_body_timeout 1h": "client_body_timeout 200ms"}
+    changes = {"client_body_timeout 1h": "client_body_timeout 1s"}
     with echo.serve(unix=True) as server, behind(nginx, tmp_path, server, changes=changes) as stub:
         code, _ = failure(lambda: stub.stream_unary(requests(), timeout=PATIENCE))
         over.set()
