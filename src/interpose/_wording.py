@@ -48,7 +48,8 @@ TABLE = (
     Wording(Meaning.UNCONNECTED, StatusCode.UNAVAILABLE, "^DNS resolution failed for ", "1.66.2 to 1.78.0"),
     Wording(Meaning.UNCONNECTED, StatusCode.UNAVAILABLE, "^errors resolving ", "1.85.3"),
     # A GOAWAY that left the stream out (RFC 9113, 6.8). A connection that broke after one had come, with the call under
-    # way, reads "Stream removed (Socket closed (GOAWAY received; …))": it proves nothing.
+    # way, reads "Stream removed (Socket closed (GOAWAY received; …))": it proves nothing. Where the connection breaks at once,
+    # a call that was left out may read so too, seldom.
     Wording(Meaning.REFUSED, StatusCode.UNAVAILABLE, _REMOVED + "GOAWAY received;", "1.66.2 to 1.85.3"),
     # REFUSED_STREAM (RFC 9113, 7) would be a promise. But haproxy (seen: 2.6.12) says it to its clients whenever the
     # connection to a server breaks before the response, whatever that server has done: haproxy/haproxy#3414.

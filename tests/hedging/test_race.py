@@ -93,7 +93,7 @@ def test_the_deadline_is_that_of_all_copies(way: Way) -> None:
 
     with served("hang", "hang") as service:
         with pytest.raises(errors.DeadlineExceeded):
-            way.call(service, watch(outcomes), hedge(2, SOON), timeout=0.3)
+            way.call(service, watch(outcomes), hedge(2, SOON), timeout=1.0)
         assert all(copy.cancelled.wait(PATIENCE) for copy in service.copies)
 
     assert outcomes[0].code is grpc.StatusCode.DEADLINE_EXCEEDED

@@ -84,10 +84,10 @@ def test_the_deadline_ends_all_streams(reading: Reading) -> None:
     gate = threading.Event()
 
     with served("hang", "hang") as service, pytest.raises(errors.DeadlineExceeded):
-        reading.read(service, hedge(), timeout=0.3)
+        reading.read(service, hedge(), timeout=1.0)
     with served("hang", Messages(("one",), gate)) as late, pytest.raises(errors.DeadlineExceeded):
         try:
-            reading.read(late, hedge(), timeout=0.3)
+            reading.read(late, hedge(), timeout=1.0)
         finally:
             gate.set()
 

@@ -21,7 +21,7 @@ from interpose.interceptors.concurrency_limit import Aimd, Fixed, Gradient, Shed
 from interpose.testing import PLACES, Echo, FakeClock, Place, Stub, failed, ok, play, raised
 from interpose.testing.echo import path
 from tests.interceptors.coalescing import Asked, answer, call_of
-from tests.interceptors.driving import Told
+from tests.interceptors.driving import Told, overdue
 from tests.support.patience import PATIENCE
 
 RESOURCE_EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -263,8 +263,7 @@ def test_a_client_whose_time_is_over_while_it_waits(on_loop: bool, caplog: pytes
     place = next(place for place in SERVERS if place.asyncio is on_loop)
     holder = asked(limit)
     with place.open(told, limit) as rpc:
-        code = rpc.call(timeout=0.1).code
-        assert told.ended.acquire(timeout=PATIENCE)
+        code = overdue(rpc.call, told.ended).code
 
     assert (code, in_flight_when_none_waits(limit)) == (grpc.StatusCode.DEADLINE_EXCEEDED, 1)
     assert holder.sends and not caplog.records

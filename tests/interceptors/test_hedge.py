@@ -15,6 +15,7 @@ from interpose.mechanisms.budget import Unlimited
 from interpose.testing import PLACES, Place, failed, ok, play, raised
 from interpose.testing.acts import Act
 from tests.interceptors.driving import codes, each, hedge, is_server, requests, retry_info, times
+from tests.support.patience import TIMEOUTS
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 NOT_FOUND = grpc.StatusCode.NOT_FOUND
@@ -99,7 +100,11 @@ def test_the_deadline_ends_all_copies(place: Place) -> None:
     ended: list[HedgeDetails] = []
 
     with place.open(hedge(2, SOON, on_hedge=ended.append), script=[HANG, ...]) as rpc:
-        reply = rpc.call(*requests(place), timeout=0.5)
+        for timeout in TIMEOUTS:
+            ended.clear()
+            reply = rpc.call(*requests(place), timeout=timeout)
+            if len(ended) == 2:
+                break
         rpc.echo.wait_ended(len(rpc.attempts))
 
     assert reply.code is grpc.StatusCode.DEADLINE_EXCEEDED

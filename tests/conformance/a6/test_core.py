@@ -606,7 +606,7 @@ def test_retry_cancellation_by_the_deadline(way: Way) -> None:
         peer(REFUSED, (read(1), wait_for_the_client_to_go)) as server,
         way.client(server.target, retry(backoff=lambda _: 0.0)) as client,
     ):
-        reply = client.call(timeout=0.5)
+        reply = client.call(timeout=1.0)
         server.wait_ended(2)
 
     assert reply.code is grpc.StatusCode.DEADLINE_EXCEEDED

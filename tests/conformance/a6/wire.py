@@ -127,8 +127,11 @@ def without_status(stream: int) -> tuple[bytes, bool]:
 
 
 def gone_away(stream: int) -> tuple[bytes, bool]:
-    """The connection ends, and none of its streams was looked at."""
-    return frame(GOAWAY, 0, 0, (0).to_bytes(4) + NO_ERROR.to_bytes(4)), True
+    """The connection shall end, and none of its streams was looked at.
+
+    It is left to the client to end it: where both come at once, it may take the call for one that was under way.
+    """
+    return frame(GOAWAY, 0, 0, (0).to_bytes(4) + NO_ERROR.to_bytes(4)), False
 
 
 def gone_away_behind(stream: int) -> tuple[bytes, bool]:

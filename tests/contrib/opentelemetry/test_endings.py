@@ -125,14 +125,14 @@ def test_a_stream_that_is_dropped(sort: str, kind: Kind, exporting: Exporting) -
 def test_a_deadline(sort: str, kind: Kind, exporting: Exporting) -> None:
     """DEADLINE_EXCEEDED; on the server CANCELLED if the client's news of it is quicker than its clock."""
     with traced(sort, kind, Tracing(exporting.provider), script=[ok(hang=True)]) as rpc:
-        code = rpc.call(timeout=0.3)
+        code = rpc.call(timeout=1.0)
         rpc.echo.wait_begun()
         server, client = both(exporting.spans(2))
 
     assert code is Code.DEADLINE_EXCEEDED
     assert (client.status, client.code) == ("DEADLINE_EXCEEDED", "ERROR")
     assert (server.status, server.code) in {("DEADLINE_EXCEEDED", "ERROR"), ("CANCELLED", "UNSET")}
-    assert client.seconds >= 0.29
+    assert client.seconds >= 0.99
 
 
 def test_a_sync_server_that_stops(exporting: Exporting) -> None:
