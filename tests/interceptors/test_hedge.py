@@ -14,8 +14,8 @@ from interpose.interceptors.hedge import ATTEMPT, quantile
 from interpose.mechanisms.budget import Unlimited
 from interpose.testing import PLACES, Place, failed, ok, play, raised
 from interpose.testing.acts import Act
-from tests.interceptors.driving import codes, each, hedge, is_server, requests, retry_info, times
-from tests.support.patience import TIMEOUTS
+from tests.interceptors.driving import Told, codes, each, hedge, is_server, requests, retry_info, times
+from tests.support.patience import PATIENCE, TIMEOUTS
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 NOT_FOUND = grpc.StatusCode.NOT_FOUND
@@ -98,12 +98,17 @@ def test_when_all_have_failed(place: Place) -> None:
 def test_the_deadline_ends_all_copies(place: Place) -> None:
     """It is that of the RPC: no copy outlives it, and none is sent when it has passed."""
     ended: list[HedgeDetails] = []
+    told = Told()
 
-    with place.open(hedge(2, SOON, on_hedge=ended.append), script=[HANG, ...]) as rpc:
+    with place.open(told, hedge(2, SOON, on_hedge=ended.append), script=[HANG, ...]) as rpc:
         for timeout in TIMEOUTS:
             ended.clear()
             reply = rpc.call(*requests(place), timeout=timeout)
-            if len(ended) == 2:
+            assert told.ended.acquire(timeout=PATIENCE)
+            copies = told.outcomes[-1].attempts
+            while len(ended) < copies:
+                pass  # time is over for all at once, and the hook is told of each where it ends
+            if copies == 2:
                 break
         rpc.echo.wait_ended(len(rpc.attempts))
 
