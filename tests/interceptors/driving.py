@@ -15,6 +15,7 @@ from interpose import Call, Flow, Interceptor, Kind, Outcome, Side, errors, test
 from interpose.interceptors import Hedge, Retry
 from interpose.testing import Place, Reply, failed
 from interpose.testing.acts import Act
+from tests.support.patience import TIMEOUTS
 
 Given: TypeAlias = dict[str, Any]  # options of `interpose.testing.play`
 
@@ -123,8 +124,8 @@ class Told:
 
 
 def overdue(call: Callable[..., Reply], ended: threading.Semaphore, *requests: str) -> Reply:
-    """A call with little time; on a machine so busy that it ran out before the server had heard of it, with much."""
-    for timeout in (0.05, 3.0):
+    """A call with little time; if that ran out before the server had heard of it, with much."""
+    for timeout in TIMEOUTS:
         reply = call(*requests, timeout=timeout)
         if ended.acquire(timeout=5):
             return reply

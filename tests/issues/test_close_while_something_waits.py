@@ -156,7 +156,7 @@ class Ready:
     def wait(self, patience: float) -> bool:
         until = time.monotonic() + patience
         while self._coalesce.snapshot().waiting < self._waiting and time.monotonic() < until:
-            time.sleep(0.001)
+            time.sleep(0.001)  # nothing says when a caller begins to wait; only the snapshot shows it
         return self._coalesce.snapshot().waiting == self._waiting
 
 
